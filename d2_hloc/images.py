@@ -1,0 +1,87 @@
+"""Read and resize images; RGB in [0, 1], as they are stored: EXIF rotation is not applied.
+
+COLMAP and hloc leave the rotation alone too, so keypoints, cameras and models agree.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the text names the file and the reason."""
+
+
+def list_images(folder: Path) -> list[str]:
+    """Names of the images below `folder`, relative to it, sorted.
+
+    Raises:
+        ImageError: if the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"{folder}: there is no such folder of images.")
+    paths = [p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file()]
+    if not paths:
+        raise ImageError(f"{folder}: holds no image ({', '.join(sorted(EXTENSIONS))}).")
+    return sorted(p.relative_to(folder).as_posix() for p in paths)
+
+
+def open_image(path: Path) -> Image.Image:
+    """Decode a whole image to 8-bit RGB, whatever its mode.
+
+    Raises:
+        ImageError: for a file that is missing, empty, truncated or not an image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                file.load()
+                return _to_rgb(file)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such image.") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{path}: cannot be read as an image ({reason}).") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey: PIL's own conversion clips it to white
+        values = np.asarray(image).astype(np.float32)
+        image = Image.fromarray((values / 65535 * 255).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def fit(size: tuple[int, int], resize_max: int | None) -> tuple[int, int]:
+    """The size (w, h) with its longest edge at most `resize_max`, as hloc rounds it."""
+    if resize_max is None or max(size) <= resize_max:
+        return size
+    width, height = (max(1, round(edge * resize_max / max(size))) for edge in size)
+    return width, height
+
+
+def to_tensor(image: Image.Image) -> Float[Tensor, "3 H W"]:
+    """RGB in [0, 1]."""
+    values = np.array(image, dtype=np.uint8)
+    return torch.from_numpy(values).permute(2, 0, 1).contiguous().float() / 255
+
+
+def read_image(
+    path: Path, resize_max: int | None = None
+) -> tuple[Float[Tensor, "3 H W"], tuple[int, int]]:
+    """An image, its longest edge reduced to `resize_max`, and its original size (w, h)."""
+    image = open_image(path)
+    size = fit(image.size, resize_max)
+    if size != image.size:
+        resized = image.resize(size, Image.Resampling.BILINEAR)  # widens its support: no aliasing
+        return to_tensor(resized), image.size
+    return to_tensor(image), image.size

@@ -1,0 +1,233 @@
+"""Write many records into one HDF5 file, each whole or not at all, through any kill.
+
+Records gather in memory and go to part files beside the target, `features.h5.parts/`, each written
+under another name and renamed when it is whole. At the end the parts are merged into a copy of the
+target, which then takes its place. HDF5 itself cannot be appended to safely: a process that is
+killed while it writes leaves a file that may not open again.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import logging
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+PART_BYTES = 32 << 20
+PART_SECONDS = 2.0  # at most this much work is lost to a kill
+
+
+class ConfigurationChanged(ValueError):
+    """A file was made with another configuration than the one that now asks for it."""
+
+
+class DiskFull(OSError):
+    """No space to write to; what was written before is whole."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One dataset of a record, with its attributes."""
+
+    data: np.ndarray
+    attributes: dict[str, float] = field(default_factory=dict)
+
+
+Record = dict[str, Value]
+
+
+class Staged:
+    """A file in the making: `with Staged(path, configuration) as staged: staged.add(key, record)`.
+
+    On entry, `done` holds the keys of all records that are there already. On leaving without an
+    error the parts are merged; on an error they stay, and the next run goes on from them.
+
+    Raises:
+        ConfigurationChanged: if the file or its parts were made with another configuration.
+        DiskFull: if there is no space.
+    """
+
+    def __init__(self, path: Path, configuration: dict[str, Any], marker: str) -> None:
+        """`marker` is the dataset that every whole record has."""
+        self.path, self.marker = path, marker
+        self.configuration = json.loads(json.dumps(configuration))
+        self.failures: dict[str, str] = {}
+        self.parts = path.with_name(path.name + ".parts")
+        self.done: set[str] = set()
+        self._pending: dict[str, Record] = {}
+        self._bytes = 0
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Staged:
+        self._check_file()
+        self._open_parts()
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None or not issubclass(kind, OSError):
+            self._flush()
+        if kind is None:
+            self._merge()
+
+    def add(self, key: str, record: Record) -> None:
+        """Keep a record; it is safe on disk within seconds."""
+        self._pending[key] = record
+        self._bytes += sum(v.data.nbytes for v in record.values())
+        if self._bytes > PART_BYTES or time.monotonic() - self._since > PART_SECONDS:
+            self._flush()
+
+    def _check_file(self) -> None:
+        if not self.path.exists():
+            return
+        try:
+            with h5py.File(self.path, "r") as file:
+                text = file.attrs.get("configuration")
+                self.done |= keys_with(file, self.marker)
+        except OSError as error:
+            raise ValueError(f"{self.path}: is damaged or not HDF5; delete it.") from error
+        self._compare(None if text is None else json.loads(text), self.path)
+
+    def _open_parts(self) -> None:
+        record = self.parts / "configuration.json"
+        if record.exists():
+            self._compare(json.loads(record.read_text()), self.parts)
+        with _one_sentence(self.path):
+            self.parts.mkdir(parents=True, exist_ok=True)
+            write_atomically(record, json.dumps(self.configuration).encode())
+        for part in self._part_files():
+            try:
+                with h5py.File(part, "r") as file:
+                    self.done |= keys_with(file, self.marker)
+            except OSError:
+                logger.warning("%s: is damaged; its records are made again.", part)
+                part.unlink()
+
+    def _compare(self, found: dict[str, Any] | None, where: Path) -> None:
+        if found != self.configuration:
+            there, now = differences(found or {}, self.configuration)
+            raise ConfigurationChanged(
+                f"{where}: was made with another configuration. "
+                f"There: {json.dumps(there)}. Now: {json.dumps(now)}. "
+                "Choose another output, or delete it."
+            )
+
+    def _part_files(self) -> list[Path]:
+        return sorted(self.parts.glob("*.h5"))
+
+    def _flush(self) -> None:
+        if self._pending:
+            buffer = io.BytesIO()
+            with h5py.File(buffer, "w") as file:
+                for key, record in self._pending.items():
+                    _write(file, key, record)
+            name = f"{time.time_ns():020d}-{os.getpid()}.h5"
+            with _one_sentence(self.path):
+                write_atomically(self.parts / name, buffer.getvalue())
+            self.done |= set(self._pending)
+            self._pending, self._bytes = {}, 0
+        self._since = time.monotonic()
+
+    def _merge(self) -> None:
+        merged = self.path.with_name(self.path.name + ".merging")
+        parts = self._part_files()
+        with _one_sentence(self.path):
+            self._check_space(parts)
+            if self.path.exists():
+                shutil.copyfile(self.path, merged)
+            else:
+                merged.unlink(missing_ok=True)
+            with h5py.File(merged, "a") as file:
+                for part in parts:
+                    _copy_new(part, file, self.marker)
+                file.attrs["configuration"] = json.dumps(self.configuration)
+                file.attrs["failures"] = json.dumps(self.failures)
+            merged.replace(self.path)
+        shutil.rmtree(self.parts)
+
+    def _check_space(self, parts: list[Path]) -> None:
+        """HDF5 that runs out of space fails late and unclearly; ask first."""
+        files = [*parts, self.path] if self.path.exists() else parts
+        needed = sum(p.stat().st_size for p in files)
+        if shutil.disk_usage(self.parts).free < needed:
+            raise OSError(errno.ENOSPC, f"{needed >> 20} MiB more are needed")
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keys in which two configurations differ, with the values in each."""
+    only_old, only_new = {}, {}
+    for key in sorted(set(old) | set(new)):
+        there, now = old.get(key), new.get(key)
+        if isinstance(there, dict) and isinstance(now, dict):
+            there, now = differences(there, now)
+        if there != now:
+            only_old[key], only_new[key] = there, now
+    return only_old, only_new
+
+
+class _one_sentence:  # noqa: N801 - reads as a statement
+    """Turn 'no space left' into a sentence that names the file and the remedy."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"{self.path}: the disk is full; free some space and run again, "
+                "it goes on from here."
+            ) from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".writing")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    part.replace(path)
+
+
+def _write(file: h5py.File, key: str, record: Record) -> None:
+    group = file.create_group(key)
+    for name, value in record.items():
+        dataset = group.create_dataset(name, data=value.data)
+        dataset.attrs.update(value.attributes)
+
+
+def keys_with(file: h5py.File, *datasets: str) -> set[str]:
+    """Paths of the groups that hold one of these datasets."""
+    keys: set[str] = set()
+
+    def visit(name: str, item: Any) -> None:
+        parent, _, last = name.rpartition("/")
+        if last in datasets and isinstance(item, h5py.Dataset):
+            keys.add(parent)
+
+    file.visititems(visit)
+    return keys
+
+
+def _copy_new(part: Path, target: h5py.File, marker: str) -> None:
+    """Copy the records of a part that are not there yet (a kill can come after the merge)."""
+    with h5py.File(part, "r") as source:
+        for key in sorted(keys_with(source, marker)):
+            if key not in target:
+                source.copy(source[key], target, name=key)

@@ -1,0 +1,183 @@
+"""features.h5 and matches.h5 in hloc's format, with the configuration that made them.
+
+Keypoints are float32 and matches int32: hloc's own float16 keypoints move in steps of a pixel from
+1024 on, and its int16 matches wrap. Files that hloc wrote are read as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from d2_hloc.staging import Record, Value, keys_with
+from d2_hloc.structs import Features, Matches
+
+DESCRIPTOR_DTYPES = {"float32": np.float32, "float16": np.float16}
+
+
+class StorageError(ValueError):
+    """A file that cannot be used; the text names the file and the remedy."""
+
+
+def open_h5(path: Path) -> h5py.File:
+    """Open an existing file to read.
+
+    Raises:
+        StorageError: if it is missing or not HDF5.
+    """
+    if not path.is_file():
+        raise StorageError(f"{path}: there is no such file.")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise StorageError(f"{path}: is damaged or not HDF5; delete it and run again.") from error
+
+
+def image_names(path: Path) -> list[str]:
+    """Names of the images that a features file holds, sorted."""
+    with open_h5(path) as file:
+        return sorted(keys_with(file, "keypoints", "global_descriptor"))
+
+
+def pair_keys(path: Path) -> set[str]:
+    """Keys of the pairs that a matches file holds."""
+    with open_h5(path) as file:
+        return keys_with(file, "matches0")
+
+
+def configuration(path: Path) -> dict[str, Any] | None:
+    """The configuration that made a file; None where it holds none, as hloc's own."""
+    with open_h5(path) as file:
+        text = file.attrs.get("configuration")
+    return None if text is None else json.loads(text)
+
+
+def failures(path: Path) -> dict[str, str]:
+    """Images that could not be used, with the reason, in the run that last wrote the file."""
+    with open_h5(path) as file:
+        return json.loads(file.attrs.get("failures", "{}"))
+
+
+def features_record(
+    features: Features, image_size: tuple[int, int], uncertainty: float, descriptor_dtype: str
+) -> Record:
+    """hloc's datasets of one image. `uncertainty` is the keypoints' deviation in pixels."""
+    descriptors = features.descriptors.cpu().numpy().T
+    record: Record = {
+        "keypoints": Value(features.keypoints.cpu().numpy(), {"uncertainty": uncertainty}),
+        "descriptors": Value(descriptors.astype(DESCRIPTOR_DTYPES[descriptor_dtype])),
+        "scores": Value(features.scores.cpu().numpy()),
+        "scales": Value(features.scales.cpu().numpy()),
+        "image_size": Value(np.array(image_size)),
+    }
+    if features.global_descriptor is not None:
+        record["global_descriptor"] = Value(features.global_descriptor.cpu().numpy())
+    return record
+
+
+def read_features(path: Path, name: str) -> Features:
+    """Features of one image, whoever wrote them; descriptors keep their precision.
+
+    Raises:
+        StorageError: if the image is not in the file, or its datasets do not fit together.
+    """
+    with open_h5(path) as file:
+        return features_of(file, name)
+
+
+def features_of(file: h5py.File, name: str) -> Features:
+    """As read_features, from an open file."""
+    group = _group(file, name, "keypoints")
+    keypoints = group["keypoints"][()].astype(np.float32)
+    count = len(keypoints)
+    descriptors = group["descriptors"][()].T if "descriptors" in group else np.empty((count, 0))
+    scores = group["scores"][()] if "scores" in group else np.ones(count)
+    scales = group["scales"][()] if "scales" in group else np.ones(count)
+    if not count == len(descriptors) == len(scores) == len(scales):
+        raise StorageError(
+            f"{file.filename}: {name} has {count} keypoints, {len(descriptors)} "
+            f"descriptors and {len(scores)} scores; extract it again."
+        )
+    pooled = group["global_descriptor"][()] if "global_descriptor" in group else None
+    return Features(
+        keypoints=torch.from_numpy(keypoints.reshape(-1, keypoints.shape[-1])[:, :2].copy()),
+        scores=torch.from_numpy(scores.astype(np.float32)),
+        descriptors=torch.from_numpy(np.ascontiguousarray(descriptors)),
+        scales=torch.from_numpy(scales.astype(np.float32)),
+        global_descriptor=None if pooled is None else torch.from_numpy(pooled.astype(np.float32)),
+    )
+
+
+def read_image_size(path: Path, name: str) -> tuple[int, int]:
+    """(w, h) of the image that the keypoints refer to."""
+    with open_h5(path) as file:
+        width, height = _group(file, name, "image_size")["image_size"][()]
+    return int(width), int(height)
+
+
+def read_global_descriptors(path: Path, names: list[str]) -> np.ndarray:
+    """(len(names), D) float32, ours or hloc's."""
+    with open_h5(path) as file:
+        groups = [_group(file, name, "global_descriptor") for name in names]
+        return np.stack([g["global_descriptor"][()] for g in groups]).astype(np.float32)
+
+
+def _group(file: h5py.File, name: str, dataset: str) -> h5py.Group:
+    if name not in file or dataset not in file[name]:
+        raise StorageError(f"{file.filename}: holds no {dataset} of {name}; extract it first.")
+    return file[name]
+
+
+def pair_key(name0: str, name1: str, separator: str = "/") -> str:
+    """hloc's key of a pair of images."""
+    return separator.join((name0.replace("/", "-"), name1.replace("/", "-")))
+
+
+def matches_record(matches: Matches, num_keypoints0: int) -> Record:
+    """hloc's dense form of one pair: the index in image 1 for each keypoint of image 0, or -1."""
+    matches0 = np.full(num_keypoints0, -1, dtype=np.int32)
+    scores0 = np.zeros(num_keypoints0, dtype=np.float16)
+    pairs = matches.pairs.cpu().numpy()
+    matches0[pairs[:, 0]] = pairs[:, 1]
+    scores0[pairs[:, 0]] = matches.scores.cpu().numpy()
+    return {"matches0": Value(matches0), "matching_scores0": Value(scores0)}
+
+
+def read_matches(path: Path, name0: str, name1: str) -> Matches:
+    """Matches from name0 to name1, stored in either order and with either separator.
+
+    Raises:
+        StorageError: if the pair is not in the file.
+    """
+    with open_h5(path) as file:
+        return matches_of(file, name0, name1)
+
+
+def matches_of(file: h5py.File, name0: str, name1: str) -> Matches:
+    """As read_matches, from an open file."""
+    found = [k for k in _keys(name0, name1) if k[0] in file and "matches0" in file[k[0]]]
+    if not found:
+        raise StorageError(
+            f"{file.filename}: holds no matches of {name0} and {name1}; match that pair first."
+        )
+    key, is_reversed = found[0]
+    matches0 = file[key]["matches0"][()].astype(np.int64)
+    index0 = np.flatnonzero(matches0 >= 0)
+    pairs = np.stack([index0, matches0[index0]], axis=1)
+    scores = file[key]["matching_scores0"][()][index0].astype(np.float32)
+    return Matches(
+        pairs=torch.from_numpy(pairs[:, ::-1].copy() if is_reversed else pairs),
+        scores=torch.from_numpy(scores),
+    )
+
+
+def _keys(name0: str, name1: str) -> Iterator[tuple[str, bool]]:
+    for separator in ("/", "_"):  # hloc's, and its older one
+        yield pair_key(name0, name1, separator), False
+        yield pair_key(name1, name0, separator), True

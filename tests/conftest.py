@@ -1,0 +1,26 @@
+"""What the tests share. zlib comes before pycolmap: the other order aborts the process."""
+
+import zlib  # noqa: F401 - before pycolmap
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data beside the project; tests that need it say when it is missing."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"{SHARED}: the folder of real data and reference output is not there")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def photo() -> torch.Tensor:
+    """A photograph that scikit-image ships, 3 x 235 x 313: odd sizes find what even ones hide."""
+    from skimage import data
+
+    image = torch.from_numpy(data.astronaut()).permute(2, 0, 1).float() / 255
+    return image[:, 7:242, 100:413].contiguous()

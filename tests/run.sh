@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Install the package with what its tests need into the active environment; lint; test.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+pip install -q -e '.[test]'
+ruff check .
+ruff format --check .
+python -m pytest -m "not slow or ci" "$@"
