@@ -76,7 +76,7 @@ class Staged:
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is None or not issubclass(kind, OSError):
-            self._flush()
+            self.flush()
         if kind is None:
             self._merge()
 
@@ -85,7 +85,7 @@ class Staged:
         self._pending[key] = record
         self._bytes += sum(v.data.nbytes for v in record.values())
         if self._bytes > PART_BYTES or time.monotonic() - self._since > PART_SECONDS:
-            self._flush()
+            self.flush()
 
     def _check_file(self) -> None:
         if not self.path.exists():
@@ -125,7 +125,8 @@ class Staged:
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("*.h5"))
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is pending."""
         if self._pending:
             buffer = io.BytesIO()
             with h5py.File(buffer, "w") as file:

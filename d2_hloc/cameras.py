@@ -1,0 +1,78 @@
+"""Cameras of images: from a file of known intrinsics, otherwise from EXIF or COLMAP's guess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from d2_hloc.colmap import pycolmap
+from d2_hloc.images import open_image
+from d2_hloc.pixels import to_colmap
+
+
+class CameraError(ValueError):
+    """Intrinsics that cannot be used; the text names the file, the line and the remedy."""
+
+
+def read_intrinsics(path: Path) -> dict[str, pycolmap.Camera]:
+    """Cameras by image name, from a text file with a line an image.
+
+    `name MODEL width height params...` is hloc's and COLMAP's form: pixel centres at half-integers.
+    `name width height fx fy cx cy [pose...]` is a pinhole camera with pixel centres at integers.
+
+    Raises:
+        CameraError: for a missing file or a line that is not of these forms.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise CameraError(f"{path}: cannot be read ({error.strerror}).") from error
+    cameras = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.startswith("#"):
+            name, *fields = line.split()
+            cameras[name] = _parse_camera(fields, f"{path}, line {number}")
+    return cameras
+
+
+def _parse_camera(fields: list[str], where: str) -> pycolmap.Camera:
+    try:
+        if fields[0][0].isdigit():
+            width, height, fx, fy, cx, cy = (float(f) for f in fields[:6])
+            model, params = "PINHOLE", [fx, fy, to_colmap(cx), to_colmap(cy)]
+        else:
+            model, (width, height, *params) = fields[0], map(float, fields[1:])
+        camera = pycolmap.Camera(model=model, width=int(width), height=int(height), params=params)
+    except (IndexError, ValueError, TypeError) as error:
+        raise CameraError(f"{where}: expected 'name MODEL width height params...'.") from error
+    if not camera.verify_params() or not camera.width or not camera.height:
+        raise CameraError(f"{where}: {model} does not take {len(params)} parameters.")
+    camera.has_prior_focal_length = True
+    return camera
+
+
+def guess_camera(path: Path, model: str = "SIMPLE_RADIAL") -> pycolmap.Camera:
+    """A camera from an image's EXIF focal length, or 1.2 times its longest edge."""
+    options = pycolmap.ImageReaderOptions(camera_model=model)
+    try:
+        return pycolmap.infer_camera_from_image(path, options)
+    except (ValueError, RuntimeError):
+        # A form of image that COLMAP does not read though we do: the guess it would make.
+        width, height = open_image(path).size
+        camera = pycolmap.Camera.create_from_model_name(
+            0, model, options.default_focal_length_factor * max(width, height), width, height
+        )
+        camera.has_prior_focal_length = False
+        return camera
+
+
+def cameras_of(
+    folder: Path, names: list[str], intrinsics: Path | None, model: str = "SIMPLE_RADIAL"
+) -> dict[str, pycolmap.Camera]:
+    """A camera for each image; those that the file does not name are guessed."""
+    known = read_intrinsics(intrinsics) if intrinsics else {}
+    return {n: known[n] if n in known else guess_camera(folder / n, model) for n in names}
+
+
+def known_names(intrinsics: Path | None) -> set[str]:
+    """Names of the images whose intrinsics the file gives."""
+    return set(read_intrinsics(intrinsics)) if intrinsics else set()

@@ -1,0 +1,49 @@
+"""Errors of poses and models against ground truth, each one function."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def rotation_error(rotation0: np.ndarray, rotation1: np.ndarray) -> float:
+    """Angle between two rotations (3, 3), degrees: arccos((tr(R0^T R1) - 1) / 2), stably."""
+    chord = np.linalg.norm(rotation0 - rotation1) / np.sqrt(8)
+    return float(np.degrees(2 * np.arcsin(min(1.0, chord))))
+
+
+def camera_centre(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    """Centre of a world-to-camera pose: -R^T t."""
+    return -rotation.T @ translation
+
+
+def recall(errors: list[tuple[float, float]], thresholds: list[tuple[float, float]]) -> list[float]:
+    """Share of (position, rotation) errors within each (metres, degrees), as on
+    visuallocalization.net. A query without a pose has infinite errors."""
+    if not errors:
+        return [0.0 for _ in thresholds]
+    return [
+        sum(p <= metres and r <= degrees for p, r in errors) / len(errors)
+        for metres, degrees in thresholds
+    ]
+
+
+def align_similarity(
+    source: np.ndarray, target: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Scale s, rotation R and translation t that bring s R x + t nearest to the target.
+
+    Points are (N, 3). Umeyama, "Least-squares estimation of transformation parameters between two
+    point patterns", PAMI 1991.
+
+    Raises:
+        ValueError: for fewer than three points.
+    """
+    if len(source) < 3 or source.shape != target.shape:
+        raise ValueError(f"Alignment needs three points at least, not {len(source)}.")
+    mean0, mean1 = source.mean(axis=0), target.mean(axis=0)
+    centred0, centred1 = source - mean0, target - mean1
+    u, singular, vt = np.linalg.svd(centred1.T @ centred0 / len(source))
+    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
+    rotation = u @ np.diag(signs) @ vt
+    scale = float((singular * signs).sum() / centred0.var(axis=0).sum())
+    return scale, rotation, mean1 - scale * rotation @ mean0

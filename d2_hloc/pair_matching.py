@@ -1,0 +1,100 @@
+"""Pairs + features.h5 -> matches.h5 (a step)."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from d2_hloc import config, storage
+from d2_hloc.matching import MatchingOptions, match_descriptors
+from d2_hloc.pairs import Pair, order_for_reuse, unique
+from d2_hloc.staging import Staged
+
+logger = logging.getLogger(__name__)
+
+CACHE_BYTES = 2 << 30  # of descriptors held at once
+BLOCK = 32  # images; pairs are ordered so that blocks of them stay in the cache
+
+
+class DescriptorCache:
+    """Descriptors of a features file, read once while they are in use."""
+
+    def __init__(self, file: h5py.File, capacity: int = CACHE_BYTES) -> None:
+        self._file, self._capacity, self._bytes = file, capacity, 0
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._held: OrderedDict[str, Tensor] = OrderedDict()
+
+    def __getitem__(self, name: str) -> Tensor:
+        """(N, D) float32."""
+        if name not in self._held:
+            descriptors = storage.features_of(self._file, name).descriptors
+            self._held[name] = descriptors.float().to(self._device)
+            self._bytes += self._held[name].nbytes
+        self._held.move_to_end(name)
+        found = self._held[name]
+        while self._bytes > self._capacity and len(self._held) > 1:
+            self._bytes -= self._held.popitem(last=False)[1].nbytes
+        return found
+
+
+def match(
+    options: MatchingOptions,
+    pairs: Sequence[Pair],
+    features: Path,
+    output: Path,
+    features1: Path | None = None,
+) -> Path:
+    """Match pairs of images into `output`; pairs that are done, in either order, are left alone.
+
+    The second image's features are read from `features1` where it is given. Pairs that name an
+    image without features are reported at the end and noted in the file (storage.failures).
+
+    Raises:
+        StorageError: if a features file cannot be read, or descriptors' widths differ.
+        ConfigurationChanged, DiskFull: as staging.Staged.
+    """
+    made_by = {
+        "matching": config.to_dict(options),
+        "features": storage.configuration(features),
+        "features1": storage.configuration(features1) if features1 else None,
+    }
+    with (
+        Staged(output, made_by, "matches0") as staged,
+        storage.open_h5(features) as file0,
+        storage.open_h5(features1 or features) as file1,
+    ):
+        todo = _todo(pairs, staged, file0, file1)
+        caches = DescriptorCache(file0), DescriptorCache(file1)
+        if features1 is None:
+            caches = caches[0], caches[0]
+        for name0, name1 in tqdm(todo, desc="match", unit="pair", disable=not todo):
+            descriptors0 = caches[0][name0]
+            matches = match_descriptors(descriptors0, caches[1][name1], options)
+            record = storage.matches_record(matches, len(descriptors0))
+            staged.add(storage.pair_key(name0, name1), record)
+        for key, reason in staged.failures.items():
+            logger.warning("skipped %s: %s", key, reason)
+    return output
+
+
+def _todo(pairs: Sequence[Pair], staged: Staged, file0: h5py.File, file1: h5py.File) -> list[Pair]:
+    """Pairs still to match. Within one file a pair is the same in either order."""
+    is_one_file = file0.filename == file1.filename
+    todo = []
+    for name0, name1 in unique(pairs) if is_one_file else dict.fromkeys(pairs):
+        missing = [n for n, f in ((name0, file0), (name1, file1)) if n not in f]
+        is_done = storage.pair_key(name0, name1) in staged.done or (
+            is_one_file and storage.pair_key(name1, name0) in staged.done
+        )
+        if missing:
+            staged.failures[f"{name0} {name1}"] = f"there are no features of {missing[0]}"
+        elif not is_done:
+            todo.append((name0, name1))
+    return order_for_reuse(todo, BLOCK)

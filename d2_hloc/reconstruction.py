@@ -1,0 +1,365 @@
+"""Database, verification, mapping and triangulation with pycolmap (a step)."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from d2_hloc import storage
+from d2_hloc.colmap import ModelError, pycolmap
+from d2_hloc.pairs import Pair, unique, write_pairs
+from d2_hloc.pixels import to_colmap
+
+logger = logging.getLogger(__name__)
+
+VERIFY_CHUNK = 200  # pairs a call: progress between them, and a kill loses no more
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationOptions:
+    """Two-view geometry with COLMAP's RANSAC; distances in pixels."""
+
+    max_error: float = 4.0
+    confidence: float = 0.999
+    min_num_inliers: int = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionOptions:
+    """From verified matches to a model; the same seed gives the same model every time.
+
+    `attempts`: mapping depends on the pair it starts from. While images are missing from the model,
+    it is tried again with another seed, and the best is kept; beyond `max_retried` images, where
+    some always are missing, once.
+    """
+
+    mapper: Literal["incremental", "global", "hierarchical"] = "incremental"
+    camera_model: str = "SIMPLE_RADIAL"  # of cameras without known intrinsics
+    verification: VerificationOptions = field(default_factory=VerificationOptions)
+    min_num_matches: int = 15
+    structure_less_registration_fallback: bool = True
+    min_model_size: int = 3
+    attempts: int = 3
+    max_retried: int = 100
+    random_seed: int = 0
+    num_threads: int = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelStatistics:
+    """What a model holds. Reprojection error in pixels, a mean over observations."""
+
+    registered_images: int
+    points: int
+    observations: int
+    mean_track_length: float
+    observations_per_image: float
+    mean_reprojection_error: float
+
+
+def statistics(model: pycolmap.Reconstruction) -> ModelStatistics:
+    """Count a model's parts."""
+    lengths = np.array([p.track.length() for p in model.points3D.values()], dtype=float)
+    errors = np.array([p.error for p in model.points3D.values()])
+    observations = int(lengths.sum())
+    return ModelStatistics(
+        registered_images=model.num_reg_images(),
+        points=len(lengths),
+        observations=observations,
+        mean_track_length=float(lengths.mean()) if observations else 0.0,
+        observations_per_image=observations / max(1, model.num_reg_images()),
+        mean_reprojection_error=float((errors * lengths).sum() / max(1, observations)),
+    )
+
+
+def build_database(
+    path: Path,
+    cameras: Mapping[str, pycolmap.Camera],
+    pairs: Sequence[Pair],
+    features: Path,
+    matches: Path,
+) -> Path:
+    """A COLMAP database of images, keypoints and matches; it appears whole or not at all.
+
+    Images without features are left out, and so are pairs with fewer than one match.
+
+    Raises:
+        StorageError: if a pair was not matched, or its matches do not belong to the features.
+    """
+    part = path.with_name(path.name + ".writing")
+    _remove_database(part)
+    with pycolmap.Database.open(part) as database, storage.open_h5(features) as file:
+        names = [name for name in sorted(cameras) if name in file]
+        ids = {name: _write_image(database, name, cameras[name]) for name in names}
+        counts = {name: _write_keypoints(database, ids[name], file, name) for name in names}
+        _write_matches(database, pairs, ids, counts, matches)
+    part.replace(path)
+    return path
+
+
+def _remove_database(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _write_image(database: pycolmap.Database, name: str, camera: pycolmap.Camera) -> int:
+    camera_id = database.write_camera(camera)
+    return database.write_image(pycolmap.Image(name=name, camera_id=camera_id))
+
+
+def _write_keypoints(database: pycolmap.Database, image_id: int, file: object, name: str) -> int:
+    keypoints = storage.features_of(file, name).keypoints.numpy()
+    database.write_keypoints(image_id, to_colmap(keypoints).astype(np.float32))
+    return len(keypoints)
+
+
+def _write_matches(
+    database: pycolmap.Database,
+    pairs: Sequence[Pair],
+    ids: Mapping[str, int],
+    counts: Mapping[str, int],
+    path: Path,
+) -> None:
+    with storage.open_h5(path) as file:
+        for name0, name1 in tqdm(unique(pairs), desc="import matches", unit="pair"):
+            if name0 not in ids or name1 not in ids:
+                continue
+            found = storage.matches_of(file, name0, name1).pairs.numpy()
+            check_matches(found, counts[name0], counts[name1], f"{path}: {name0} {name1}")
+            if len(found):
+                database.write_matches(ids[name0], ids[name1], found.astype(np.uint32))
+
+
+def check_matches(pairs: np.ndarray, count0: int, count1: int, where: str) -> None:
+    """Raise StorageError for an index that no keypoint has: COLMAP would crash on it."""
+    if len(pairs) and (pairs.min() < 0 or (pairs.max(axis=0) >= (count0, count1)).any()):
+        raise storage.StorageError(
+            f"{where} are not matches of these features ({count0} and {count1} keypoints); "
+            "delete the file and match again."
+        )
+
+
+def verify(database: Path, pairs: Sequence[Pair], options: ReconstructionOptions) -> None:
+    """Estimate the two-view geometry of all pairs; those that have one are left alone."""
+    with pycolmap.Database.open(database) as db:
+        ids = {image.name: image.image_id for image in db.read_all_images()}
+        todo = [p for p in unique(pairs) if _is_unverified(db, ids, p)]
+    wanted = options.verification
+    two_view = pycolmap.TwoViewGeometryOptions(
+        min_num_inliers=wanted.min_num_inliers,
+        compute_relative_pose=True,
+        ransac=pycolmap.RANSACOptions(
+            max_error=wanted.max_error,
+            confidence=wanted.confidence,
+            random_seed=options.random_seed,
+        ),
+    )
+    listed = database.with_name(database.name + ".pairs.txt")
+    with tqdm(total=len(todo), desc="verify", unit="pair", disable=not todo) as progress:
+        for start in range(0, len(todo), VERIFY_CHUNK):
+            chunk = todo[start : start + VERIFY_CHUNK]
+            pycolmap.verify_matches(database, write_pairs(listed, chunk), two_view)
+            progress.update(len(chunk))
+    listed.unlink(missing_ok=True)
+
+
+def _is_unverified(database: pycolmap.Database, ids: Mapping[str, int], pair: Pair) -> bool:
+    if pair[0] not in ids or pair[1] not in ids:
+        return False
+    image0, image1 = ids[pair[0]], ids[pair[1]]
+    return database.exists_matches(image0, image1) and not database.exists_two_view_geometry(
+        image0, image1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappingTask:
+    """A verified database, its images, and where the mapper writes its models."""
+
+    options: ReconstructionOptions
+    database: Path
+    images: Path
+    work: Path
+    constant_cameras: set[int]  # ids whose intrinsics are known
+    num_images: int
+
+    @property
+    def is_calibrated(self) -> bool:
+        return len(self.constant_cameras) == self.num_images
+
+
+def map_images(
+    options: ReconstructionOptions,
+    database: Path,
+    images: Path,
+    output: Path,
+    known: set[str] | None = None,
+) -> pycolmap.Reconstruction:
+    """Reconstruct from a verified database; the model of most images goes to `output`.
+
+    The intrinsics of the images in `known` stay as they are.
+
+    Raises:
+        ModelError: if no two images can be reconstructed.
+    """
+    with pycolmap.Database.open(database) as db:
+        ids = {image.name: image.camera_id for image in db.read_all_images()}
+    work = _empty_folder(output.with_name(output.name + ".mapping"))
+    task = MappingTask(
+        options=options,
+        database=database,
+        images=images,
+        work=work,
+        constant_cameras={ids[name] for name in (known or set()) & set(ids)},
+        num_images=len(ids),
+    )
+    folder, model = _best_attempt(task)
+    if model is None:
+        raise ModelError(
+            f"{database}: no model could be reconstructed from its {len(ids)} images; "
+            "they may share too little, or move too little."
+        )
+    _replace_folder(folder, output)
+    shutil.rmtree(work)
+    return model
+
+
+def _best_attempt(task: MappingTask) -> tuple[Path, pycolmap.Reconstruction | None]:
+    """The model of most images, then of most points, and its folder."""
+    found: list[tuple[int, int, Path, pycolmap.Reconstruction]] = []
+    attempts = task.options.attempts if task.num_images <= task.options.max_retried else 1
+    for k in range(attempts):
+        folder = _empty_folder(task.work / str(k))
+        seeded = replace(task.options, random_seed=task.options.random_seed + k)
+        models = MAPPERS[task.options.mapper](replace(task, options=seeded, work=folder))
+        for i, m in models.items():
+            found.append((m.num_reg_images(), m.num_points3D(), folder / str(i), m))
+        if found and max(f[0] for f in found) == task.num_images:
+            break
+        logger.info("attempt %d: %s of %d images", k + 1, [f[0] for f in found], task.num_images)
+    return max(found, key=lambda f: f[:2])[2:] if found else (task.work, None)
+
+
+def _empty_folder(path: Path) -> Path:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    source.replace(target)
+
+
+def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
+    with tqdm(total=task.num_images, desc="map", unit="image") as progress:
+        return pycolmap.incremental_mapping(
+            task.database,
+            task.images,
+            task.work,
+            incremental_options(task.options, task.constant_cameras, task.is_calibrated),
+            initial_image_pair_callback=lambda: progress.update(2),
+            next_image_callback=lambda: progress.update(1),
+        )
+
+
+def _global(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
+    options = pycolmap.GlobalPipelineOptions(
+        min_num_matches=task.options.min_num_matches,
+        min_model_size=task.options.min_model_size,
+        random_seed=task.options.random_seed,
+        num_threads=task.options.num_threads,
+    )
+    if task.is_calibrated:
+        options.mapper.bundle_adjustment.refine_focal_length = False
+        options.mapper.bundle_adjustment.refine_extra_params = False
+    else:
+        logger.info("calibrating the view graph: some focal lengths are not known")
+        pycolmap.calibrate_view_graph(task.database)
+    return pycolmap.global_mapping(task.database, task.images, task.work, options)
+
+
+def _hierarchical(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
+    options = pycolmap.HierarchicalPipelineOptions(num_threads=task.options.num_threads)
+    options.incremental_options = incremental_options(
+        task.options, task.constant_cameras, task.is_calibrated
+    )
+    return pycolmap.hierarchical_mapping(task.database, task.images, task.work, options)
+
+
+MAPPERS: dict[str, Callable[[MappingTask], dict[int, pycolmap.Reconstruction]]] = {
+    "incremental": _incremental,
+    "global": _global,
+    "hierarchical": _hierarchical,
+}
+
+
+def incremental_options(
+    options: ReconstructionOptions, constant: set[int], is_all_known: bool
+) -> pycolmap.IncrementalPipelineOptions:
+    """COLMAP's options; known intrinsics are never refined."""
+    conf = pycolmap.IncrementalPipelineOptions(
+        min_num_matches=options.min_num_matches,
+        min_model_size=options.min_model_size,
+        structure_less_registration_fallback=options.structure_less_registration_fallback,
+        constant_cameras=constant,
+        random_seed=options.random_seed,
+        num_threads=options.num_threads,
+        ba_use_gpu=False,
+    )
+    if is_all_known:
+        conf.ba_refine_focal_length = conf.ba_refine_extra_params = False
+        conf.ba_refine_principal_point = False
+        conf.mapper.abs_pose_refine_focal_length = False
+        conf.mapper.abs_pose_refine_extra_params = False
+    return conf
+
+
+def triangulate(
+    options: ReconstructionOptions,
+    reference: pycolmap.Reconstruction,
+    database: Path,
+    images: Path,
+    output: Path,
+) -> pycolmap.Reconstruction:
+    """A model with new points at the poses and intrinsics of `reference`, which stay as they are.
+
+    Raises:
+        ModelError: if no image of the reference is in the database.
+    """
+    with pycolmap.Database.open(database) as db:
+        ids = {image.name: (image.image_id, image.camera_id) for image in db.read_all_images()}
+    model = with_ids(reference, ids)
+    if model.num_reg_images() == 0:
+        raise ModelError(f"{database}: holds none of the images of the model.")
+    work = _empty_folder(output.with_name(output.name + ".mapping"))
+    conf = incremental_options(options, set(), is_all_known=True)
+    model = pycolmap.triangulate_points(
+        model, database, images, work, clear_points=True, options=conf, refine_intrinsics=False
+    )
+    _replace_folder(work, output)
+    return model
+
+
+def with_ids(
+    reference: pycolmap.Reconstruction, ids: Mapping[str, tuple[int, int]]
+) -> pycolmap.Reconstruction:
+    """The poses and cameras of a model under a database's image and camera ids, without points."""
+    model = pycolmap.Reconstruction()
+    for image in sorted(reference.images.values(), key=lambda i: i.name):
+        if not image.has_pose or image.name not in ids:
+            continue
+        image_id, camera_id = ids[image.name]
+        if not model.exists_camera(camera_id):
+            camera = pycolmap.Camera(image.camera.todict() | {"camera_id": camera_id})
+            model.add_camera_with_trivial_rig(camera)
+        copy = pycolmap.Image(name=image.name, camera_id=camera_id, image_id=image_id)
+        model.add_image_with_trivial_frame(copy, image.cam_from_world())
+    return model

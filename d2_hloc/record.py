@@ -1,0 +1,83 @@
+"""run.json: what a run was asked for, with what it was made, what it found and how long it took."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from d2_hloc.staging import ConfigurationChanged, differences, write_atomically
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("d2_hloc", "torch", "pycolmap", "numpy", "h5py")
+
+
+class RunRecord:
+    """The record of one output folder, written after every stage; a resumed run goes on with it.
+
+    Raises:
+        ConfigurationChanged: if the folder was made with another configuration.
+    """
+
+    def __init__(self, output: Path, configuration: dict[str, Any]) -> None:
+        self.path = output / "run.json"
+        self.counts: dict[str, Any] = {}
+        self.timings: dict[str, float] = {}
+        self.scores: dict[str, Any] = {}
+        self.configuration = json.loads(json.dumps(configuration))
+        self.done: dict[str, Any] = {}
+        if self.path.is_file():
+            self._resume()
+        output.mkdir(parents=True, exist_ok=True)
+        self.write()
+
+    def _resume(self) -> None:
+        try:
+            found = json.loads(self.path.read_text())
+            there, now = differences(found["configuration"], self.configuration)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.path}: is not the record of a run; delete it.") from error
+        if there != now:
+            raise ConfigurationChanged(
+                f"{self.path.parent}: was made with another configuration. "
+                f"There: {json.dumps(there)}. Now: {json.dumps(now)}. "
+                "Choose another output, or delete it."
+            )
+        self.timings, self.done = found["timings"], found.get("done", {})
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a stage; a resumed stage's times add up."""
+        start = time.perf_counter()
+        yield
+        spent = self.timings.get(stage, 0.0) + time.perf_counter() - start
+        self.timings[stage] = round(spent, 2)
+        self.write()
+
+    def is_done(self, stage: str, inputs: Any = True) -> bool:
+        """Was this stage finished, from these inputs?"""
+        return self.done.get(stage) == json.loads(json.dumps(inputs))
+
+    def mark_done(self, stage: str, inputs: Any = True) -> None:
+        """Note that a stage's output is whole."""
+        self.done[stage] = json.loads(json.dumps(inputs))
+        self.write()
+
+    def write(self) -> None:
+        """Write run.json, whole or not at all."""
+        values = {
+            "configuration": self.configuration,
+            "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
+            "counts": self.counts,
+            "timings": self.timings,
+            "scores": self.scores,
+            "done": self.done,
+        }
+        write_atomically(self.path, json.dumps(values, indent=1).encode())

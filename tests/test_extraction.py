@@ -1,0 +1,113 @@
+"""Folders as people have them: every usable image is done, the others are named."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from d2_hloc import extraction, storage
+from d2_hloc.d2net import D2Net, D2NetOptions
+from d2_hloc.extraction import ExtractionOptions, extract, options_of
+from d2_hloc.images import ImageError
+from d2_hloc.staging import ConfigurationChanged
+
+OPTIONS = ExtractionOptions(d2net=D2NetOptions(max_keypoints=50))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A grey, a CMYK, a 16-bit, a palette and a nested image; an empty, a cut and a tiny one."""
+    images = tmp_path / "images"
+    (images / "nested").mkdir(parents=True)
+    photo = Image.fromarray(data.astronaut()[:150, :203])
+    photo.convert("L").save(images / "grey.png")
+    photo.convert("CMYK").save(images / "cmyk.jpg")
+    photo.convert("P").save(images / "palette.png")
+    sixteen = np.asarray(photo.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(sixteen).save(images / "sixteen.png")
+    photo.save(images / "nested" / "photo.JPG")
+    (images / "empty.jpg").touch()
+    (images / "cut.jpg").write_bytes((images / "cmyk.jpg").read_bytes()[:2000])
+    photo.resize((5, 5)).save(images / "tiny.png")
+    return images
+
+
+def test_extracts_what_it_can_and_names_the_rest(folder, tmp_path):
+    path = extract(OPTIONS, folder, tmp_path / "features.h5")
+    usable = ["cmyk.jpg", "grey.png", "nested/photo.JPG", "palette.png", "sixteen.png"]
+    assert storage.image_names(path) == usable
+    reasons = storage.failures(path)
+    assert sorted(reasons) == ["cut.jpg", "empty.jpg", "tiny.png"]
+    assert "too small" in reasons["tiny.png"]
+    assert "cannot be read as an image" in reasons["empty.jpg"]
+    for name in usable:
+        assert len(storage.read_features(path, name)) == 50
+        assert storage.read_image_size(path, name) == (203, 150)
+
+
+def test_sixteen_bits_look_like_eight(folder, tmp_path):
+    path = extract(OPTIONS, folder, tmp_path / "features.h5")
+    grey, sixteen = (storage.read_features(path, n).keypoints for n in ("grey.png", "sixteen.png"))
+    torch.testing.assert_close(grey, sixteen, atol=1e-3, rtol=0)
+
+
+def test_a_finished_file_needs_no_network(folder, tmp_path, monkeypatch):
+    names = ["grey.png", "nested/photo.JPG"]
+    path = extract(OPTIONS, folder, tmp_path / "features.h5", names)
+    monkeypatch.setattr(extraction, "create_extractor", lambda options: pytest.fail("loaded"))
+    assert extract(OPTIONS, folder, path, names) == path
+
+
+def test_another_configuration_stops_and_shows_both(folder, tmp_path):
+    path = extract(OPTIONS, folder, tmp_path / "features.h5", ["grey.png"])
+    other = ExtractionOptions(d2net=D2NetOptions(max_keypoints=60))
+    with pytest.raises(ConfigurationChanged, match=r'"max_keypoints": 50.*"max_keypoints": 60'):
+        extract(other, folder, path)
+
+
+def test_keypoints_follow_the_image_to_its_original_size(folder, tmp_path):
+    small = ExtractionOptions(resize_max=128, descriptor_dtype="float32")
+    path = extract(small, folder, tmp_path / "small.h5", ["grey.png"])
+    found = storage.read_features(path, "grey.png")
+    image = Image.open(folder / "grey.png").convert("RGB").resize((128, 95), Image.BILINEAR)
+    direct = D2Net().extract(torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255)
+    scale = torch.tensor([203 / 128, 150 / 95])
+    torch.testing.assert_close(found.keypoints, (direct.keypoints + 0.5) * scale - 0.5)
+    torch.testing.assert_close(found.descriptors, direct.descriptors)
+    assert storage.open_h5(path)["grey.png/keypoints"].attrs["uncertainty"] > 1.3
+
+
+def test_the_options_come_back_from_the_file(folder, tmp_path):
+    options = ExtractionOptions(feature="d2net-ms", resize_max=100)
+    path = extract(options, folder, tmp_path / "features.h5", ["grey.png"])
+    again = options_of(storage.configuration(path), str(path))
+    assert extraction.configuration(again) == extraction.configuration(options)
+
+
+def test_batches_give_the_same_features(folder, tmp_path):
+    names = ["cmyk.jpg", "grey.png", "sixteen.png"]
+    single = extract(ExtractionOptions(), folder, tmp_path / "single.h5", names)
+    batched = extract(ExtractionOptions(batch_size=2), folder, tmp_path / "batched.h5", names)
+    for name in names:
+        a, b = (storage.read_features(p, name) for p in (single, batched))
+        torch.testing.assert_close(a.keypoints, b.keypoints, atol=1e-3, rtol=0)
+
+
+def test_sift_finds_a_planted_blob(tmp_path):
+    y, x = np.mgrid[:200, :240]
+    blob = 200 * np.exp(-((x - 120.3) ** 2 + (y - 80.6) ** 2) / (2 * 6**2))
+    Image.fromarray(blob.astype(np.uint8)).save(tmp_path / "blob.png")
+    options = ExtractionOptions(feature="sift")
+    path = extract(options, tmp_path, tmp_path / "features.h5")
+    found = storage.read_features(path, "blob.png")
+    assert found.descriptors.shape[1] == 128
+    distances = (found.keypoints - torch.tensor([120.3, 80.6])).norm(dim=1)
+    assert distances.min() < 0.15
+
+
+def test_nothing_usable_is_one_sentence(folder, tmp_path):
+    with pytest.raises(ImageError, match="none of the 2 images can be used"):
+        extract(OPTIONS, folder, tmp_path / "features.h5", ["empty.jpg", "missing.jpg"])
+    with pytest.raises(ImageError, match="no such folder"):
+        extract(OPTIONS, tmp_path / "nowhere", tmp_path / "features.h5")

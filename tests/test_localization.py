@@ -1,0 +1,93 @@
+"""Queries of an exact model are where they were."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from synthetic import synthesize, write_features, write_matches
+
+from d2_hloc import evaluation, storage
+from d2_hloc.localization import (
+    LocalizationOptions,
+    covisible_clusters,
+    localize,
+    read_poses,
+    write_poses,
+)
+
+OPTIONS = LocalizationOptions()
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A model whose images are also its queries, with matches from each to all others."""
+    scene = synthesize(tmp_path_factory.mktemp("synthetic"))
+    names = sorted(scene.cameras)
+    both_ways = [(a, b) for a in names for b in names if a != b]
+    path = scene.matches.with_name("queries.h5")
+    write_matches(path, both_ways, scene.ids)
+    return dataclasses.replace(scene, pairs=both_ways, matches=path)
+
+
+def run(scene, tmp_path, options=OPTIONS, **changes):
+    arguments = {
+        "model": scene.model,
+        "model_features": scene.features,
+        "cameras": scene.cameras,
+        "pairs": scene.pairs,
+        "features": scene.features,
+        "matches": scene.matches,
+        "output": tmp_path / "poses.txt",
+    }
+    return localize(options, **(arguments | changes))
+
+
+@pytest.mark.parametrize("clustering", [False, True])
+def test_places_every_query(scene, tmp_path, clustering):
+    options = LocalizationOptions(covisibility_clustering=clustering)
+    found = run(scene, tmp_path, options)
+    truth = evaluation.model_poses(scene.model)
+    poses = read_poses(tmp_path / "poses.txt")
+    errors = evaluation.pose_errors(poses, truth)
+    assert len(found) == len(truth)
+    assert max(e[0] for e in errors.values()) < 1e-4
+    assert max(e[1] for e in errors.values()) < 1e-2
+
+
+def test_says_why_a_query_has_no_pose(scene, tmp_path):
+    cameras = scene.cameras
+    first, second, third, *_ = sorted(cameras)
+    pairs = [p for p in scene.pairs if p[0] == first]
+    chosen = {first: cameras[first], second: cameras[second], "unknown.jpg": cameras[third]}
+    found = {r.name: r for r in run(scene, tmp_path, pairs=pairs, cameras=chosen)}
+    assert found[first].reason == ""
+    assert found[second].reason == "it was matched with no image of the model"
+    assert found["unknown.jpg"].reason == "it has no features"
+    assert list(read_poses(tmp_path / "poses.txt")) == [first]
+    assert "it has no features" in (tmp_path / "poses.csv").read_text()
+
+
+def test_refuses_features_that_the_model_was_not_made_from(scene, tmp_path):
+    other = tmp_path / "features.h5"
+    write_features(other, {n: np.zeros((3, 2), np.float32) for n in scene.cameras})
+    with pytest.raises(storage.StorageError, match="triangulate the model from these features"):
+        run(scene, tmp_path, model_features=other)
+
+
+def test_clusters_are_connected_by_points():
+    points = {"a": np.array([1, 2, -1]), "b": np.array([3, -1]), "c": np.array([2, 4])}
+    assert covisible_clusters(["a", "b", "c"], points) == [["a", "c"], ["b"]]
+
+
+def test_poses_survive_a_round_trip(scene, tmp_path):
+    poses = evaluation.model_poses(scene.model)
+    write_poses(tmp_path / "poses.txt", poses)
+    for name, pose in read_poses(tmp_path / "poses.txt").items():
+        np.testing.assert_allclose(pose.matrix(), poses[name].matrix(), atol=1e-9)
+
+
+def test_a_wrong_line_of_poses_is_named(tmp_path):
+    path = tmp_path / "poses.txt"
+    path.write_text("a.jpg 1 0 0 0 0 0 0\nb.jpg 1 0 0\n")
+    with pytest.raises(ValueError, match=r"poses\.txt, line 2"):
+        read_poses(path)

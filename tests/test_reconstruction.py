@@ -1,0 +1,136 @@
+"""Models from exact matches are the models the matches came from."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from synthetic import synthesize
+
+from d2_hloc import evaluation, storage
+from d2_hloc.colmap import ModelError, pycolmap, read_model
+from d2_hloc.pairs import read_pairs
+from d2_hloc.reconstruction import (
+    ReconstructionOptions,
+    build_database,
+    map_images,
+    statistics,
+    triangulate,
+    verify,
+)
+from d2_hloc.staging import Staged
+from d2_hloc.structs import Matches
+
+OPTIONS = ReconstructionOptions()
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return synthesize(tmp_path_factory.mktemp("synthetic"))
+
+
+@pytest.fixture(scope="module")
+def database(scene):
+    path = scene.features.with_name("database.db")
+    build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
+    verify(path, scene.pairs, OPTIONS)
+    return path
+
+
+def position_errors(model, scene):
+    poses, truth = evaluation.model_poses(model), evaluation.model_poses(scene.model)
+    errors = evaluation.pose_errors(poses, truth, evaluation.align(poses, truth))
+    return np.array([e[0] for e in errors.values()])
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_mapping_recovers_every_camera(scene, database, tmp_path, mapper):
+    options = dataclasses.replace(OPTIONS, mapper=mapper)
+    known = set(scene.cameras)
+    model = map_images(options, database, tmp_path, tmp_path / "sparse", known)
+    assert statistics(model).registered_images == len(scene.cameras)
+    assert position_errors(model, scene).max() < 1e-3
+    assert statistics(read_model(tmp_path / "sparse")) == statistics(model)
+
+
+def test_known_intrinsics_stay(scene, database, tmp_path):
+    model = map_images(OPTIONS, database, tmp_path, tmp_path / "sparse", set(scene.cameras))
+    for image in model.images.values():
+        assert image.camera.params.tolist() == scene.cameras[image.name].params.tolist()
+
+
+def test_mapping_twice_gives_the_same_model(scene, database, tmp_path):
+    first, second = (
+        map_images(OPTIONS, database, tmp_path, tmp_path / name, set(scene.cameras))
+        for name in ("a", "b")
+    )
+    poses0, poses1 = evaluation.model_poses(first), evaluation.model_poses(second)
+    for name, pose in poses0.items():
+        assert pose.matrix().tolist() == poses1[name].matrix().tolist()
+
+
+def test_triangulation_keeps_poses_and_finds_the_points(scene, database, tmp_path):
+    model = triangulate(OPTIONS, scene.model, database, tmp_path, tmp_path / "sparse")
+    assert position_errors(model, scene).max() < 1e-9
+    assert model.num_points3D() >= 0.95 * scene.model.num_points3D()
+    truth = np.array([p.xyz for p in scene.model.points3D.values()])
+    found = np.array([p.xyz for p in model.points3D.values()])
+    distances = np.linalg.norm(found[:, None] - truth, axis=2).min(axis=1)
+    assert np.percentile(distances, 95) < 1e-3
+
+
+def test_triangulation_of_other_images_is_refused(scene, database, tmp_path):
+    with pytest.raises(ModelError, match="none of the images"):
+        triangulate(OPTIONS, pycolmap.Reconstruction(), database, tmp_path, tmp_path / "sparse")
+
+
+def test_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypatch):
+    path = tmp_path / "database.db"
+    build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
+    verify(path, scene.pairs[:4], OPTIONS)
+    asked = []
+    original = pycolmap.verify_matches
+
+    def listen(database, listed, options):
+        asked.extend(read_pairs(listed))
+        original(database, listed, options)
+
+    monkeypatch.setattr(pycolmap, "verify_matches", listen)
+    verify(path, scene.pairs, OPTIONS)
+    assert asked == scene.pairs[4:]
+    with pycolmap.Database.open(path) as database:
+        assert database.num_verified_image_pairs() == len(scene.pairs)
+
+
+def test_matches_of_other_features_are_refused(scene, tmp_path):
+    name0, name1 = scene.pairs[0]
+    wrong = tmp_path / "matches.h5"
+    with Staged(wrong, {}, "matches0") as staged:
+        found = Matches(pairs=torch.tensor([[0, 10_000]]), scores=torch.ones(1))
+        staged.add(storage.pair_key(name0, name1), storage.matches_record(found, 5))
+    with pytest.raises(storage.StorageError, match="not matches of these features"):
+        build_database(
+            tmp_path / "database.db", scene.cameras, [(name0, name1)], scene.features, wrong
+        )
+    assert not (tmp_path / "database.db").exists()
+
+
+def test_no_model_is_one_sentence(scene, tmp_path):
+    path = tmp_path / "database.db"
+    build_database(path, scene.cameras, [], scene.features, scene.matches)
+    with pytest.raises(ModelError, match="no model could be reconstructed from its 6 images"):
+        map_images(OPTIONS, path, tmp_path, tmp_path / "sparse")
+
+
+@pytest.mark.parametrize("name", ["images.bin", "points3D.bin"])
+@pytest.mark.parametrize("size", [0, 8, 1000])
+def test_a_cut_model_is_refused(scene, tmp_path, name, size):
+    scene.model.write(tmp_path)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:size])
+    with pytest.raises(ModelError, match=f"{name}: is damaged"):
+        read_model(tmp_path)
+
+
+def test_a_missing_model_is_named(tmp_path):
+    with pytest.raises(ModelError, match="give the folder of a COLMAP model"):
+        read_model(tmp_path)
