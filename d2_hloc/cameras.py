@@ -42,7 +42,7 @@ def _parse_camera(fields: list[str], where: str) -> pycolmap.Camera:
         else:
             model, (width, height, *params) = fields[0], map(float, fields[1:])
         camera = pycolmap.Camera(model=model, width=int(width), height=int(height), params=params)
-    except (IndexError, ValueError, TypeError) as error:
+    except (IndexError, ValueError, TypeError, RuntimeError) as error:
         raise CameraError(f"{where}: expected 'name MODEL width height params...'.") from error
     if not camera.verify_params() or not camera.width or not camera.height:
         raise CameraError(f"{where}: {model} does not take {len(params)} parameters.")

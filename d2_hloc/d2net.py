@@ -64,18 +64,22 @@ class D2Net(nn.Module):
         """Features of images of one size, RGB in [0, 1]; keypoints in their pixels.
 
         Raises:
-            ValueError: for other shapes, or an image too small for the coarsest level.
+            ValueError: for other shapes, whole numbers, or an image too small for a level.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(
                 f"Images must have the shape B x 3 x H x W, not {tuple(images.shape)}."
             )
+        if not images.is_floating_point():
+            raise ValueError(f"Images must be floating point in [0, 1], not {images.dtype}.")
         size = (images.shape[3], images.shape[2])
         pools = [GeneralizedMean() for _ in images]
         found = list(
             levels(self.backbone, images, self.options.scales, self.options.edge_threshold, pools)
         )
-        return [self._features(found, k, size, pool) for k, pool in enumerate(pools)]
+        limits = [0 if is_flat(image) else self.options.max_keypoints for image in images]
+        features = [self._features(found, k, size, pool) for k, pool in enumerate(pools)]
+        return [one.best(limit) for one, limit in zip(features, limits, strict=True)]
 
     def extract(self, image: Float[Tensor, "3 H W"]) -> Features:
         """Features of one image."""
@@ -99,4 +103,9 @@ class D2Net(nn.Module):
             descriptors=torch.cat(descriptors),
             scales=torch.cat(scales),
             global_descriptor=pool.result(),
-        ).best(self.options.max_keypoints)
+        )
+
+
+def is_flat(image: Float[Tensor, "3 H W"]) -> bool:
+    """One colour, to within half a grey level? What the network finds there is its own border."""
+    return bool((image.amax(dim=(1, 2)) - image.amin(dim=(1, 2))).max() < 1 / 510)

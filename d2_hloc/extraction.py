@@ -181,11 +181,11 @@ def _to_record(
     original_size: tuple[int, int],
 ) -> dict:
     """Keypoints follow the image back to its original size."""
-    scale = torch.tensor(original_size) / torch.tensor(size)
+    scale = torch.tensor(original_size) / torch.tensor(size).double()
     features = replace(
         features,
-        keypoints=rescale(features.keypoints.cpu(), scale),
-        scales=features.scales * scale.mean(),
+        keypoints=rescale(features.keypoints.cpu().double(), scale).float(),
+        scales=features.scales * float(scale.mean()),
     )
     uncertainty = NOISE[options.feature] * float(scale.mean())
     return features_record(features, original_size, uncertainty, options.descriptor_dtype)

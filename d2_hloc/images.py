@@ -55,6 +55,8 @@ def open_image(path: Path) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":  # PIL's own conversion takes [0, 1] for black
+        raise ValueError("its numbers have no known range; save it with 8 bits")
     if image.mode.startswith("I"):  # 16-bit grey: PIL's own conversion clips it to white
         values = np.asarray(image).astype(np.float32)
         image = Image.fromarray((values / 65535 * 255).clip(0, 255).astype(np.uint8))
@@ -65,7 +67,8 @@ def fit(size: tuple[int, int], resize_max: int | None) -> tuple[int, int]:
     """The size (w, h) with its longest edge at most `resize_max`, as hloc rounds it."""
     if resize_max is None or max(size) <= resize_max:
         return size
-    width, height = (max(1, round(edge * resize_max / max(size))) for edge in size)
+    scale = resize_max / max(size)
+    width, height = (max(1, round(edge * scale)) for edge in size)
     return width, height
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from d2_hloc.structs import Matches
 
 BLOCK_BYTES = 128 << 20  # of similarities at once
+ROUNDING = 1e-5  # of a squared distance in float32: a second neighbour nearer than that is equal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class Neighbours:
         squared, squared_second = 2 * (1 - self.first), 2 * (1 - self.second)
         if options.ratio_threshold is not None and with_ratio:
             keep &= squared <= options.ratio_threshold**2 * squared_second
+            keep &= squared_second > ROUNDING  # or rounding would decide among equal descriptors
         if options.distance_threshold is not None:
             keep &= squared <= options.distance_threshold**2
         return keep

@@ -33,11 +33,13 @@ class VerificationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionOptions:
-    """From verified matches to a model; the same seed gives the same model every time.
+    """From verified matches to a model.
 
-    `attempts`: mapping depends on the pair it starts from. While images are missing from the model,
-    it is tried again with another seed, and the best is kept; beyond `max_retried` images, where
-    some always are missing, once.
+    COLMAP's mappers give the same model every time on one thread only. Up to `small_collection`
+    images `num_threads` None is one, beyond that it is all there are.
+
+    Mapping depends on the pair it starts from. While images are missing from the model of a small
+    collection, it is tried again with another seed, `attempts` times at most; the best is kept.
     """
 
     mapper: Literal["incremental", "global", "hierarchical"] = "incremental"
@@ -47,9 +49,15 @@ class ReconstructionOptions:
     structure_less_registration_fallback: bool = True
     min_model_size: int = 3
     attempts: int = 3
-    max_retried: int = 100
+    small_collection: int = 100
     random_seed: int = 0
-    num_threads: int = -1
+    num_threads: int | None = None
+
+    def for_images(self, count: int) -> ReconstructionOptions:
+        """The threads and attempts for a collection of so many images."""
+        is_small = count <= self.small_collection
+        threads = self.num_threads or (1 if is_small else -1)
+        return replace(self, num_threads=threads, attempts=self.attempts if is_small else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +221,7 @@ def map_images(
         ids = {image.name: image.camera_id for image in db.read_all_images()}
     work = _empty_folder(output.with_name(output.name + ".mapping"))
     task = MappingTask(
-        options=options,
+        options=options.for_images(len(ids)),
         database=database,
         images=images,
         work=work,
@@ -234,8 +242,7 @@ def map_images(
 def _best_attempt(task: MappingTask) -> tuple[Path, pycolmap.Reconstruction | None]:
     """The model of most images, then of most points, and its folder."""
     found: list[tuple[int, int, Path, pycolmap.Reconstruction]] = []
-    attempts = task.options.attempts if task.num_images <= task.options.max_retried else 1
-    for k in range(attempts):
+    for k in range(task.options.attempts):
         folder = _empty_folder(task.work / str(k))
         seeded = replace(task.options, random_seed=task.options.random_seed + k)
         models = MAPPERS[task.options.mapper](replace(task, options=seeded, work=folder))
@@ -340,6 +347,7 @@ def triangulate(
     if model.num_reg_images() == 0:
         raise ModelError(f"{database}: holds none of the images of the model.")
     work = _empty_folder(output.with_name(output.name + ".mapping"))
+    options = options.for_images(model.num_reg_images())
     conf = incremental_options(options, set(), is_all_known=True)
     model = pycolmap.triangulate_points(
         model, database, images, work, clear_points=True, options=conf, refine_intrinsics=False

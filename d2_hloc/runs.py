@@ -74,6 +74,7 @@ def reconstruct(conf: Reconstruct, images: Path, output: Path) -> RunRecord:
     Raises:
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
+    known = known_names(conf.intrinsics)  # first: a mistake in it should not cost an hour
     record = RunRecord(output, {"images": str(images), **config.to_dict(conf)})
     listed = match_images(conf, images, output, record)
     model = conf.reconstruction.camera_model
@@ -81,7 +82,6 @@ def reconstruct(conf: Reconstruct, images: Path, output: Path) -> RunRecord:
     _database(conf, cameras, listed, output, record)
     if not record.is_done("map"):
         with record.timed("map"):
-            known = known_names(conf.intrinsics)
             map_images(
                 conf.reconstruction, output / "database.db", images, output / "sparse", known
             )
@@ -225,6 +225,7 @@ def localize_queries(
         output, {"model": str(model_folder), "queries": str(queries), **config.to_dict(conf)}
     )
     model, model_features = read_model(model_folder / "sparse"), model_folder / "features.h5"
+    known_names(conf.intrinsics)
     with record.timed("extract"):
         options = extraction_of(model_features)
         features = extract(options, queries, output / "features.h5")

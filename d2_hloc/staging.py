@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 import time
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ class Staged:
             with h5py.File(self.path, "r") as file:
                 text = file.attrs.get("configuration")
                 self.done |= keys_with(file, self.marker)
-        except OSError as error:
+        except (OSError, RuntimeError, KeyError) as error:
             raise ValueError(f"{self.path}: is damaged or not HDF5; delete it.") from error
         self._compare(None if text is None else json.loads(text), self.path)
 
@@ -102,16 +103,18 @@ class Staged:
         record = self.parts / "configuration.json"
         if record.exists():
             self._compare(json.loads(record.read_text()), self.parts)
+        else:  # a kill while they were being deleted can leave parts that do not say whose they are
+            shutil.rmtree(self.parts, ignore_errors=True)
         with _one_sentence(self.path):
             self.parts.mkdir(parents=True, exist_ok=True)
             write_atomically(record, json.dumps(self.configuration).encode())
         for part in self._part_files():
-            try:
-                with h5py.File(part, "r") as file:
-                    self.done |= keys_with(file, self.marker)
-            except OSError:
+            if not _has_its_checksum(part):
                 logger.warning("%s: is damaged; its records are made again.", part)
                 part.unlink()
+                continue
+            with h5py.File(part, "r") as file:
+                self.done |= keys_with(file, self.marker)
 
     def _compare(self, found: dict[str, Any] | None, where: Path) -> None:
         if found != self.configuration:
@@ -132,9 +135,10 @@ class Staged:
             with h5py.File(buffer, "w") as file:
                 for key, record in self._pending.items():
                     _write(file, key, record)
-            name = f"{time.time_ns():020d}-{os.getpid()}.h5"
+            data = buffer.getvalue()
+            name = f"{time.time_ns():020d}-{os.getpid()}-{zlib.crc32(data):08x}.h5"
             with _one_sentence(self.path):
-                write_atomically(self.parts / name, buffer.getvalue())
+                write_atomically(self.parts / name, data)
             self.done |= set(self._pending)
             self._pending, self._bytes = {}, 0
         self._since = time.monotonic()
@@ -162,6 +166,11 @@ class Staged:
         needed = sum(p.stat().st_size for p in files)
         if shutil.disk_usage(self.parts).free < needed:
             raise OSError(errno.ENOSPC, f"{needed >> 20} MiB more are needed")
+
+
+def _has_its_checksum(part: Path) -> bool:
+    """A part's name ends with it."""
+    return part.stem.endswith(f"-{zlib.crc32(part.read_bytes()):08x}")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -94,19 +94,24 @@ def read_features(path: Path, name: str) -> Features:
 def features_of(file: h5py.File, name: str) -> Features:
     """As read_features, from an open file."""
     group = _group(file, name, "keypoints")
-    keypoints = group["keypoints"][()].astype(np.float32)
+    keypoints = group["keypoints"][()]
+    if keypoints.ndim != 2 or keypoints.shape[1] < 2:
+        raise StorageError(
+            f"{file.filename}: the keypoints of {name} are of shape {keypoints.shape}, not N x 2; "
+            "extract it again."
+        )
     count = len(keypoints)
     descriptors = group["descriptors"][()].T if "descriptors" in group else np.empty((count, 0))
     scores = group["scores"][()] if "scores" in group else np.ones(count)
     scales = group["scales"][()] if "scales" in group else np.ones(count)
     if not count == len(descriptors) == len(scores) == len(scales):
         raise StorageError(
-            f"{file.filename}: {name} has {count} keypoints, {len(descriptors)} "
-            f"descriptors and {len(scores)} scores; extract it again."
+            f"{file.filename}: {name} has {count} keypoints, {len(descriptors)} descriptors, "
+            f"{len(scores)} scores and {len(scales)} scales; extract it again."
         )
     pooled = group["global_descriptor"][()] if "global_descriptor" in group else None
     return Features(
-        keypoints=torch.from_numpy(keypoints.reshape(-1, keypoints.shape[-1])[:, :2].copy()),
+        keypoints=torch.from_numpy(keypoints[:, :2].astype(np.float32)),
         scores=torch.from_numpy(scores.astype(np.float32)),
         descriptors=torch.from_numpy(np.ascontiguousarray(descriptors)),
         scales=torch.from_numpy(scales.astype(np.float32)),
@@ -168,12 +173,17 @@ def matches_of(file: h5py.File, name0: str, name1: str) -> Matches:
         )
     key, is_reversed = found[0]
     matches0 = file[key]["matches0"][()].astype(np.int64)
+    scores0 = file[key]["matching_scores0"][()] if "matching_scores0" in file[key] else np.empty(0)
+    if len(scores0) != len(matches0):
+        raise StorageError(
+            f"{file.filename}: {key} has {len(matches0)} matches0 and {len(scores0)} "
+            "matching_scores0; match that pair again."
+        )
     index0 = np.flatnonzero(matches0 >= 0)
     pairs = np.stack([index0, matches0[index0]], axis=1)
-    scores = file[key]["matching_scores0"][()][index0].astype(np.float32)
     return Matches(
         pairs=torch.from_numpy(pairs[:, ::-1].copy() if is_reversed else pairs),
-        scores=torch.from_numpy(scores),
+        scores=torch.from_numpy(scores0[index0].astype(np.float32)),
     )
 
 

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from d2_hloc.backbone import Backbone
+from d2_hloc.d2net import D2Net
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -24,3 +27,9 @@ def photo() -> torch.Tensor:
 
     image = torch.from_numpy(data.astronaut()).permute(2, 0, 1).float() / 255
     return image[:, 7:242, 100:413].contiguous()
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    """The trunk with the bundled weights."""
+    return D2Net().backbone

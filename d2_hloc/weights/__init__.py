@@ -12,11 +12,11 @@ import os
 import pickle
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
@@ -101,11 +101,14 @@ def download(name: str, sha256: str | None = None, url: str | None = None) -> Pa
     target = cache_folder() / f"{name}.pth"
     part = target.with_suffix(".part")
     target.parent.mkdir(parents=True, exist_ok=True)
-    _fetch(url or DOWNLOADS[name].url, part)
-    verify(part, sha256 or DOWNLOADS[name].sha256)
-    to_backbone(_read(part), part)
-    _digest_file(target).write_text(digest(part) + "\n")
-    part.replace(target)
+    try:
+        _fetch(url or DOWNLOADS[name].url, part)
+        verify(part, sha256 or DOWNLOADS[name].sha256)
+        to_backbone(_read(part), part)
+        _digest_file(target).write_text(digest(part) + "\n")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
     return target
 
 
@@ -117,8 +120,7 @@ def _fetch(url: str, target: Path) -> None:
                 while block := reply.read(1 << 20):
                     file.write(block)
                     progress.update(len(block))
-    except OSError as error:
-        target.unlink(missing_ok=True)
+    except (OSError, ValueError, HTTPException) as error:
         raise WeightsError(
             f"{url}: cannot be downloaded ({error}); fetch it on another machine and give its path."
         ) from error
@@ -134,7 +136,8 @@ def verify(path: Path, expected: str | None) -> None:
     """Raise WeightsError where a file's SHA-256 does not begin with `expected`."""
     if expected is not None and not digest(path).startswith(expected.lower()):
         raise WeightsError(
-            f"{path}: its SHA-256 is {digest(path)}, not {expected}; delete it and download again."
+            f"{path}: its SHA-256 is {digest(path)}, not {expected}: it was changed or cut short; "
+            "download it again."
         )
 
 
@@ -154,12 +157,13 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         with torch.serialization.safe_globals(_ALLOWED):
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, SafetensorError) as error:
-        raise WeightsError(f"{path}: not a readable checkpoint ({_first_line(error)}).") from error
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path}: refused, since it holds more than tensors; save its state dictionary alone."
+            f"{path}: refused, since it is not a checkpoint or holds more than tensors; "
+            "save its state dictionary alone."
         ) from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise WeightsError(f"{path}: not a readable checkpoint ({_first_line(error)}).") from error
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         state = state["model"]
     if not isinstance(state, dict):
@@ -188,7 +192,7 @@ def to_backbone(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: if a layer is missing or has another shape.
     """
-    state = {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
+    state = {str(k).removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
     prefix = PUBLISHED_KEY if f"{PUBLISHED_KEY}0.weight" in state else TORCHVISION_KEY
     result = {}
     for name, (channels_in, channels_out, index) in LAYERS.items():

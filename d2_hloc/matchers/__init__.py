@@ -1,0 +1,1 @@
+"""Matchers that hloc can load by name; plugin.register() puts this folder on its path."""

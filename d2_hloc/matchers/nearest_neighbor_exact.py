@@ -1,0 +1,83 @@
+"""Exact nearest neighbours as a matcher of hloc's, in memory that does not grow with N0 x N1."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from d2_hloc import config
+from d2_hloc.base_model import BaseModel
+from d2_hloc.matching import MatchingOptions, match_descriptors
+from d2_hloc.plugin import INT16_MAX
+from d2_hloc.structs import Matches
+
+OWN_KEYS = tuple(MatchingOptions.__dataclass_fields__)
+HLOC_KEYS = ("name", "do_mutual_check")  # the second is what its own matcher calls `mutual`
+
+
+class NearestNeighborExact(BaseModel):
+    """`conf` holds MatchingOptions' keys, and `max_index`: the largest index that can be stored.
+
+    hloc itself stores matches as int16 and wraps above 32767 without a word, so that is the
+    default. The confs that register() adds have None where it could widen hloc's writer.
+    """
+
+    default_conf: ClassVar[dict[str, Any]] = {"max_index": INT16_MAX}
+    required_inputs: ClassVar[list[str]] = ["descriptors0", "descriptors1"]
+
+    def _init(self, conf: dict[str, Any]) -> None:
+        self.options = options_of(conf)
+
+    def _forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Unit descriptors 1 x D x N -> matches0 1 x N0 (int64, -1 = none), matching_scores0.
+
+        Raises:
+            ValueError: for a batch of other than one pair, for descriptors of different widths,
+                or a match with a keypoint whose index cannot be stored.
+        """
+        descriptors = [data[key] for key in self.required_inputs]
+        for key, value in zip(self.required_inputs, descriptors, strict=True):
+            if value.ndim != 3 or value.shape[0] != 1:
+                raise ValueError(f"{key} must be 1 x D x N, not {tuple(value.shape)}.")
+        first, second = (value[0].T for value in descriptors)
+        matches = match_descriptors(first, second, self.options)
+        _check_indices(matches, self.conf["max_index"])
+        return _dense(matches, len(first))
+
+
+def options_of(conf: dict[str, Any]) -> MatchingOptions:
+    """The options that a model conf of hloc's form asks for.
+
+    Raises:
+        ConfigError: for an unknown key or a wrong value.
+    """
+    known = (*OWN_KEYS, "max_index", *HLOC_KEYS)
+    for key in conf:
+        if key not in known:
+            raise config.ConfigError(f"matcher: unknown key {key!r}; known: {', '.join(known)}.")
+    values = {key: conf[key] for key in OWN_KEYS if key in conf}
+    if "do_mutual_check" in conf:
+        values.setdefault("mutual", conf["do_mutual_check"])
+    return config.build(MatchingOptions, values, "matcher")
+
+
+def _check_indices(matches: Matches, max_index: int | None) -> None:
+    if max_index is None or len(matches) == 0:
+        return
+    largest = int(matches.pairs[:, 1].max())
+    if largest > max_index:
+        raise ValueError(
+            f"A match points to keypoint {largest}, but hloc would store indices above "
+            f"{max_index} wrapped around: extract with a lower max_keypoints."
+        )
+
+
+def _dense(matches: Matches, count: int) -> dict[str, Tensor]:
+    """The index in image 1 for each of `count` keypoints of image 0, or -1, and its score."""
+    index0, index1 = matches.pairs.T
+    matches0 = torch.full((count,), -1, dtype=torch.int64, device=matches.pairs.device)
+    scores0 = torch.zeros(count, device=matches.pairs.device)
+    matches0[index0], scores0[index0] = index1, matches.scores
+    return {"matches0": matches0[None], "matching_scores0": scores0[None]}

@@ -1,0 +1,176 @@
+"""The main jobs from images to results, through kills and bad input, as a user meets them."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from d2_hloc import cli, config, evaluation
+from d2_hloc.colmap import read_model
+from d2_hloc.runs import Localize, Reconstruct
+from d2_hloc.scene.demo import write_demo
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """The demo's rendered scene, with fewer views."""
+    folder = tmp_path_factory.mktemp("demo") / "scene"
+    write_demo(folder)
+    for name in ("view_00", "view_01", "view_02", "view_09", "view_10", "view_11"):
+        (folder / "images" / f"{name}.jpg").unlink()
+    return folder
+
+
+def command(scene: Path, output: Path) -> list[str]:
+    """Reconstruct the scene at a small size."""
+    intrinsics = ["--intrinsics", str(scene / "intrinsics.txt")]
+    return ["reconstruct", str(scene / "images"), str(output), "--resize-max", "400", *intrinsics]
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Every dataset of an HDF5 file."""
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: (
+                found.update({name: item[()].tobytes()}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return found
+
+
+def poses(output: Path) -> dict[str, np.ndarray]:
+    model = read_model(output / "sparse")
+    return {name: pose.matrix() for name, pose in evaluation.model_poses(model).items()}
+
+
+@pytest.fixture(scope="module")
+def whole(scene, tmp_path_factory):
+    """An undisturbed run."""
+    output = tmp_path_factory.mktemp("whole") / "out"
+    assert cli.main(command(scene, output)) == 0
+    return output
+
+
+def run_until_killed(arguments: list[str], seconds: float) -> bool:
+    """Start the command and kill it a while after its first sign of life; did it still run?"""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "d2_hloc.cli", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    process.stderr.read(1)
+    threading.Thread(target=process.stderr.read, daemon=True).start()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    assert process.returncode == 0
+    return False
+
+
+@pytest.mark.parametrize(
+    "kills", [3, pytest.param(10, marks=pytest.mark.slow)], ids=["3 kills", "10 kills"]
+)
+def test_a_killed_run_ends_in_the_same_files_and_model(scene, whole, tmp_path, kills):
+    arguments, rng = command(scene, tmp_path / "out"), random.Random(kills)
+    killed = 0
+    while killed < kills:
+        if run_until_killed(arguments, rng.uniform(0.5, 8)):
+            killed += 1
+        else:  # finished before the kill: begin anew, so that earlier stages are killed too
+            shutil.rmtree(tmp_path / "out")
+    assert cli.main(arguments) == 0
+    for name in ("features.h5", "matches.h5"):
+        assert contents(tmp_path / "out" / name) == contents(whole / name)
+    expected, found = poses(whole), poses(tmp_path / "out")
+    assert sorted(found) == sorted(expected)
+    for name, pose in found.items():
+        np.testing.assert_allclose(pose, expected[name], atol=1e-6)
+
+
+def test_output_has_its_one_shape(whole):
+    names = {p.name for p in whole.iterdir()}
+    wanted = {"features.h5", "matches.h5", "database.db", "sparse", "report.html", "run.json"}
+    assert wanted <= names
+    assert not [n for n in names if n.endswith((".parts", ".writing", ".merging", ".mapping"))]
+    record = json.loads((whole / "run.json").read_text())
+    assert {"configuration", "versions", "counts", "timings", "scores"} <= set(record)
+    assert record["scores"]["registered_images"] == 6
+
+
+def test_localizes_views_that_were_kept_out(scene, whole, tmp_path, capsys):
+    output = tmp_path / "poses"
+    options = ["--intrinsics", str(scene / "intrinsics.txt")]
+    options += ["--ground-truth", str(scene / "ground_truth.txt")]
+    assert cli.main(["localize", str(whole), str(scene / "queries"), str(output), *options]) == 0
+    assert "localized queries                        3 of 3" in capsys.readouterr().out
+    assert len((output / "poses.txt").read_text().splitlines()) == 3
+    assert (output / "report.html").is_file()
+
+
+def test_triangulates_a_known_model(scene, whole, tmp_path):
+    output = tmp_path / "out"
+    arguments = [str(whole / "sparse"), str(scene / "images"), str(output), "--resize-max", "400"]
+    assert cli.main(["triangulate", *arguments]) == 0
+    expected, found = poses(whole), poses(output)
+    for name, pose in found.items():
+        np.testing.assert_allclose(pose, expected[name], atol=1e-9)
+
+
+def test_another_configuration_stops_in_one_sentence(scene, whole, capsys):
+    before = (whole / "features.h5").read_bytes()
+    assert cli.main([*command(scene, whole), "--feature", "sift"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"d2-hloc: {whole}: was made with another configuration.")
+    assert '"feature": "d2net"' in error
+    assert '"feature": "sift"' in error
+    assert (whole / "features.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["reconstruct", "{tmp}/nowhere", "{tmp}/out"], "there is no such folder of images"),
+        (["reconstruct", "{tmp}/empty", "{tmp}/out"], "holds no image"),
+        (["localize", "{tmp}/empty", "{tmp}/flat", "{tmp}/out"], "give the folder of a COLMAP"),
+        (["reconstruct", "{tmp}/flat", "{tmp}/out"], "no model could be reconstructed"),
+        (["extract", "{tmp}/flat", "{tmp}/f.h5", "--weights", "d2_tf"], "d2-hloc weights d2_tf"),
+        (["match", "{tmp}/pairs.txt", "{tmp}/f.h5", "{tmp}/m.h5"], "pairs.txt: cannot be read"),
+        (["reconstruct", "{tmp}/flat", "{tmp}/o", "--intrinsics", "{tmp}/i.txt"], "i.txt, line 1"),
+        (["reconstruct", "{tmp}/flat", "{tmp}/o", "--config", "{tmp}/c.yaml"], "unknown key 'x'"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, arguments, sentence):
+    monkeypatch.setenv("D2_HLOC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "i.txt").write_text("a.png NO_SUCH_MODEL 64 48 50\n")
+    (tmp_path / "c.yaml").write_text("x: 1\n")
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (64, 48), (90, 90, 90)).save(tmp_path / "flat" / name)
+    assert cli.main([a.format(tmp=tmp_path) for a in arguments]) == 1
+    errors = [x for x in capsys.readouterr().err.splitlines() if x.startswith("d2-hloc: ")]
+    assert len(errors) == 1
+    assert sentence in errors[0]
+    assert str(tmp_path) in errors[0]
+
+
+@pytest.mark.parametrize(("name", "cls"), [("reconstruct", Reconstruct), ("localize", Localize)])
+def test_the_configurations_load_as_the_defaults(name, cls):
+    assert config.load(cls, CONFIGS / f"{name}.yaml") == cls()
