@@ -107,13 +107,13 @@ def bar_figure(names: Sequence[str], values: Sequence[float], heading: str) -> g
     bars = go.Bar(
         x=np.arange(1, len(order) + 1),
         y=np.asarray(values)[order],
-        hovertext=[f"{escape(str(names[i]))}: {texts[i]}" for i in order],
+        hovertext=[f"{_plain(names[i])}: {texts[i]}" for i in order],
         hoverinfo="text",
         marker={"color": BLUE, "line": {"width": 0}},
     )
     figure = go.Figure(bars)
     figure.update_layout(
-        height=360, bargap=0, xaxis_title="rank", yaxis_title=escape(heading), **_bare()
+        height=360, bargap=0, xaxis_title="rank", yaxis_title=_plain(heading), **_bare()
     )
     figure.update_yaxes(tickformat=",")
     return figure
@@ -212,7 +212,7 @@ def _frustum_depth(centres: np.ndarray, diagonal: float) -> float:
     some = centres[spread(len(centres), 300)]
     distances = np.linalg.norm(some[:, None] - some[None], axis=2)
     np.fill_diagonal(distances, np.inf)
-    return float(np.clip(0.5 * np.median(distances.min(axis=1)), least, greatest))
+    return float(np.clip(np.median(distances.min(axis=1)) / 2, least, greatest))
 
 
 def _outlines_trace(
@@ -242,9 +242,9 @@ def _centres_trace(
         z=z,
         mode="markers",
         marker={"color": colour, "size": 3.5, "line": {"width": 0}},
-        name=f"{escape(label)} ({len(centres):,})",
+        name=f"{_plain(label)} ({len(centres):,})",
         legendgroup=label,
-        hovertext=[escape(name) for name in names],
+        hovertext=[_plain(name) for name in names],
         hoverinfo="text",
     )
 
@@ -291,7 +291,7 @@ def _named_bars(
         text=list(texts),
         textposition="outside",
         cliponaxis=False,
-        hovertext=[f"{escape(str(name))}: {text}" for name, text in zip(names, texts, strict=True)],
+        hovertext=[f"{_plain(name)}: {text}" for name, text in zip(names, texts, strict=True)],
         hoverinfo="text",
         marker={"color": BLUE, "line": {"width": 0}},
     )
@@ -300,7 +300,7 @@ def _named_bars(
         tickvals=places, ticktext=[_short(str(name)) for name in names], autorange="reversed"
     )
     longest = max(float(np.max(np.nan_to_num(np.asarray(values, dtype=float)))), 1e-9)
-    figure.update_xaxes(title=escape(heading), range=[0, longest], tickformat=",", nticks=5)
+    figure.update_xaxes(title=_plain(heading), range=[0, longest], tickformat=",", nticks=5)
     figure.update_layout(height=BAR_HEIGHT * len(names) + BARS_MARGIN, bargap=0.35, **_bare())
     figure.update_layout(margin_r=80)  # room for the longest bar's value
     return figure
@@ -308,7 +308,12 @@ def _named_bars(
 
 def _short(name: str) -> str:
     """The end of a long name, which tells images apart."""
-    return escape(name if len(name) <= MAX_NAME else "…" + name[1 - MAX_NAME :])
+    return _plain(name if len(name) <= MAX_NAME else "…" + name[1 - MAX_NAME :])
+
+
+def _plain(text: object) -> str:
+    """Text that plotly shows as it stands; it knows tags and a few entities, quotes not."""
+    return escape(str(text), quote=False)
 
 
 def _transparent() -> dict[str, str]:

@@ -19,6 +19,7 @@ BLUE, VIOLET, PINK = (95, 165, 255), (180, 135, 255), (255, 130, 225)
 PALETTE = np.array([YELLOW, GREEN, CYAN, BLUE, VIOLET, PINK])
 GAP, GAP_COLOUR = 6, (128, 128, 128)
 DOT = 2  # radius in pixels
+CIRCLES = (1 / 2, 8)  # least and greatest scale that circles show
 WIDEST = 3.0  # width over height, of one image
 FINER = 2  # drawn so much larger and reduced, which softens the edges
 
@@ -113,7 +114,7 @@ def _backdrop(image: Image.Image, height: int) -> Image.Image:
     scale = min(height / image.height, WIDEST * height / image.width)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     colour = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    pale = Image.blend(colour.convert("L").convert("RGB"), colour, 0.5)
+    pale = Image.blend(colour.convert("L").convert("RGB"), colour, 0.45)
     return pale.point(lambda value: value * 0.8)
 
 
@@ -168,6 +169,6 @@ def _circles(draw: ImageDraw.ImageDraw, places: np.ndarray, scales: np.ndarray) 
     order = np.argsort(-scales, kind="stable")
     ranks = {scale: i for i, scale in enumerate(np.unique(scales))}
     for (x, y), scale in zip(_finer(places)[order], scales[order], strict=True):
-        radius = round(3 * FINER * float(np.clip(scale, 0.5, 8)))
+        radius = round(3 * FINER * float(np.clip(scale, *CIRCLES)))
         colour = _place_colour(ranks[scale] / max(1, len(ranks) - 1), 0)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=FINER)

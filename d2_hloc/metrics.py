@@ -36,13 +36,17 @@ def align_similarity(
     point patterns", PAMI 1991.
 
     Raises:
-        ValueError: for fewer than three points.
+        ValueError: for fewer than three points, or points on a line.
     """
-    if len(source) < 3 or source.shape != target.shape:
+    if source.shape != target.shape:
+        raise ValueError(f"Points of shapes {source.shape} and {target.shape} cannot be aligned.")
+    if len(source) < 3:
         raise ValueError(f"Alignment needs three points at least, not {len(source)}.")
     mean0, mean1 = source.mean(axis=0), target.mean(axis=0)
     centred0, centred1 = source - mean0, target - mean1
     u, singular, vt = np.linalg.svd(centred1.T @ centred0 / len(source))
+    if singular[1] <= 1e-12 * singular[0]:
+        raise ValueError("Alignment needs points that do not lie on a line.")
     signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
     rotation = u @ np.diag(signs) @ vt
     scale = float((singular * signs).sum() / centred0.var(axis=0).sum())

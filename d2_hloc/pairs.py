@@ -23,6 +23,8 @@ def read_pairs(path: Path) -> list[Pair]:
         lines = path.read_text().splitlines()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: cannot be read ({error}).") from error
     pairs = []
     for number, line in enumerate(lines, 1):
         fields = line.split()

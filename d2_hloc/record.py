@@ -42,6 +42,7 @@ class RunRecord:
         try:
             found = json.loads(self.path.read_text())
             there, now = differences(found["configuration"], self.configuration)
+            self.timings, self.done = dict(found["timings"]), dict(found.get("done", {}))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path}: is not the record of a run; delete it.") from error
         if there != now:
@@ -50,7 +51,6 @@ class RunRecord:
                 f"There: {json.dumps(there)}. Now: {json.dumps(now)}. "
                 "Choose another output, or delete it."
             )
-        self.timings, self.done = found["timings"], found.get("done", {})
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -299,7 +299,7 @@ a { color: var(--accent); text-underline-offset: 0.2em; }
 .note, figcaption { color: var(--soft); font-size: 0.9rem; }
 .cards {
   display: grid; gap: 0.8rem; margin: 1.6rem 0 0;
-  grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr));
+  grid-template-columns: repeat(auto-fit, minmax(14rem, 1fr));
 }
 .cards div, section, nav ol {
   background: var(--panel); border: 1px solid var(--line); border-radius: 12px;
@@ -355,7 +355,7 @@ pre { margin: 0.8rem 0 0; overflow-x: auto; font-size: 0.85rem; line-height: 1.5
   .cards { grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 0.6rem; }
   .cards div { padding: 0.7rem 0.9rem 0.8rem; }
   .cards dd { font-size: 1.35rem; }
-  .plot.scene { height: min(var(--height), 110vw); }
+  .plot.scene { height: min(var(--height), 90vw); }
 }
 @media print {
   body { max-width: none; padding: 0; background: none; font-size: 11pt; }
@@ -410,7 +410,7 @@ SCRIPT = """<noscript><p>The figures need JavaScript.</p></noscript>
   };
   // A view's opening angle is its height's: on a narrow screen the sides would be cut off.
   const stepBack = (camera, plot) => {
-    const factor = Math.max(1, 1.8 * plot.clientHeight / plot.clientWidth);
+    const factor = Math.max(1, 1.4 * plot.clientHeight / plot.clientWidth);
     for (const axis of camera?.eye ? "xyz" : "") {
       const centre = camera.center?.[axis] ?? 0;
       camera.eye[axis] = centre + (camera.eye[axis] - centre) * factor;

@@ -158,7 +158,7 @@ def read_matches(path: Path, name0: str, name1: str) -> Matches:
     """Matches from name0 to name1, stored in either order and with either separator.
 
     Raises:
-        StorageError: if the pair is not in the file.
+        StorageError: if the pair is not in the file, or its matches and scores do not fit.
     """
     with open_h5(path) as file:
         return matches_of(file, name0, name1)

@@ -1,4 +1,4 @@
-"""YAML -> dataclasses: what fits is built, and what does not is an error that names file and key."""
+"""YAML -> dataclasses: what fits is built; what does not is an error that names file and key."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

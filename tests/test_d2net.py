@@ -84,19 +84,19 @@ def test_extraction_is_deterministic(net, part, features):
 
 
 def test_strips_change_nothing(net, photo, monkeypatch):
-    image = photo[:, 80:141, 80:147]
+    image = photo[:, 80:131, 80:143]
     whole = net.extract(image)
-    monkeypatch.setattr(backbone_module, "STRIP_PIXELS", 4 * 4 * 67)
-    monkeypatch.setattr(pyramid, "STRIP_CELLS", 4 * 15)
+    monkeypatch.setattr(backbone_module, "STRIP_PIXELS", 4 * 4 * 63)
+    monkeypatch.setattr(pyramid, "STRIP_CELLS", 4 * 14)
     seen, strip = [], pyramid.Strip
     monkeypatch.setattr(pyramid, "Strip", lambda **v: (seen.append(v), strip(**v))[1])
     assert_same_features(net.extract(image), whole)
-    assert len(seen) >= 4
+    assert len(seen) >= 3
 
 
 def test_images_of_a_batch_do_not_touch(net, part):
-    part = part[:, :61, :67]
-    batch = torch.stack([part, part.flip(2), part * 0.5])
+    image = part[:, :61, :67]
+    batch = torch.stack([image, image.flip(2)])
     for found, image in zip(net(batch), batch, strict=True):
         assert_same_features(found, net.extract(image))
 

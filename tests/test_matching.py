@@ -212,7 +212,7 @@ def test_thresholds_are_positive(name, value):
 
 
 def test_memory_does_not_grow_with_the_product_of_the_counts():
-    """All similarities of 30,000 x 30,000 would be 3.4 GiB."""
+    """All similarities of 20,000 x 20,000 would be 1.5 GiB."""
     code = """
         import resource, torch
         from d2_hloc.matching import match_descriptors
@@ -221,12 +221,12 @@ def test_memory_does_not_grow_with_the_product_of_the_counts():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10  # MiB
 
         torch.manual_seed(0)
-        descriptors = torch.nn.functional.normalize(torch.randn(30_000, 8), dim=1)
+        descriptors = torch.nn.functional.normalize(torch.randn(20_000, 8), dim=1)
         match_descriptors(descriptors[:100], descriptors[:100])
         before = peak()
-        assert len(match_descriptors(descriptors, descriptors.flip(0))) > 29_000
+        assert len(match_descriptors(descriptors, descriptors.flip(0))) > 19_000
         print(peak() - before)
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 1024
+    assert int(done.stdout) < 700

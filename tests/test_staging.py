@@ -176,7 +176,7 @@ def write_slowly(path):
 def test_kills_at_random_moments_lose_and_damage_nothing(path, undisturbed):
     random.seed(0)
     kills = 0
-    for _ in range(100):
+    for _ in range(30):
         child = in_child(write_slowly, path)
         child.join(random.uniform(0.002, 0.03))
         child.kill()

@@ -165,7 +165,9 @@ def test_datasets_that_do_not_fit_together_are_counted(path, dataset, value, exp
     assert str(error.value) == f"{path}: {NAME} has {expected}; extract it again."
 
 
-@pytest.mark.parametrize("keypoints", [np.zeros(4), np.zeros((4, 1)), np.zeros((4, 2, 1)), np.ones(())])
+@pytest.mark.parametrize(
+    "keypoints", [np.zeros(4), np.zeros((4, 1)), np.zeros((4, 2, 1)), np.ones(())]
+)
 def test_keypoints_that_are_not_x_and_y_are_refused(path, keypoints):
     write_as_hloc(path, keypoints=keypoints)
     with pytest.raises(StorageError, match=r"keypoints of .* are of shape \(.*extract it again"):
@@ -283,9 +285,7 @@ def test_hlocs_matches_are_read_in_either_order_and_with_either_separator(path, 
 
 
 def test_the_order_asked_for_wins_over_the_reversed_one(path):
-    write_matches(
-        path, {("a", "b"): (matches_of((0, 1)), 2), ("b", "a"): (matches_of((0, 5)), 2)}
-    )
+    write_matches(path, {("a", "b"): (matches_of((0, 1)), 2), ("b", "a"): (matches_of((0, 5)), 2)})
     assert storage.read_matches(path, "a", "b").pairs.tolist() == [[0, 1]]
     assert storage.read_matches(path, "b", "a").pairs.tolist() == [[0, 5]]
 
@@ -303,7 +303,9 @@ def test_matches_without_a_score_each_are_refused(path, scores):
         file["a/b/matches0"] = np.array([3, -1, 1], np.int16)
         if scores is not None:
             file["a/b/matching_scores0"] = scores
-    with pytest.raises(StorageError, match=r"features\.h5: a/b has 3 matches0 and . matching_scores0"):
+    with pytest.raises(
+        StorageError, match=r"features\.h5: a/b has 3 matches0 and . matching_scores0"
+    ):
         storage.read_matches(path, "a", "b")
 
 

@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from d2_hloc import weights
 from d2_hloc.backbone import LAYERS, Backbone
@@ -324,7 +323,7 @@ def test_an_interrupted_download_leaves_nothing(cache, remote, monkeypatch):
 class CutsShort(BaseHTTPRequestHandler):
     """Announces more than it sends."""
 
-    def do_GET(self):  # noqa: N802 - the base class's name
+    def do_GET(self):
         self.send_response(200)
         self.send_header("Content-Length", "1000000")
         self.end_headers()

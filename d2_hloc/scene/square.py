@@ -142,12 +142,13 @@ def advertising_column() -> tuple[Surface, ...]:
     """Eight faces with posters around, none of them twice."""
     wrap = plaster((2.9, 2.2), 2 * DENSITY, (0.3, 0.46, 0.4), seed=10)
     horse = tinted(photograph("horse"), (0.5, 0.1, 0.08), (0.95, 0.85, 0.6))
-    paste(wrap, photograph("retina"), (0.03, 0.1, 0.23, 0.4))
+    tiles = [(0.85, 0.2, 0.15), (0.95, 0.8, 0.3), (0.95, 0.93, 0.85), (0.15, 0.35, 0.6), (0.2,) * 3]
+    mosaic = masonry((0.6, 0.6), 2 * DENSITY, (0.05, 0.05), 0.006, tiles, seed=11)
     paste(wrap, photograph("coins"), (0.27, 0.08, 0.49, 0.34))
     paste(wrap, horse, (0.3, 0.4, 0.46, 0.66))
     paste(wrap, photograph("immunohistochemistry"), (0.52, 0.06, 0.72, 0.44))
-    paste(wrap, photograph("colorwheel"), (0.55, 0.5, 0.71, 0.71))
-    paste(wrap, photograph("logo"), (0.76, 0.12, 0.96, 0.4))
+    paste(wrap, mosaic, (0.55, 0.5, 0.71, 0.71))
+    paste(wrap, photograph("retina"), (0.76, 0.12, 0.96, 0.4))
     paste(wrap, photograph("hubble_deep_field")[:400], (0.74, 0.46, 0.98, 0.68))
     return column((-1.35, 0.9), 0.46, 2.2, 8, wrap)
 

@@ -1,6 +1,6 @@
 """Textures: photographs that scikit-image ships, and what can be made of noise. sRGB in [0, 1].
 
-The photographs are in its wheel, not downloaded; all are in the public domain.
+The photographs are in its wheel: nothing is downloaded.
 """
 
 from __future__ import annotations
