@@ -43,6 +43,15 @@ class Backbone(nn.Module):
             conv = nn.utils.skip_init(nn.Conv2d, channels_in, channels_out, 3, padding=1)
             self.add_module(name, conv.to(memory_format=torch.channels_last))
 
+    def shallow(
+        self, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B 64 H W"], Float[Tensor, "B 128 h w"]]:
+        """conv1_2 at the image's size and conv2_2 at half of it, after their ReLUs."""
+        x = preprocess(images).to(self.conv1_1.weight.dtype)
+        fine = F.relu_(self.conv1_2(F.relu_(self.conv1_1(x))))
+        coarse = F.relu_(self.conv2_1(F.max_pool2d(fine, 2)))
+        return fine, F.relu_(self.conv2_2(coarse))
+
     def training_maps(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 512 h w"]:
         """Stride 8, pool3 by maximum, no ReLU after conv4_3: the form that is trained."""
         x = F.max_pool2d(self._to_conv3(preprocess(images)), 2)

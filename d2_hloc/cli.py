@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from d2_hloc import __version__, config, weights
-from d2_hloc.colmap import quiet
+from d2_hloc.command import run_command
 from d2_hloc.d2net import D2NetOptions
 from d2_hloc.demo import demo
 from d2_hloc.extraction import ExtractionOptions, extract
@@ -18,6 +17,7 @@ from d2_hloc.matching import MatchingOptions
 from d2_hloc.pair_matching import match
 from d2_hloc.pairs import read_pairs
 from d2_hloc.presentation import present_localization, present_model
+from d2_hloc.refinement import RefinementOptions
 from d2_hloc.runs import (
     MATCHING,
     Localize,
@@ -34,17 +34,7 @@ FEATURES = tuple(MATCHING)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a problem is one sentence, and 1 is returned."""
     args = build_parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    quiet()
-    try:
-        args.run(args)
-    except (ValueError, OSError) as error:
-        print(f"d2-hloc: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("d2-hloc: stopped; run the same command again to go on.", file=sys.stderr)
-        return 130
-    return 0
+    return run_command("d2-hloc", lambda: args.run(args))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,6 +88,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
     parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of image pairs")
     parser.add_argument("--ratio", type=float, help="ratio threshold of matching; 1 for none")
+    parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
     _add_pose_arguments(parser)
 
 
@@ -197,6 +188,7 @@ def model_configuration(args: argparse.Namespace) -> Reconstruct:
         extraction=extraction_options(conf.extraction, args),
         pairs=pairs_options(conf.pairs, args.pairs),
         matching=matching,
+        refinement=refinement_options(conf.refinement, args.refinement),
         intrinsics=args.intrinsics or conf.intrinsics,
     )
 
@@ -211,6 +203,13 @@ def extraction_options(options: ExtractionOptions, args: argparse.Namespace) -> 
     if args.max_keypoints is not None:
         given["sift"] = dataclasses.replace(options.sift, max_keypoints=args.max_keypoints)
     return dataclasses.replace(options, d2net=d2net, **given)
+
+
+def refinement_options(options: RefinementOptions, argument: str | None) -> RefinementOptions:
+    """--refinement on or off."""
+    if argument is None:
+        return options
+    return dataclasses.replace(options, enabled=argument == "on")
 
 
 def pairs_options(options: PairsOptions, argument: str | None) -> PairsOptions:

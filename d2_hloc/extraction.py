@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from d2_hloc import config, weights
-from d2_hloc.d2net import MULTISCALE, D2Net, D2NetOptions
+from d2_hloc import adapters, config
+from d2_hloc.adapters import Extractor
+from d2_hloc.adapters.options import FeatureOptions
 from d2_hloc.images import ImageError, list_images, read_image
 from d2_hloc.pixels import rescale
-from d2_hloc.sift import Sift, SiftOptions
 from d2_hloc.staging import Staged
 from d2_hloc.storage import features_record
 from d2_hloc.structs import Features
@@ -28,59 +28,46 @@ AHEAD = 4  # images that are decoded while one is extracted
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractionOptions:
-    """Which features, from images of which size, in what precision they are stored."""
+class ExtractionOptions(FeatureOptions):
+    """Which features, from images of which size, in what precision they are stored.
 
-    feature: Literal["d2net", "d2net-ms", "sift"] = "d2net"
-    d2net: D2NetOptions = field(default_factory=D2NetOptions)
-    sift: SiftOptions = field(default_factory=SiftOptions)
+    `top_k` keeps that many of an image, those of the highest scores; all for None.
+    """
+
     resize_max: int | None = 1600
     descriptor_dtype: Literal["float32", "float16"] = "float16"
     batch_size: int = 1  # images of equal size that a GPU takes at once
+    top_k: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("resize_max", "batch_size"):
+        adapters.check_name(self.feature)
+        for name in ("resize_max", "batch_size", "top_k", "kornia_keypoints"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be positive, not {value}.")
 
-    @property
-    def d2net_options(self) -> D2NetOptions:
-        """d2net's options; 'd2net-ms' is the paper's three scales unless others are asked for."""
-        is_default = self.d2net.scales == D2NetOptions().scales
-        if self.feature == "d2net-ms" and is_default:
-            return replace(self.d2net, scales=MULTISCALE)
-        return self.d2net
 
-
-# Standard deviation of keypoints, pixels of the extracted image (hloc's `uncertainty`): from the
-# paper's Table 1, 1.28 and 0.60 pixels of reprojection error.
-NOISE = {"d2net": 1.3, "d2net-ms": 1.3, "sift": 0.6}
-
-
-def create_extractor(options: ExtractionOptions) -> Callable[[Tensor], list[Features]]:
+def create_extractor(options: FeatureOptions) -> Extractor:
     """The network or algorithm that the options name, on a GPU where there is one."""
-    if options.feature == "sift":
-        return Sift(options.sift)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return D2Net(options.d2net_options).to(device)
+    extractor = adapters.adapter_of(options.feature).create(options)
+    if isinstance(extractor, nn.Module):
+        extractor.to("cuda" if torch.cuda.is_available() else "cpu")
+    return extractor
 
 
 def configuration(options: ExtractionOptions) -> dict[str, Any]:
     """What the features depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
-    for key in ("d2net", "sift", "batch_size"):
+    for key in ("d2net", "sift", "kornia_keypoints", "batch_size"):
         del values[key]
-    if options.feature == "sift":
-        return values | {"sift": config.to_dict(options.sift)}
-    d2net = config.to_dict(options.d2net_options)
-    digest = weights.digest(weights.locate(options.d2net.weights))
-    return values | {"d2net": d2net, "weights_sha256": digest}
+    if options.top_k is None:  # as before there was such an option
+        del values["top_k"]
+    return values | adapters.adapter_of(options.feature).configuration(options)
 
 
 def options_of(made_by: dict[str, Any], where: str) -> ExtractionOptions:
     """The options behind a file's configuration, to extract more images in the same way."""
-    values = {k: v for k, v in made_by.items() if k != "weights_sha256"}
+    values = {k: v for k, v in made_by.items() if k not in ("weights_sha256", "hloc")}
     return config.build(ExtractionOptions, values, where)
 
 
@@ -157,13 +144,13 @@ def _batches(items: Iterator[Decoded], options: ExtractionOptions) -> Iterator[l
 
 def _extract_batch(
     options: ExtractionOptions,
-    extractor: Callable[[Tensor], list[Features]],
+    extractor: Extractor,
     batch: list[Decoded],
     failures: dict[str, str],
 ) -> Iterator[tuple[str, dict]]:
     images = torch.stack([item.image for item in batch])
-    if isinstance(extractor, torch.nn.Module):
-        images = images.to(next(extractor.parameters()).device)
+    if isinstance(extractor, nn.Module):
+        images = images.to(next((p.device for p in extractor.parameters()), "cpu"))
     try:
         found = extractor(images)
     except ValueError as error:  # too small for the network
@@ -180,12 +167,14 @@ def _to_record(
     size: tuple[int, int],
     original_size: tuple[int, int],
 ) -> dict:
-    """Keypoints follow the image back to its original size."""
+    """The best of them; keypoints follow the image back to its original size."""
+    if options.top_k is not None:
+        features = features.best(options.top_k)
     scale = torch.tensor(original_size) / torch.tensor(size).double()
     features = replace(
         features,
         keypoints=rescale(features.keypoints.cpu().double(), scale).float(),
         scales=features.scales * float(scale.mean()),
     )
-    uncertainty = NOISE[options.feature] * float(scale.mean())
+    uncertainty = adapters.adapter_of(options.feature).NOISE * float(scale.mean())
     return features_record(features, original_size, uncertainty, options.descriptor_dtype)

@@ -50,11 +50,13 @@ def match(
     features: Path,
     output: Path,
     features1: Path | None = None,
+    cache_bytes: int = CACHE_BYTES,
 ) -> Path:
     """Match pairs of images into `output`; pairs that are done, in either order, are left alone.
 
     The second image's features are read from `features1` where it is given. Pairs that name an
-    image without features are reported at the end and noted in the file (storage.failures).
+    image without features are reported at the end and noted in the file (storage.failures). Of
+    each features file, descriptors of at most `cache_bytes` are held at once.
 
     Raises:
         StorageError: if a features file cannot be read, or descriptors' widths differ.
@@ -71,7 +73,7 @@ def match(
         storage.open_h5(features1 or features) as file1,
     ):
         todo = _todo(pairs, staged, file0, file1)
-        caches = DescriptorCache(file0), DescriptorCache(file1)
+        caches = DescriptorCache(file0, cache_bytes), DescriptorCache(file1, cache_bytes)
         if features1 is None:
             caches = caches[0], caches[0]
         for name0, name1 in tqdm(todo, desc="match", unit="pair", disable=not todo):

@@ -47,6 +47,16 @@ def cells_to_level(cells: Float[Tensor, "N 2"], position: Position) -> Float[Ten
     return cells * STRIDE + CELL_OFFSET[position]
 
 
+def pixels_to_cells(xy: Float[Tensor, "N 2"], stride: int) -> Float[Tensor, "N 2"]:
+    """Pixels -> cells of maps that non-overlapping pooling made: a cell is stride x stride."""
+    return (xy + 0.5) / stride - 0.5
+
+
+def cells_to_pixels(cells: Float[Tensor, "N 2"], stride: int) -> Float[Tensor, "N 2"]:
+    """Undo pixels_to_cells."""
+    return (cells + 0.5) * stride - 0.5
+
+
 def level_to_image(
     xy: Float[Tensor, "N 2"],
     level_size: tuple[int, int],

@@ -97,6 +97,10 @@ def model_rows(record: RunRecord) -> list[Row]:
         ("verified pairs", counts["inlier_pairs"]),
         ("verified matches", counts["inlier_matches"]),
     ]
+    rows += [
+        (f"keypoints {outcome} in refinement", number)
+        for outcome, number in counts.get("refined_keypoints", {}).items()
+    ]
     return rows + truth_rows(record) + failure_rows(counts)
 
 

@@ -16,6 +16,7 @@ from d2_hloc import storage
 from d2_hloc.colmap import ModelError, pycolmap
 from d2_hloc.pairs import Pair, unique, write_pairs
 from d2_hloc.pixels import to_colmap
+from d2_hloc.tracks import PairMatches
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +144,25 @@ def _write_matches(
             check_matches(found, counts[name0], counts[name1], f"{path}: {name0} {name1}")
             if len(found):
                 database.write_matches(ids[name0], ids[name1], found.astype(np.uint32))
+
+
+def verified_matches(database: Path, matches: Path) -> dict[Pair, PairMatches]:
+    """The matches of every pair that fit its two-view geometry, with their similarities."""
+    found = {}
+    with pycolmap.Database.open(database) as db, storage.open_h5(matches) as file:
+        names = {image.image_id: image.name for image in db.read_all_images()}
+        pair_ids, counts = db.read_two_view_geometry_num_inliers()
+        for pair_id, count in zip(pair_ids, counts, strict=True):
+            if not count:
+                continue
+            image0, image1 = pycolmap.pair_id_to_image_pair(pair_id)
+            index = db.read_two_view_geometry(image0, image1).inlier_matches.astype(np.int64)
+            all_matches = storage.matches_of(file, names[image0], names[image1])
+            scores = np.zeros(int(all_matches.pairs[:, 0].max()) + 1)
+            scores[all_matches.pairs[:, 0]] = all_matches.scores
+            pair = names[image0], names[image1]
+            found[pair] = PairMatches(pairs=index, scores=scores[index[:, 0]])
+    return found
 
 
 def check_matches(pairs: np.ndarray, count0: int, count1: int, where: str) -> None:

@@ -12,6 +12,7 @@ from d2_hloc import config, pairs, storage
 from d2_hloc.cameras import cameras_of, known_names
 from d2_hloc.colmap import ModelError, pycolmap, read_model
 from d2_hloc.extraction import ExtractionOptions, extract, options_of
+from d2_hloc.keypoint_refinement import refine_tracks
 from d2_hloc.localization import LocalizationOptions, Localized, localize
 from d2_hloc.matching import MatchingOptions
 from d2_hloc.pair_matching import match
@@ -22,11 +23,14 @@ from d2_hloc.reconstruction import (
     map_images,
     statistics,
     triangulate,
+    verified_matches,
     verify,
 )
 from d2_hloc.record import RunRecord
+from d2_hloc.refinement import RefinementOptions
 
-# The rule that each feature's authors match with when there is a model to build.
+# The rule that each feature's authors match with when there is a model to build; of the others,
+# the mutual nearest neighbours are taken.
 MATCHING = {
     "d2net": MatchingOptions(ratio_threshold=0.95),
     "d2net-ms": MatchingOptions(ratio_threshold=0.95),
@@ -54,6 +58,7 @@ class Reconstruct:
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
     pairs: PairsOptions = field(default_factory=PairsOptions)
     matching: MatchingOptions | None = None
+    refinement: RefinementOptions = field(default_factory=RefinementOptions)
     reconstruction: ReconstructionOptions = field(default_factory=ReconstructionOptions)
     intrinsics: Path | None = None
 
@@ -79,7 +84,7 @@ def reconstruct(conf: Reconstruct, images: Path, output: Path) -> RunRecord:
     listed = match_images(conf, images, output, record)
     model = conf.reconstruction.camera_model
     cameras = sized_cameras(images, output / "features.h5", conf.intrinsics, model)
-    _database(conf, cameras, listed, output, record)
+    prepare_database(conf, cameras, listed, images, output, record)
     if not record.is_done("map"):
         with record.timed("map"):
             map_images(
@@ -98,7 +103,7 @@ def triangulate_known(conf: Reconstruct, reference: Path, images: Path, output: 
     model = read_model(reference)
     cameras = {i.name: i.camera for i in model.images.values() if i.has_pose}
     listed = match_images(conf, images, output, record, sorted(cameras))
-    _database(conf, cameras, listed, output, record)
+    prepare_database(conf, cameras, listed, images, output, record)
     if not record.is_done("triangulate"):
         with record.timed("triangulate"):
             triangulate(
@@ -124,7 +129,7 @@ def match_images(
     listed = make_pairs(conf.pairs, features)
     pairs.write_pairs(output / "pairs.txt", listed)
     with record.timed("match"):
-        rule = conf.matching or MATCHING[conf.extraction.feature]
+        rule = conf.matching or MATCHING.get(conf.extraction.feature, MatchingOptions())
         matches = match(rule, listed, features, output / "matches.h5")
     skipped = storage.failures(matches)
     record.counts["pairs"], record.counts["failed_pairs"] = len(listed) - len(skipped), skipped
@@ -173,24 +178,52 @@ def sized_cameras(
     return cameras
 
 
-def _database(
+def prepare_database(
     conf: Reconstruct,
     cameras: dict[str, pycolmap.Camera],
     listed: list[Pair],
+    images: Path,
     output: Path,
     record: RunRecord,
 ) -> None:
+    """A verified database, of refined keypoints where they are asked for.
+
+    Tracks need verified matches, so refinement has a database of its own before.
+    """
+    keypoints = output / "features.h5"
+    if conf.refinement.enabled:
+        raw = output / "database-raw.db"
+        _verified_database(conf, raw, cameras, listed, keypoints, record)
+        keypoints = output / "refined.h5"
+        if not (record.is_done("refine") and keypoints.is_file()):
+            with record.timed("refine"):
+                found = verified_matches(raw, output / "matches.h5")
+                _, record.counts["refined_keypoints"] = refine_tracks(
+                    conf.refinement, images, output / "features.h5", found, keypoints
+                )
+            record.mark_done("refine")
     database = output / "database.db"
-    if not (record.is_done("database", len(listed)) and database.is_file()):
-        with record.timed("database"):
-            build_database(database, cameras, listed, output / "features.h5", output / "matches.h5")
-        record.mark_done("database", len(listed))
-    with record.timed("verify"):
-        verify(database, listed, conf.reconstruction)
+    _verified_database(conf, database, cameras, listed, keypoints, record)
     with pycolmap.Database.open(database) as db:
         record.counts["matches"] = db.num_matches()
         record.counts["inlier_pairs"] = db.num_verified_image_pairs()
         record.counts["inlier_matches"] = db.num_inlier_matches()
+
+
+def _verified_database(
+    conf: Reconstruct,
+    database: Path,
+    cameras: dict[str, pycolmap.Camera],
+    listed: list[Pair],
+    keypoints: Path,
+    record: RunRecord,
+) -> None:
+    if not (record.is_done(database.name, len(listed)) and database.is_file()):
+        with record.timed("database"):
+            build_database(database, cameras, listed, keypoints, keypoints.parent / "matches.h5")
+        record.mark_done(database.name, len(listed))
+    with record.timed("verify"):
+        verify(database, listed, conf.reconstruction)
 
 
 def record_model(record: RunRecord, output: Path) -> None:

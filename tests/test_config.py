@@ -158,6 +158,21 @@ def test_a_required_value_that_is_missing_is_named():
         build(Required, {})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Either:
+    limit: float | Literal["auto"] | None = None
+
+
+@pytest.mark.parametrize(("value", "expected"), [(3, 3.0), ("auto", "auto"), (None, None)])
+def test_a_value_may_be_of_several_types(value, expected):
+    assert build(Either, {"limit": value}) == Either(limit=expected)
+
+
+def test_a_value_of_none_of_several_types_is_told_the_first():
+    with pytest.raises(ConfigError, match="limit: expected float, found 'automatic'"):
+        build(Either, {"limit": "automatic"})
+
+
 def test_build_takes_values_that_are_typed_already():
     conf = build(Outer, {"file": Path("a"), "scales": (1.0, 2.0)}, "pipeline")
     assert conf == Outer(file=Path("a"), scales=(1.0, 2.0))

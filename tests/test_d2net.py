@@ -6,6 +6,7 @@ import torch
 from d2_hloc import backbone as backbone_module
 from d2_hloc import pyramid
 from d2_hloc.d2net import MULTISCALE, D2Net, D2NetOptions
+from d2_hloc.description import GeneralizedMean
 from d2_hloc.structs import Features
 from d2_hloc.weights import WeightsError
 
@@ -75,6 +76,18 @@ def test_features_come_best_first(features):
 def test_features_have_the_scale_of_their_level(net, features):
     expected = {1 / scale for scale in net.options.scales}
     assert set(features.scales.tolist()) == expected
+
+
+def test_scores_are_responses_over_the_levels_number_and_scales_are_inverse(part):
+    net = D2Net(D2NetOptions(scales=(0.5, 1.0)))
+    found = net.extract(part)
+    pools = [GeneralizedMean()]
+    with torch.inference_mode():
+        coarse, fine = pyramid.levels(net.backbone, part[None], (0.5, 1.0), 5.0, pools)
+    for level, scale, divisor in ((coarse, 2.0, 1), (fine, 1.0, 2)):
+        expected = level.parts[0].values.sort(descending=True)[0] / divisor
+        assert len(expected) > 5
+        assert torch.equal(found.scores[found.scales == scale], expected)
 
 
 def test_extraction_is_deterministic(net, part, features):

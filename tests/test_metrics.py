@@ -63,9 +63,11 @@ def test_alignment_of_flat_and_of_mirrored_points_is_a_rotation():
         assert np.allclose(turn @ turn.T, np.eye(3))
 
 
-def test_alignment_leaves_the_least_squares():
+@pytest.mark.parametrize("mirror", [1, -1])
+def test_alignment_leaves_the_least_squares(mirror):
     source = points()
-    target = 2 * source @ rotation([0, 1, 0], 20).T + np.random.default_rng(1).normal(size=(30, 3))
+    noise = np.random.default_rng(1).normal(size=(30, 3))
+    target = 2 * source @ rotation([0, 1, 0], 20).T * [1, mirror, 1] + noise
     scale, turn, shift = align_similarity(source, target)
 
     def residual(scale, turn, shift):

@@ -74,8 +74,10 @@ def test_retrieval_takes_the_nearest_first_and_never_the_image_itself():
 
 
 def test_retrieval_does_not_mind_what_all_images_share():
-    plain = pairs.from_retrieval(NAMES, on_a_circle([0, 90, 180, 265]), 2)
-    assert pairs.from_retrieval(NAMES, on_a_circle([0, 90, 180, 265], offset=100), 2) == plain
+    own = np.array([[1, 0], [4.9, 0.9], [0, 1], [-5.9, -1.9]])  # a and b point the same way
+    shared = np.full((4, 1), 10.0)  # and this would make a most similar to c
+    found = pairs.from_retrieval(NAMES, np.hstack([own, shared]), 1)
+    assert found[0] == ("a", "b")
 
 
 def test_more_images_than_there_are_cannot_be_retrieved():
@@ -144,23 +146,33 @@ def test_images_that_share_no_point_are_no_covisible_pair(model):
     assert pairs.from_covisibility(empty, 3) == []
 
 
-def looking(*poses):
-    """A model of cameras on the x-axis: (x, degrees that the view is turned to the side)."""
+def turned(axis, degrees):
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array(
+        {"y": [[c, 0, s], [0, 1, 0], [-s, 0, c]], "z": [[c, -s, 0], [s, c, 0], [0, 0, 1]]}[axis]
+    )
+
+
+def looking(*poses, roll=0.0):
+    """A model of cameras on the x-axis: (x, degrees that the view is turned to the side).
+
+    The k-th is rolled around its view by k times `roll` degrees.
+    """
     model = pycolmap.Reconstruction()
     camera = pycolmap.Camera.create_from_model_name(1, "SIMPLE_PINHOLE", 500, 640, 480)
     model.add_camera_with_trivial_rig(camera)
     for k, (x, degrees) in enumerate(poses, 1):
-        a = np.radians(degrees)
-        rotation = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+        rotation = turned("z", k * roll) @ turned("y", degrees)
         pose = pycolmap.Rigid3d(pycolmap.Rotation3d(rotation), -rotation @ [x, 0, 0])
         image = pycolmap.Image(name=NAMES[k - 1], camera_id=1, image_id=k)
         model.add_image_with_trivial_frame(image, pose)
     return model
 
 
-def test_near_cameras_are_paired_nearest_first():
-    model = looking((0, 0), (1, 0), (3, 30), (7, -10))
-    assert pairs.from_poses(model, 1) == [("a", "b"), ("b", "a"), ("c", "b"), ("d", "c")]
+@pytest.mark.parametrize("roll", [0.0, 75.0])
+def test_near_cameras_are_paired_nearest_first(roll):
+    model = looking((60, 20), (100, 20), (101, -20), (110, 0), roll=roll)
+    assert pairs.from_poses(model, 1) == [("a", "b"), ("b", "c"), ("c", "b"), ("d", "c")]
     assert [b for a, b in pairs.from_poses(model, 3) if a == "a"] == ["b", "c", "d"]
 
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from d2_hloc import config
+from d2_hloc.adapters.d2net import NOISE
 from d2_hloc.base_model import BaseModel
 from d2_hloc.d2net import MULTISCALE, D2NetOptions
 from d2_hloc.d2net import D2Net as Network
-from d2_hloc.extraction import NOISE
 
 OWN_KEYS = (*D2NetOptions.__dataclass_fields__, "multiscale")
 HLOC_KEYS = ("name", "model_name", "checkpoint_dir", "use_relu")  # of its own d2net
@@ -29,7 +29,7 @@ class D2Net(BaseModel):
 
     default_conf: ClassVar[dict[str, Any]] = {"multiscale": False}
     required_inputs: ClassVar[list[str]] = ["image"]
-    detection_noise = NOISE["d2net"]
+    detection_noise = NOISE
 
     def _init(self, conf: dict[str, Any]) -> None:
         self.net = Network(options_of(conf))
