@@ -79,6 +79,8 @@ def score_queries(run: LocalizationRun, truth: Path | None) -> dict[str, tuple[f
     wanted = {r.name: known[r.name] for r in run.found if r.name in known}
     errors = evaluation.pose_errors(poses, wanted, frame)
     run.record.scores["ground_truth"] = evaluation.summarize(errors)
+    placed = {name: error for name, error in errors.items() if np.isfinite(error[0])}
+    run.record.scores["query_errors"] = placed  # metres, degrees
     run.record.write()
     return errors
 
