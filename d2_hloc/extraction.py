@@ -24,6 +24,7 @@ from d2_hloc.structs import Features
 
 logger = logging.getLogger(__name__)
 
+SPACED = "its name has a space, which hloc's and COLMAP's pair lists cannot hold; rename it"
 AHEAD = 4  # images that are decoded while one is extracted
 
 
@@ -85,9 +86,13 @@ def extract(
     """
     names = list_images(images) if names is None else names
     with Staged(output, configuration(options), "keypoints") as staged:
-        todo = [n for n in names if n not in staged.done]
+        spaced = {name for name in names if len(name.split()) != 1}
+        staged.failures.update(dict.fromkeys(sorted(spaced), SPACED))
+        todo = [n for n in names if n not in staged.done and n not in spaced]
         if todo:
             _extract_all(options, images, todo, staged)
+        for name, reason in staged.failures.items():
+            logger.warning("skipped %s: %s", name, reason)
         if not staged.done:
             raise ImageError(f"{images}: none of the {len(names)} images can be used.")
     return output
@@ -102,8 +107,6 @@ def _extract_all(
             for item in _extract_batch(options, extractor, batch, staged.failures):
                 staged.add(*item)
             progress.update(len(batch))
-    for name, reason in staged.failures.items():
-        logger.warning("skipped %s: %s", name, reason)
     staged.flush()
 
 

@@ -46,6 +46,13 @@ def test_extracts_what_it_can_and_names_the_rest(folder, tmp_path):
         assert storage.read_image_size(path, name) == (203, 150)
 
 
+def test_a_name_with_a_space_is_named_and_skipped(folder, tmp_path):
+    (folder / "grey.png").rename(folder / "grey photo.png")
+    path = extract(OPTIONS, folder, tmp_path / "f.h5", ["grey photo.png", "palette.png"])
+    assert storage.image_names(path) == ["palette.png"]
+    assert "has a space" in storage.failures(path)["grey photo.png"]
+
+
 def test_sixteen_bits_look_like_eight(folder, tmp_path):
     path = extract(OPTIONS, folder, tmp_path / "features.h5")
     grey, sixteen = (storage.read_features(path, n).keypoints for n in ("grey.png", "sixteen.png"))
