@@ -6,7 +6,7 @@ import pytest
 
 from d2_hloc import cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.ci]
+pytestmark = pytest.mark.slow
 HELD_OUT = ("0002.jpg", "0005.jpg", "0008.jpg")
 
 
@@ -14,6 +14,7 @@ def scores(output):
     return json.loads((output / "run.json").read_text())["scores"]
 
 
+@pytest.mark.ci
 def test_fountain_is_reconstructed_within_15_mm(shared, tmp_path):
     scene = shared / "data" / "lfe-mini" / "Fountain"
     truth = str(scene / "ground_truth.txt")
@@ -30,6 +31,7 @@ def test_sacre_coeur_is_registered_whole(shared, tmp_path):
     assert scores(tmp_path)["registered_images"] == 10
 
 
+@pytest.mark.ci
 def test_held_out_fountain_images_are_placed(shared, tmp_path):
     scene = shared / "data" / "lfe-mini" / "Fountain"
     for folder in ("images", "queries"):
