@@ -137,8 +137,10 @@ def _write_matches(
     path: Path,
 ) -> None:
     with storage.open_h5(path) as file:
-        for name0, name1 in tqdm(unique(pairs), desc="import matches", unit="pair"):
+        for name0, name1 in tqdm(unique(pairs), desc="import matches", unit="pair", leave=False):
             if name0 not in ids or name1 not in ids:
+                continue
+            if database.exists_matches(ids[name0], ids[name1]):
                 continue
             found = storage.matches_of(file, name0, name1).pairs.numpy()
             check_matches(found, counts[name0], counts[name1], f"{path}: {name0} {name1}")
@@ -174,10 +176,18 @@ def check_matches(pairs: np.ndarray, count0: int, count1: int, where: str) -> No
         )
 
 
-def verify(database: Path, pairs: Sequence[Pair], options: ReconstructionOptions) -> None:
-    """Estimate the two-view geometry of all pairs; those that have one are left alone."""
+def verify(
+    database: Path, pairs: Sequence[Pair], options: ReconstructionOptions, matches: Path
+) -> None:
+    """Estimate the two-view geometry of all pairs; those that have one are left alone.
+
+    COLMAP takes a chunk's matches out of the database before it verifies them. What a kill has
+    left missing is written again from `matches`.
+    """
     with pycolmap.Database.open(database) as db:
         ids = {image.name: image.image_id for image in db.read_all_images()}
+        counts = {name: db.num_keypoints_for_image(i) for name, i in ids.items()}
+        _write_matches(db, pairs, ids, counts, matches)
         todo = [p for p in unique(pairs) if _is_unverified(db, ids, p)]
     wanted = options.verification
     two_view = pycolmap.TwoViewGeometryOptions(

@@ -218,12 +218,13 @@ def _verified_database(
     keypoints: Path,
     record: RunRecord,
 ) -> None:
+    matches = keypoints.parent / "matches.h5"
     if not (record.is_done(database.name, len(listed)) and database.is_file()):
         with record.timed("database"):
-            build_database(database, cameras, listed, keypoints, keypoints.parent / "matches.h5")
+            build_database(database, cameras, listed, keypoints, matches)
         record.mark_done(database.name, len(listed))
     with record.timed("verify"):
-        verify(database, listed, conf.reconstruction)
+        verify(database, listed, conf.reconstruction, matches)
 
 
 def record_model(record: RunRecord, output: Path) -> None:

@@ -33,7 +33,7 @@ def scene(tmp_path_factory):
 def database(scene):
     path = scene.features.with_name("database.db")
     build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
-    verify(path, scene.pairs, OPTIONS)
+    verify(path, scene.pairs, OPTIONS, scene.matches)
     return path
 
 
@@ -87,7 +87,7 @@ def test_triangulation_of_other_images_is_refused(scene, database, tmp_path):
 def test_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypatch):
     path = tmp_path / "database.db"
     build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
-    verify(path, scene.pairs[:4], OPTIONS)
+    verify(path, scene.pairs[:4], OPTIONS, scene.matches)
     asked = []
     original = pycolmap.verify_matches
 
@@ -96,10 +96,25 @@ def test_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypatch):
         original(database, listed, options)
 
     monkeypatch.setattr(pycolmap, "verify_matches", listen)
-    verify(path, scene.pairs, OPTIONS)
+    verify(path, scene.pairs, OPTIONS, scene.matches)
     assert asked == scene.pairs[4:]
     with pycolmap.Database.open(path) as database:
         assert database.num_verified_image_pairs() == len(scene.pairs)
+
+
+def test_matches_that_a_kill_took_from_the_database_are_verified(scene, database, tmp_path):
+    path = tmp_path / "database.db"
+    build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
+    verify(path, scene.pairs[:4], OPTIONS, scene.matches)
+    with pycolmap.Database.open(path) as db:
+        ids = {image.name: image.image_id for image in db.read_all_images()}
+        for name0, name1 in scene.pairs[4:]:
+            db.delete_matches(ids[name0], ids[name1])
+    verify(path, scene.pairs, OPTIONS, scene.matches)
+    with pycolmap.Database.open(path) as db, pycolmap.Database.open(database) as whole:
+        assert db.num_matches() == whole.num_matches()
+        assert db.num_inlier_matches() == whole.num_inlier_matches() > 0
+        assert db.num_verified_image_pairs() == len(scene.pairs)
 
 
 def test_matches_of_other_features_are_refused(scene, tmp_path):

@@ -64,15 +64,17 @@ def whole(scene, tmp_path_factory):
     return output
 
 
-def run_until_killed(arguments: list[str], seconds: float) -> bool:
-    """Start the command and kill it a while after its first sign of life; did it still run?"""
+def run_until_killed(arguments: list[str], seconds: float, sign: bytes = b"") -> bool:
+    """Start the command and kill it a while after it prints `sign`; did it still run?"""
     process = subprocess.Popen(
         [sys.executable, "-m", "d2_hloc.cli", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    process.stderr.read(1)
+    printed = b""
+    while (byte := process.stderr.read(1)) and sign not in (printed := printed + byte):
+        pass
     threading.Thread(target=process.stderr.read, daemon=True).start()
     try:
         process.wait(seconds)
@@ -82,6 +84,28 @@ def run_until_killed(arguments: list[str], seconds: float) -> bool:
         return True
     assert process.returncode == 0
     return False
+
+
+def assert_same_results(output: Path, expected: Path) -> None:
+    for name in ("features.h5", "matches.h5"):
+        assert contents(output / name) == contents(expected / name)
+    found, wanted = poses(output), poses(expected)
+    assert sorted(found) == sorted(wanted)
+    for name, pose in found.items():
+        np.testing.assert_allclose(pose, wanted[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("stage", [b"match:", b"verify:", b"map:"])
+def test_a_run_killed_in_a_stage_ends_in_the_same_files_and_model(scene, whole, tmp_path, stage):
+    output = tmp_path / "out"
+    shutil.copytree(whole, output, ignore=shutil.ignore_patterns("matches.h5", "*.db", "sparse"))
+    record = json.loads((output / "run.json").read_text())
+    (output / "run.json").write_text(json.dumps(record | {"done": {}}))
+    arguments = command(scene, output)
+    for seconds in (0.02, 0.15, 0.3):
+        run_until_killed(arguments, seconds, stage)
+    assert cli.main(arguments) == 0
+    assert_same_results(output, whole)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +120,7 @@ def test_a_killed_run_ends_in_the_same_files_and_model(scene, whole, tmp_path, k
         else:  # finished before the kill: begin anew, so that earlier stages are killed too
             shutil.rmtree(tmp_path / "out")
     assert cli.main(arguments) == 0
-    for name in ("features.h5", "matches.h5"):
-        assert contents(tmp_path / "out" / name) == contents(whole / name)
-    expected, found = poses(whole), poses(tmp_path / "out")
-    assert sorted(found) == sorted(expected)
-    for name, pose in found.items():
-        np.testing.assert_allclose(pose, expected[name], atol=1e-6)
+    assert_same_results(tmp_path / "out", whole)
 
 
 def test_output_has_its_one_shape(whole):
