@@ -35,6 +35,8 @@ class RunRecord:
         self.done: dict[str, Any] = {}
         if self.path.is_file():
             self._resume()
+        else:
+            _refuse_foreign(output)
         output.mkdir(parents=True, exist_ok=True)
         self.write()
 
@@ -49,7 +51,7 @@ class RunRecord:
             raise ConfigurationChanged(
                 f"{self.path.parent}: was made with another configuration. "
                 f"There: {json.dumps(there)}. Now: {json.dumps(now)}. "
-                "Choose another output, or delete it."
+                "Choose another output; its features.h5 may be copied there."
             )
 
     @contextmanager
@@ -81,3 +83,12 @@ class RunRecord:
             "done": self.done,
         }
         write_atomically(self.path, json.dumps(values, indent=1).encode())
+
+
+def _refuse_foreign(output: Path) -> None:
+    """A model or report that no run of ours made is never written over."""
+    for name in ("sparse", "database.db", "report.html", "poses.txt"):
+        if (output / name).exists():
+            raise ValueError(
+                f"{output}: holds a {name} that this program did not make; choose another output."
+            )

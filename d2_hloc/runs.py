@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,12 +86,13 @@ def reconstruct(conf: Reconstruct, images: Path, output: Path) -> RunRecord:
     model = conf.reconstruction.camera_model
     cameras = sized_cameras(images, output / "features.h5", conf.intrinsics, model)
     prepare_database(conf, cameras, listed, images, output, record)
-    if not record.is_done("map"):
+    made_from = fingerprint(listed, cameras)
+    if not (record.is_done("map", made_from) and (output / "sparse").is_dir()):
         with record.timed("map"):
             map_images(
                 conf.reconstruction, output / "database.db", images, output / "sparse", known
             )
-        record.mark_done("map")
+        record.mark_done("map", made_from)
     record_model(record, output)
     return record
 
@@ -104,12 +106,13 @@ def triangulate_known(conf: Reconstruct, reference: Path, images: Path, output: 
     cameras = {i.name: i.camera for i in model.images.values() if i.has_pose}
     listed = match_images(conf, images, output, record, sorted(cameras))
     prepare_database(conf, cameras, listed, images, output, record)
-    if not record.is_done("triangulate"):
+    made_from = fingerprint(listed, cameras)
+    if not (record.is_done("triangulate", made_from) and (output / "sparse").is_dir()):
         with record.timed("triangulate"):
             triangulate(
                 conf.reconstruction, model, output / "database.db", images, output / "sparse"
             )
-        record.mark_done("triangulate")
+        record.mark_done("triangulate", made_from)
     record_model(record, output)
     return record
 
@@ -195,13 +198,15 @@ def prepare_database(
         raw = output / "database-raw.db"
         _verified_database(conf, raw, cameras, listed, keypoints, record)
         keypoints = output / "refined.h5"
-        if not (record.is_done("refine") and keypoints.is_file()):
+        made_from = fingerprint(listed, cameras)
+        if not (record.is_done("refine", made_from) and keypoints.is_file()):
+            keypoints.unlink(missing_ok=True)  # of other matches
             with record.timed("refine"):
                 found = verified_matches(raw, output / "matches.h5")
                 _, record.counts["refined_keypoints"] = refine_tracks(
                     conf.refinement, images, output / "features.h5", found, keypoints
                 )
-            record.mark_done("refine")
+            record.mark_done("refine", made_from)
     database = output / "database.db"
     _verified_database(conf, database, cameras, listed, keypoints, record)
     with pycolmap.Database.open(database) as db:
@@ -219,12 +224,22 @@ def _verified_database(
     record: RunRecord,
 ) -> None:
     matches = keypoints.parent / "matches.h5"
-    if not (record.is_done(database.name, len(listed)) and database.is_file()):
+    made_from = fingerprint(listed, cameras)
+    if not (record.is_done(database.name, made_from) and database.is_file()):
         with record.timed("database"):
             build_database(database, cameras, listed, keypoints, matches)
-        record.mark_done(database.name, len(listed))
+        record.mark_done(database.name, made_from)
     with record.timed("verify"):
         verify(database, listed, conf.reconstruction, matches)
+
+
+def fingerprint(listed: list[Pair], cameras: dict[str, pycolmap.Camera]) -> str:
+    """Digest of what a database and a model are made from: other pairs or cameras, another model."""
+    described = [
+        [n, c.model.name, c.width, c.height, c.params.tolist(), c.has_prior_focal_length]
+        for n, c in sorted(cameras.items())
+    ]
+    return hashlib.sha256(json.dumps([listed, described]).encode()).hexdigest()
 
 
 def record_model(record: RunRecord, output: Path) -> None:

@@ -96,7 +96,7 @@ class Staged:
                 text = file.attrs.get("configuration")
                 self.done |= keys_with(file, self.marker)
         except (OSError, RuntimeError, KeyError) as error:
-            raise ValueError(f"{self.path}: is damaged or not HDF5; delete it.") from error
+            raise ValueError(why_unreadable(self.path, error)) from error
         self._compare(None if text is None else json.loads(text), self.path)
 
     def _open_parts(self) -> None:
@@ -122,7 +122,7 @@ class Staged:
             raise ConfigurationChanged(
                 f"{where}: was made with another configuration. "
                 f"There: {json.dumps(there)}. Now: {json.dumps(now)}. "
-                "Choose another output, or delete it."
+                "Choose another output."
             )
 
     def _part_files(self) -> list[Path]:
@@ -171,6 +171,17 @@ class Staged:
 def _has_its_checksum(part: Path) -> bool:
     """A part's name ends with it."""
     return part.stem.endswith(f"-{zlib.crc32(part.read_bytes()):08x}")
+
+
+def why_unreadable(path: Path, error: Exception) -> str:
+    """Why a file does not open, and the remedy; deleting is one only for a damaged .h5."""
+    if path.is_dir():
+        return f"{path}: is a folder; name the file itself, such as {path / 'features.h5'}."
+    if isinstance(error, PermissionError):
+        return f"{path}: cannot be read, permission is denied."
+    if path.suffix != ".h5":
+        return f"{path}: is not an HDF5 file; name another, ending in .h5."
+    return f"{path}: is damaged or not HDF5; delete it and run again."
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

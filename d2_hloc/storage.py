@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import torch
 
-from d2_hloc.staging import Record, Value, keys_with
+from d2_hloc.staging import Record, Value, keys_with, why_unreadable
 from d2_hloc.structs import Features, Matches
 
 DESCRIPTOR_DTYPES = {"float32": np.float32, "float16": np.float16}
@@ -31,12 +31,12 @@ def open_h5(path: Path) -> h5py.File:
     Raises:
         StorageError: if it is missing or not HDF5.
     """
-    if not path.is_file():
+    if not path.exists():
         raise StorageError(f"{path}: there is no such file.")
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise StorageError(f"{path}: is damaged or not HDF5; delete it and run again.") from error
+        raise StorageError(why_unreadable(path, error)) from error
 
 
 def image_names(path: Path) -> list[str]:

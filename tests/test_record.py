@@ -78,7 +78,7 @@ def test_another_configuration_stops_and_shows_both(output):
     assert str(error.value) == (
         f"{output}: was made with another configuration. "
         'There: {"matching": {"ratio_threshold": 0.9}}. Now: {"matching": {"ratio_threshold": 0.8}}'
-        ". Choose another output, or delete it."
+        ". Choose another output; its features.h5 may be copied there."
     )
     assert (output / "run.json").read_bytes() == before
 

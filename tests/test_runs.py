@@ -152,6 +152,36 @@ def test_triangulates_a_known_model(scene, whole, tmp_path):
         np.testing.assert_allclose(pose, expected[name], atol=1e-9)
 
 
+def test_an_added_image_joins_the_model(scene, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(scene / "images", images)
+    (images / "view_05.jpg").rename(tmp_path / "view_05.jpg")
+    arguments = ["reconstruct", str(images), str(tmp_path / "out"), "--resize-max", "400"]
+    arguments += ["--intrinsics", str(scene / "intrinsics.txt")]
+    assert cli.main(arguments) == 0
+    assert len(poses(tmp_path / "out")) == 5
+    (tmp_path / "view_05.jpg").rename(images / "view_05.jpg")
+    assert cli.main(arguments) == 0
+    assert len(poses(tmp_path / "out")) == 6
+
+
+def test_a_project_of_someone_else_is_not_written_over(scene, whole, tmp_path, capsys):
+    project = tmp_path / "project"
+    shutil.copytree(whole / "sparse", project / "sparse")
+    before = {p.name: p.read_bytes() for p in (project / "sparse").iterdir()}
+    assert cli.main(command(scene, project)) == 1
+    assert "holds a sparse that this program did not make" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in (project / "sparse").iterdir()} == before
+
+
+def test_a_folder_of_photographs_is_never_to_be_deleted(scene, capsys):
+    images = str(scene / "images")
+    assert cli.main(["extract", images, images]) == 1
+    error = capsys.readouterr().err
+    assert "is a folder; name the file itself" in error
+    assert "delete" not in error
+
+
 def test_another_configuration_stops_in_one_sentence(scene, whole, capsys):
     before = (whole / "features.h5").read_bytes()
     assert cli.main([*command(scene, whole), "--feature", "sift"]) == 1
