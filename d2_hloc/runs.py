@@ -234,7 +234,7 @@ def _verified_database(
 
 
 def fingerprint(listed: list[Pair], cameras: dict[str, pycolmap.Camera]) -> str:
-    """Digest of what a database and a model are made from: other pairs or cameras, another model."""
+    """Digest of what a database and a model are made from: pairs and cameras."""
     described = [
         [n, c.model.name, c.width, c.height, c.params.tolist(), c.has_prior_focal_length]
         for n, c in sorted(cameras.items())
