@@ -105,7 +105,7 @@ def score_pair(
 ) -> PairScore:
     """Score one pair; of its features, only the keypoints are read."""
     xy0, xy1 = (keypoints_of(features, name) for name in pair.names)
-    sizes = [tuple(features[name]["image_size"][()].tolist()) for name in pair.names]
+    sizes = [storage.image_size_of(features, name) for name in pair.names]
     matched0, matched1 = matched_keypoints(
         pair.names, xy0, xy1, storage.matches_of(matches, *pair.names), refine
     )
@@ -128,7 +128,7 @@ def score_pair(
 
 def keypoints_of(features: h5py.File, name: str) -> np.ndarray:
     """Keypoints (N, 2) of an image, float64."""
-    return features[name]["keypoints"][:, :2].astype(np.float64)
+    return storage.keypoints_of(features, name).astype(np.float64)
 
 
 def matched_keypoints(

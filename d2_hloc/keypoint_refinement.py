@@ -86,7 +86,7 @@ def refine_tracks(
     made_by = {"refinement": config.to_dict(options), "features": storage.configuration(features)}
     with storage.open_h5(features) as file:
         names = storage.image_names(features)
-        keypoints = {n: storage.features_of(file, n).keypoints for n in names}
+        keypoints = {n: torch.from_numpy(storage.keypoints_of(file, n)) for n in names}
     tracks = build_tracks({n: len(xy) for n, xy in keypoints.items()}, verified)
     cache = MapCache(images, (made_by["features"] or {}).get("resize_max"))
     refined = {n: xy.clone() for n, xy in keypoints.items()}

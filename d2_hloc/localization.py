@@ -129,7 +129,7 @@ def _localize_query(
         return Localized(name=query.name, reason="it has no features")
     if not query.images:
         return Localized(name=query.name, reason="it was matched with no image of the model")
-    keypoints = to_colmap(storage.features_of(feature_file, query.name).keypoints.numpy())
+    keypoints = to_colmap(storage.keypoints_of(feature_file, query.name))
     clusters = [query.images]
     if options.covisibility_clustering:
         clusters = covisible_clusters(query.images, points)

@@ -124,7 +124,7 @@ def _write_image(database: pycolmap.Database, name: str, camera: pycolmap.Camera
 
 
 def _write_keypoints(database: pycolmap.Database, image_id: int, file: object, name: str) -> int:
-    keypoints = storage.features_of(file, name).keypoints.numpy()
+    keypoints = storage.keypoints_of(file, name)
     database.write_keypoints(image_id, to_colmap(keypoints).astype(np.float32))
     return len(keypoints)
 

@@ -68,7 +68,7 @@ def estimate_poses(
             keypoints = [keypoints_of(features_file, name) for name in pair.names]
             found = storage.matches_of(matches_file, *pair.names)
             xy0, xy1 = matched_keypoints(pair.names, *keypoints, found)
-            sizes = [tuple(features_file[n]["image_size"][()].tolist()) for n in pair.names]
+            sizes = [storage.image_size_of(features_file, n) for n in pair.names]
             scores.append(score_pair(options, pair, xy0, xy1, *sizes))
     return scores
 

@@ -171,8 +171,10 @@ def sized_cameras(
         ModelError: if a known camera's size is not its image's.
     """
     cameras = cameras_of(images, storage.image_names(features), intrinsics, model)
+    with storage.open_h5(features) as file:
+        sizes = {name: storage.image_size_of(file, name) for name in cameras}
     for name, camera in cameras.items():
-        width, height = storage.read_image_size(features, name)
+        width, height = sizes[name]
         if (camera.width, camera.height) != (width, height):
             raise ModelError(
                 f"{intrinsics}: {name} is {width} x {height} pixels, but its camera "

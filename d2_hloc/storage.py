@@ -93,25 +93,14 @@ def read_features(path: Path, name: str) -> Features:
 
 def features_of(file: h5py.File, name: str) -> Features:
     """As read_features, from an open file."""
-    group = _group(file, name, "keypoints")
-    keypoints = group["keypoints"][()]
-    if keypoints.ndim != 2 or keypoints.shape[1] < 2:
-        raise StorageError(
-            f"{file.filename}: the keypoints of {name} are of shape {keypoints.shape}, not N x 2; "
-            "extract it again."
-        )
-    count = len(keypoints)
+    keypoints = keypoints_of(file, name)
+    group, count = file[name], len(keypoints)
     descriptors = group["descriptors"][()].T if "descriptors" in group else np.empty((count, 0))
     scores = group["scores"][()] if "scores" in group else np.ones(count)
     scales = group["scales"][()] if "scales" in group else np.ones(count)
-    if not count == len(descriptors) == len(scores) == len(scales):
-        raise StorageError(
-            f"{file.filename}: {name} has {count} keypoints, {len(descriptors)} descriptors, "
-            f"{len(scores)} scores and {len(scales)} scales; extract it again."
-        )
     pooled = group["global_descriptor"][()] if "global_descriptor" in group else None
     return Features(
-        keypoints=torch.from_numpy(keypoints[:, :2].astype(np.float32)),
+        keypoints=torch.from_numpy(keypoints),
         scores=torch.from_numpy(scores.astype(np.float32)),
         descriptors=torch.from_numpy(np.ascontiguousarray(descriptors)),
         scales=torch.from_numpy(scales.astype(np.float32)),
@@ -119,10 +108,40 @@ def features_of(file: h5py.File, name: str) -> Features:
     )
 
 
+def keypoints_of(file: h5py.File, name: str) -> np.ndarray:
+    """Keypoints (N, 2) float32 of one image; of its other datasets only the lengths are read.
+
+    Raises:
+        StorageError: as read_features.
+    """
+    group = _group(file, name, "keypoints")
+    shape = group["keypoints"].shape
+    if len(shape) != 2 or shape[1] < 2:
+        raise StorageError(
+            f"{file.filename}: the keypoints of {name} are of shape {shape}, not N x 2; "
+            "extract it again."
+        )
+    descriptors, scores, scales = (
+        group[dataset].shape[-1] if dataset in group else shape[0]
+        for dataset in ("descriptors", "scores", "scales")
+    )
+    if not shape[0] == descriptors == scores == scales:
+        raise StorageError(
+            f"{file.filename}: {name} has {shape[0]} keypoints, {descriptors} descriptors, "
+            f"{scores} scores and {scales} scales; extract it again."
+        )
+    return group["keypoints"][:, :2].astype(np.float32)
+
+
 def read_image_size(path: Path, name: str) -> tuple[int, int]:
     """(w, h) of the image that the keypoints refer to."""
     with open_h5(path) as file:
-        width, height = _group(file, name, "image_size")["image_size"][()]
+        return image_size_of(file, name)
+
+
+def image_size_of(file: h5py.File, name: str) -> tuple[int, int]:
+    """As read_image_size, from an open file."""
+    width, height = _group(file, name, "image_size")["image_size"][()]
     return int(width), int(height)
 
 
