@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from d2_hloc import storage
 from d2_hloc.colmap import pycolmap
 from d2_hloc.images import open_image
 from d2_hloc.pixels import to_colmap
+from d2_hloc.textfile import numbered_lines
 
 
 class CameraError(ValueError):
@@ -20,17 +25,15 @@ def read_intrinsics(path: Path) -> dict[str, pycolmap.Camera]:
     `name width height fx fy cx cy [pose...]` is a pinhole camera with pixel centres at integers.
 
     Raises:
-        CameraError: for a missing file or a line that is not of these forms.
+        ValueError: for a file that is missing or names no image.
+        CameraError: for a line that is not of these forms.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise CameraError(f"{path}: cannot be read ({error.strerror}).") from error
     cameras = {}
-    for number, line in enumerate(lines, 1):
-        if line.strip() and not line.startswith("#"):
-            name, *fields = line.split()
-            cameras[name] = _parse_camera(fields, f"{path}, line {number}")
+    for number, line in numbered_lines(path):
+        name, *fields = line.split()
+        cameras[name] = _parse_camera(fields, f"{path}, line {number}")
+    if not cameras:
+        raise CameraError(f"{path}: holds no camera; expected 'name MODEL width height params...'.")
     return cameras
 
 
@@ -46,6 +49,9 @@ def _parse_camera(fields: list[str], where: str) -> pycolmap.Camera:
         raise CameraError(f"{where}: expected 'name MODEL width height params...'.") from error
     if not camera.verify_params() or not camera.width or not camera.height:
         raise CameraError(f"{where}: {model} does not take {len(params)} parameters.")
+    focal_lengths = [params[i] for i in camera.focal_length_idxs()]
+    if not (np.isfinite(params).all() and min(focal_lengths) > 0):
+        raise CameraError(f"{where}: focal lengths must be positive and all numbers finite.")
     camera.has_prior_focal_length = True
     return camera
 
@@ -65,11 +71,31 @@ def guess_camera(path: Path, model: str = "SIMPLE_RADIAL") -> pycolmap.Camera:
         return camera
 
 
+def check_sizes(cameras: Mapping[str, pycolmap.Camera], features: Path) -> None:
+    """Raise CameraError if a camera's size is not that of its image: points would be elsewhere."""
+    with storage.open_h5(features) as file:
+        for name, camera in cameras.items():
+            width, height = storage.image_size_of(file, name)
+            if (camera.width, camera.height) != (width, height):
+                raise CameraError(
+                    f"{name} is {width} x {height} pixels, but its camera {camera.width} x "
+                    f"{camera.height}; give intrinsics of the images as they are."
+                )
+
+
 def cameras_of(
-    folder: Path, names: list[str], intrinsics: Path | None, model: str = "SIMPLE_RADIAL"
+    folder: Path, names: Sequence[str], intrinsics: Path | None, model: str = "SIMPLE_RADIAL"
 ) -> dict[str, pycolmap.Camera]:
-    """A camera for each image; those that the file does not name are guessed."""
+    """A camera for each image; those that the file does not name are guessed.
+
+    Raises:
+        CameraError: if the file names none of the images; and as read_intrinsics.
+    """
     known = read_intrinsics(intrinsics) if intrinsics else {}
+    if known and not known.keys() & set(names):
+        raise CameraError(
+            f"{intrinsics}: names none of the images of {folder}; its first is {next(iter(known))}."
+        )
     return {n: known[n] if n in known else guess_camera(folder / n, model) for n in names}
 
 

@@ -13,20 +13,15 @@ from d2_hloc.command import run_command
 from d2_hloc.d2net import D2NetOptions
 from d2_hloc.demo import demo
 from d2_hloc.extraction import ExtractionOptions, extract
+from d2_hloc.localization import read_poses
 from d2_hloc.matching import MatchingOptions
 from d2_hloc.pair_matching import match
+from d2_hloc.pairing import PairsOptions
 from d2_hloc.pairs import read_pairs
 from d2_hloc.presentation import present_localization, present_model
+from d2_hloc.query_runs import Localize, localize_queries
 from d2_hloc.refinement import RefinementOptions
-from d2_hloc.runs import (
-    MATCHING,
-    Localize,
-    PairsOptions,
-    Reconstruct,
-    localize_queries,
-    reconstruct,
-    triangulate_known,
-)
+from d2_hloc.runs import MATCHING, Reconstruct, reconstruct, triangulate_known
 
 FEATURES = tuple(MATCHING)
 
@@ -73,6 +68,7 @@ def _reconstruct(commands: argparse._SubParsersAction) -> None:
     text = "Photos in, a COLMAP model out."
     parser = _command(commands, "reconstruct", run_reconstruct, text, "images", "output")
     _add_model_arguments(parser)
+    _add_intrinsics_argument(parser)
     parser.add_argument("--mapper", choices=("incremental", "global", "hierarchical"))
 
 
@@ -89,7 +85,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of image pairs")
     parser.add_argument("--ratio", type=float, help="ratio threshold of matching; 1 for none")
     parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
-    _add_pose_arguments(parser)
+    _add_truth_argument(parser)
 
 
 def _add_extraction_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,8 +95,11 @@ def _add_extraction_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-keypoints", type=int, help="the best of an image (all)")
 
 
-def _add_pose_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_intrinsics_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--intrinsics", type=Path, help="lines of 'name MODEL w h params...'")
+
+
+def _add_truth_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ground-truth", type=Path, help="lines of 'name qw qx qy qz tx ty tz'")
 
 
@@ -109,7 +108,8 @@ def _localize(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "localize", run_localize, text, "model", "queries", "output")
     parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
     parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of 'query image' lines")
-    _add_pose_arguments(parser)
+    _add_intrinsics_argument(parser)
+    _add_truth_argument(parser)
 
 
 def _extract(commands: argparse._SubParsersAction) -> None:
@@ -137,15 +137,16 @@ def run_reconstruct(args: argparse.Namespace) -> None:
     if args.mapper:
         mapping = dataclasses.replace(conf.reconstruction, mapper=args.mapper)
         conf = dataclasses.replace(conf, reconstruction=mapping)
-    record = reconstruct(conf, args.images, args.output)
-    present_model(record, args.images, args.output, args.ground_truth)
+    check_truth(args)
+    present_model(reconstruct(conf, args.images, args.output), args.ground_truth)
 
 
 def run_triangulate(args: argparse.Namespace) -> None:
     """d2-hloc triangulate."""
     conf = model_configuration(args)
-    record = triangulate_known(conf, args.model, args.images, args.output)
-    present_model(record, args.images, args.output, args.ground_truth)
+    check_truth(args)
+    run = triangulate_known(conf, args.model, args.images, args.output)
+    present_model(run, args.ground_truth)
 
 
 def run_localize(args: argparse.Namespace) -> None:
@@ -156,6 +157,7 @@ def run_localize(args: argparse.Namespace) -> None:
         pairs=pairs_options(conf.pairs, args.pairs),
         intrinsics=args.intrinsics or conf.intrinsics,
     )
+    check_truth(args)
     run = localize_queries(conf, args.model, args.queries, args.output)
     present_localization(run, args.ground_truth)
 
@@ -177,9 +179,16 @@ def run_weights(args: argparse.Namespace) -> None:
     print(f"{path}\nSHA-256 {weights.digest(path)}")
 
 
+def check_truth(args: argparse.Namespace) -> None:
+    """A mistake in the ground truth should not cost the run."""
+    if args.ground_truth is not None:
+        read_poses(args.ground_truth)
+
+
 def model_configuration(args: argparse.Namespace) -> Reconstruct:
     """The YAML's options, or the defaults, with the arguments over them."""
     conf = config.load(Reconstruct, args.config) if args.config else Reconstruct()
+    intrinsics = getattr(args, "intrinsics", None)  # a model that is given has its own
     matching = conf.matching
     if args.ratio is not None:
         matching = MatchingOptions(ratio_threshold=args.ratio if args.ratio < 1 else None)
@@ -189,7 +198,7 @@ def model_configuration(args: argparse.Namespace) -> Reconstruct:
         pairs=pairs_options(conf.pairs, args.pairs),
         matching=matching,
         refinement=refinement_options(conf.refinement, args.refinement),
-        intrinsics=args.intrinsics or conf.intrinsics,
+        intrinsics=intrinsics or conf.intrinsics,
     )
 
 

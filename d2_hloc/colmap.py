@@ -5,13 +5,15 @@ zlib comes first: with pycolmap 4.1-4.2 the other order aborts the process at th
 
 from __future__ import annotations
 
-import struct
+import sqlite3
 import zlib  # noqa: F401 - before pycolmap
 from pathlib import Path
 
 import pycolmap
 
-__all__ = ["ModelError", "pycolmap", "quiet", "read_model"]
+from d2_hloc import model_files
+
+__all__ = ["ModelError", "check_database", "open_database", "pycolmap", "quiet", "read_model"]
 
 
 class ModelError(ValueError):
@@ -19,7 +21,7 @@ class ModelError(ValueError):
 
 
 def quiet() -> None:
-    """Keep COLMAP's own log to warnings. For the command line: a library leaves it alone."""
+    """Keep COLMAP's own log to errors. For the command line: a library leaves it alone."""
     pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
 
 
@@ -29,44 +31,47 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
     Raises:
         ModelError: if files are missing or cut short: COLMAP itself would hang on those.
     """
-    if (folder / "images.txt").is_file() and not (folder / "images.bin").is_file():
+    is_text = (folder / "images.txt").is_file() and not (folder / "images.bin").is_file()
+    try:
+        if not is_text:
+            model_files.check(folder, _num_params)
         return pycolmap.Reconstruction(folder)
-    for name, check in (
-        ("cameras.bin", _check_count),
-        ("images.bin", _check_images),
-        ("points3D.bin", _check_points),
-    ):
-        path = folder / name
-        if not path.is_file():
-            raise ModelError(f"{path}: there is no such file; give the folder of a COLMAP model.")
-        try:
-            check(path.read_bytes())
-        except (struct.error, IndexError, ValueError) as error:
-            raise ModelError(f"{path}: is damaged or cut short; reconstruct again.") from error
-    return pycolmap.Reconstruction(folder)
+    except model_files.Damaged as error:
+        raise ModelError(str(error)) from error
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ModelError(f"{folder}: its model is damaged or cut short; make it again.") from error
 
 
-def _check_count(data: bytes) -> None:
-    struct.unpack_from("<Q", data)
+def _num_params(model_id: int) -> int:
+    model = pycolmap.CameraModelId(model_id)
+    return len(pycolmap.Camera.create_from_model_id(0, model, 1.0, 1, 1).params)
 
 
-def _check_images(data: bytes) -> None:
-    """Walk the records: id, pose and camera, name, points."""
-    (count,), offset = struct.unpack_from("<Q", data), 8
-    for _ in range(count):
-        offset = data.index(b"\0", offset + 64) + 1
-        offset += 8 + 24 * struct.unpack_from("<Q", data, offset)[0]
-    _check_end(data, offset)
+def open_database(path: Path) -> pycolmap.Database:
+    """Open an existing database; COLMAP itself would make a missing one.
+
+    Raises:
+        ModelError: if it is missing or not a database.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such database.")
+    if not path.stat().st_size:  # SQLite would begin a new one
+        raise ModelError(f"{path}: is damaged (it is empty).")
+    try:
+        return pycolmap.Database.open(path)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: is damaged or not a COLMAP database.") from error
 
 
-def _check_points(data: bytes) -> None:
-    """Walk the records: id, position, colour and error, track."""
-    (count,), offset = struct.unpack_from("<Q", data), 8
-    for _ in range(count):
-        offset += 51 + 8 * struct.unpack_from("<Q", data, offset + 43)[0]
-    _check_end(data, offset)
-
-
-def _check_end(data: bytes, offset: int) -> None:
-    if offset != len(data):
-        raise ValueError(f"{len(data)} bytes where {offset} belong")
+def check_database(path: Path) -> None:
+    """Raise ModelError if a database is missing or damaged; reads all of it."""
+    open_database(path).close()
+    connection = sqlite3.connect(path)
+    try:
+        ((answer,), *_) = connection.execute("PRAGMA quick_check(1)").fetchall()
+    except sqlite3.DatabaseError as error:
+        answer = str(error)
+    finally:
+        connection.close()
+    if answer != "ok":
+        raise ModelError(f"{path}: is damaged ({answer}).")

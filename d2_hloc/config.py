@@ -10,11 +10,24 @@ from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
+from d2_hloc.textfile import read_text
+
 T = TypeVar("T")
 
 
 class ConfigError(ValueError):
     """A configuration that does not fit; the text names the file and the key."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML itself keeps the last of two equal keys, and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key {key!r} stands there twice")
+        return super().construct_mapping(node, deep)
 
 
 def load(cls: type[T], path: str | Path) -> T:
@@ -24,10 +37,10 @@ def load(cls: type[T], path: str | Path) -> T:
         ConfigError: for a missing file, invalid YAML, an unknown key or a value of a wrong type.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.load(read_text(Path(path)), _UniqueKeys)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())}).") from error
     return build(cls, {} if values is None else values, str(path))
 
@@ -49,7 +62,7 @@ def build(cls: type[T], values: dict[str, Any], where: str = "configuration") ->
 
 
 def to_dict(conf: Any) -> dict[str, Any]:
-    """A dataclass of options as plain values that JSON and YAML can hold."""
+    """A dataclass of options as plain values that JSON and YAML can hold; paths are absolute."""
     return {f.name: _plain(getattr(conf, f.name)) for f in dataclasses.fields(conf)}
 
 
@@ -58,7 +71,7 @@ def _plain(value: Any) -> Any:
         return to_dict(value)
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value.resolve()) if isinstance(value, Path) else value
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -42,6 +42,7 @@ class D2NetOptions:
             raise ValueError(f"max_keypoints must be positive, not {self.max_keypoints}.")
         if self.edge_threshold <= 0:
             raise ValueError(f"edge_threshold must be positive, not {self.edge_threshold}.")
+        object.__setattr__(self, "weights", weights.absolute(self.weights))
 
 
 class D2Net(nn.Module):
@@ -82,8 +83,8 @@ class D2Net(nn.Module):
         return [one.best(limit) for one, limit in zip(features, limits, strict=True)]
 
     def extract(self, image: Float[Tensor, "3 H W"]) -> Features:
-        """Features of one image."""
-        return self(image[None])[0]
+        """Features of one image, a tensor or an array."""
+        return self(torch.as_tensor(image)[None])[0]
 
     def _features(
         self, found: list[Level], k: int, size: tuple[int, int], pool: GeneralizedMean

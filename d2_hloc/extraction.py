@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,18 +14,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from d2_hloc import adapters, config
+from d2_hloc import adapters, config, storage
 from d2_hloc.adapters import Extractor
 from d2_hloc.adapters.options import FeatureOptions
 from d2_hloc.images import ImageError, list_images, read_image
 from d2_hloc.pixels import rescale
-from d2_hloc.staging import Staged
-from d2_hloc.storage import features_record
+from d2_hloc.staging import Record, Staged
 from d2_hloc.structs import Features
 
 logger = logging.getLogger(__name__)
 
-SPACED = "its name has a space, which hloc's and COLMAP's pair lists cannot hold; rename it"
 AHEAD = 4  # images that are decoded while one is extracted
 
 
@@ -73,7 +72,7 @@ def options_of(made_by: dict[str, Any], where: str) -> ExtractionOptions:
 
 
 def extract(
-    options: ExtractionOptions, images: Path, output: Path, names: list[str] | None = None
+    options: ExtractionOptions, images: Path, output: Path, names: Sequence[str] | None = None
 ) -> Path:
     """Extract the features of all images below a folder, or of those named, into `output`.
 
@@ -86,20 +85,74 @@ def extract(
     """
     names = list_images(images) if names is None else names
     with Staged(output, configuration(options), "keypoints") as staged:
-        spaced = {name for name in names if len(name.split()) != 1}
-        staged.failures.update(dict.fromkeys(sorted(spaced), SPACED))
-        todo = [n for n in names if n not in staged.done and n not in spaced]
+        unusable = unusable_names(names)
+        staged.failures.update({printable(n): reason for n, reason in unusable.items()})
+        usable = [n for n in names if n not in unusable]
+        refuse_changed(images, [n for n in usable if n in staged.done], output)
+        todo = [n for n in usable if n not in staged.done]
         if todo:
             _extract_all(options, images, todo, staged)
         for name, reason in staged.failures.items():
             logger.warning("skipped %s: %s", name, reason)
-        if not staged.done:
+        if not staged.done & set(names):
             raise ImageError(f"{images}: none of the {len(names)} images can be used.")
     return output
 
 
+def unusable_names(names: Sequence[str]) -> dict[str, str]:
+    """Names that lists of pairs or the keys of matches cannot hold, with the reason."""
+    found, keys = {}, {}
+    for name in names:
+        key = storage.name_key(name)
+        if len(name.split()) != 1:
+            found[name] = "its name has a space, which lists of pairs cannot hold; rename it"
+        elif name.startswith("#"):
+            found[name] = "its name begins a comment in lists of pairs; rename it"
+        elif not name.isprintable():
+            found[name] = "its name cannot be written in UTF-8; rename it"
+        elif keys.setdefault(key, name) != name:
+            found[name] = f"matches.h5 calls it {key}, as it does {keys[key]}; rename one of them"
+    return found
+
+
+def printable(name: str) -> str:
+    """A file's name with a question mark for each byte that is not UTF-8."""
+    return name.encode(errors="replace").decode()
+
+
+def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
+    """Raise ImageError for photographs that are not those that the features were made from.
+
+    A file of the same size that is older than the features is taken to be the same.
+    """
+    if not features.is_file():
+        return
+    since, changed = features.stat().st_mtime, []
+    with storage.open_h5(features) as file:
+        for name in names:
+            made_from, path = storage.source_of(file, name), images / name
+            if made_from is None or not path.is_file():
+                continue
+            if path.stat().st_size != made_from[0] or (
+                path.stat().st_mtime > since and source_of(path) != made_from
+            ):
+                changed.append(name)
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise ImageError(
+            f"{images}: {', '.join(changed[:3])}{more} changed since {features} was made; "
+            "choose another output."
+        )
+
+
+def source_of(path: Path) -> tuple[int, int]:
+    """What tells an image file from another: its length in bytes and their CRC-32."""
+    data = path.read_bytes()
+    return len(data), zlib.crc32(data)
+
+
 def _extract_all(
-    options: ExtractionOptions, images: Path, names: list[str], staged: Staged
+    options: ExtractionOptions, images: Path, names: Sequence[str], staged: Staged
 ) -> None:
     extractor = create_extractor(options)
     with tqdm(total=len(names), desc=f"extract {options.feature}", unit="image") as progress:
@@ -115,20 +168,25 @@ class Decoded:
     name: str
     image: Tensor
     original_size: tuple[int, int]
+    source: tuple[int, int]
+
+
+def _decode(options: ExtractionOptions, images: Path, name: str) -> Decoded:
+    image, original_size = read_image(images / name, options.resize_max)
+    return Decoded(name, image, original_size, source_of(images / name))
 
 
 def _decoded(
-    options: ExtractionOptions, images: Path, names: list[str], failures: dict[str, str]
+    options: ExtractionOptions, images: Path, names: Sequence[str], failures: dict[str, str]
 ) -> Iterator[Decoded]:
     """Images in order, decoded and resized in a thread, a few ahead of their use."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        pending = [pool.submit(read_image, images / n, options.resize_max) for n in names[:AHEAD]]
+        pending = [pool.submit(_decode, options, images, n) for n in names[:AHEAD]]
         for k, name in enumerate(names):
             if k + AHEAD < len(names):
-                following = images / names[k + AHEAD]
-                pending.append(pool.submit(read_image, following, options.resize_max))
+                pending.append(pool.submit(_decode, options, images, names[k + AHEAD]))
             try:
-                yield Decoded(name, *pending.pop(0).result())
+                yield pending.pop(0).result()
             except ImageError as error:
                 failures[name] = str(error)
 
@@ -150,7 +208,7 @@ def _extract_batch(
     extractor: Extractor,
     batch: list[Decoded],
     failures: dict[str, str],
-) -> Iterator[tuple[str, dict]]:
+) -> Iterator[tuple[str, Record]]:
     images = torch.stack([item.image for item in batch])
     if isinstance(extractor, nn.Module):
         images = images.to(next((p.device for p in extractor.parameters()), "cpu"))
@@ -160,24 +218,21 @@ def _extract_batch(
         failures.update({item.name: str(error) for item in batch})
         return
     for item, features in zip(batch, found, strict=True):
-        size = (item.image.shape[2], item.image.shape[1])
-        yield item.name, _to_record(options, features, size, item.original_size)
+        yield item.name, _to_record(options, features, item)
 
 
-def _to_record(
-    options: ExtractionOptions,
-    features: Features,
-    size: tuple[int, int],
-    original_size: tuple[int, int],
-) -> dict:
+def _to_record(options: ExtractionOptions, features: Features, of: Decoded) -> Record:
     """The best of them; keypoints follow the image back to its original size."""
     if options.top_k is not None:
         features = features.best(options.top_k)
-    scale = torch.tensor(original_size) / torch.tensor(size).double()
+    size = torch.tensor([of.image.shape[2], of.image.shape[1]])
+    scale = torch.tensor(of.original_size) / size.double()
     features = replace(
         features,
         keypoints=rescale(features.keypoints.cpu().double(), scale).float(),
         scales=features.scales * float(scale.mean()),
     )
     uncertainty = adapters.adapter_of(options.feature).NOISE * float(scale.mean())
-    return features_record(features, original_size, uncertainty, options.descriptor_dtype)
+    return storage.features_record(
+        features, of.original_size, uncertainty, options.descriptor_dtype, of.source
+    )

@@ -18,6 +18,7 @@ from d2_hloc.colmap import pycolmap
 from d2_hloc.pairs import Pair
 from d2_hloc.pixels import to_colmap
 from d2_hloc.staging import write_atomically
+from d2_hloc.textfile import numbered_lines
 
 logger = logging.getLogger(__name__)
 
@@ -234,12 +235,8 @@ def read_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
     Raises:
         ValueError: for a missing file or a line of another form.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file.")
     poses = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
+    for number, line in numbered_lines(path):
         name, *fields = line.split()
         try:
             qw, qx, qy, qz, *translation = map(float, fields[-7:])

@@ -30,7 +30,7 @@ class MatchingOptions:
     def __post_init__(self) -> None:
         for name in ("ratio_threshold", "distance_threshold"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # nor NaN
                 raise ValueError(f"{name} must be positive, not {value}.")
 
 
@@ -65,6 +65,7 @@ def match_descriptors(
         ValueError: if the descriptors' widths differ.
     """
     options = options or MatchingOptions()
+    descriptors0, descriptors1 = torch.as_tensor(descriptors0), torch.as_tensor(descriptors1)
     if descriptors0.shape[1] != descriptors1.shape[1]:
         raise ValueError(
             f"Descriptors of {descriptors0.shape[1]} and {descriptors1.shape[1]} numbers cannot "

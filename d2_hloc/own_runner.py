@@ -15,6 +15,7 @@ from d2_hloc.extractors.d2net import options_of as d2net_options_of
 from d2_hloc.matchers.nearest_neighbor_exact import options_of as matching_options_of
 from d2_hloc.pairs import read_pairs
 from d2_hloc.plugin import EXTRACTORS, MATCHERS, Conf
+from d2_hloc.textfile import numbered_lines
 
 # hloc's own nearest neighbours are the same rule.
 MATCHERS_OF_HLOC = {
@@ -92,8 +93,7 @@ def read_names(pattern: Path) -> list[str]:
         ValueError: if there is no such file, or no name in it.
     """
     files = sorted(pattern.parent.glob(pattern.name))
-    lines = [line.strip() for file in files for line in file.read_text().splitlines()]
-    names = [line.split()[0] for line in lines if line and not line.startswith("#")]
+    names = [line.split()[0] for file in files for _, line in numbered_lines(file)]
     if not names:
         raise ValueError(f"{pattern}: there is no list of images there, or it is empty.")
     return names

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from d2_hloc.textfile import numbered_lines
+
 Pair = tuple[str, str]
 
 
@@ -19,19 +21,12 @@ def read_pairs(path: Path) -> list[Pair]:
     Raises:
         ValueError: for a missing file, or a line that does not hold two names.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: cannot be read ({error}).") from error
     pairs = []
-    for number, line in enumerate(lines, 1):
+    for number, line in numbered_lines(path):
         fields = line.split()
-        if fields and len(fields) != 2:
+        if len(fields) != 2:
             raise ValueError(f"{path}, line {number}: expected two names, found {line!r}.")
-        if fields:
-            pairs.append((fields[0], fields[1]))
+        pairs.append((fields[0], fields[1]))
     return pairs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,17 @@ from PIL import Image
 
 from d2_hloc import evaluation, storage
 from d2_hloc.charts import bar_figure, model_figure, timings_figure
-from d2_hloc.colmap import pycolmap, read_model
+from d2_hloc.colmap import open_database, pycolmap
 from d2_hloc.drawing import draw_matches
 from d2_hloc.images import ImageError, open_image
 from d2_hloc.localization import Localized, observed_points, read_poses
 from d2_hloc.pixels import from_colmap
+from d2_hloc.query_runs import LocalizationRun
 from d2_hloc.record import RunRecord
 from d2_hloc.report import Report
-from d2_hloc.runs import LocalizationRun
+from d2_hloc.runs import ModelRun
+
+logger = logging.getLogger(__name__)
 
 DRAWN_QUERIES = 4
 MAX_POINTS = 50_000  # of a model that a report is made from
@@ -27,18 +31,14 @@ MAX_POINTS = 50_000  # of a model that a report is made from
 Row = tuple[str, Any]
 
 
-def present_model(
-    record: RunRecord, images: Path, output: Path, ground_truth: Path | None = None
-) -> None:
+def present_model(run: ModelRun, ground_truth: Path | None = None) -> None:
     """Score, print and report a reconstruction."""
-    model = read_model(output / "sparse")
-    score_model(record, model, output, ground_truth)
-    rows = model_rows(record)
-    print_table(rows)
-    report = Report("Reconstruction", subtitle=str(images))
-    add_model(report, record, model, images, output)
-    report.write(output / "report.html")
-    print(f"\n{output / 'report.html'}")
+    score_model(run, ground_truth)
+    print_table(model_rows(run.record))
+    report = Report("Reconstruction", subtitle=str(run.images))
+    add_model(report, run)
+    report.write(run.output / "report.html")
+    print(f"\n{run.output / 'report.html'}")
 
 
 def present_localization(run: LocalizationRun, ground_truth: Path | None = None) -> None:
@@ -52,29 +52,45 @@ def present_localization(run: LocalizationRun, ground_truth: Path | None = None)
     print(f"\n{run.output / 'report.html'}")
 
 
-def score_model(
-    record: RunRecord, model: pycolmap.Reconstruction, output: Path, truth: Path | None
-) -> None:
+def score_model(run: ModelRun, truth: Path | None) -> None:
     """Camera errors after alignment with the ground truth, into the record."""
-    if truth is not None:
-        known, names = read_poses(truth), storage.image_names(output / "features.h5")
-        known = {name: known[name] for name in names if name in known}
-        poses = evaluation.model_poses(model)
-        errors = evaluation.pose_errors(poses, known, evaluation.align(poses, known))
-        record.scores["ground_truth"] = evaluation.summarize(errors)
-        record.write()
+    if truth is None:
+        return
+    poses = evaluation.model_poses(run.model)
+    known = read_poses(truth)
+    known = {n: known[n] for n in storage.image_names(run.output / "features.h5", known)}
+    if not is_alignable(poses, known, truth):
+        return
+    errors = evaluation.pose_errors(poses, known, evaluation.align(poses, known))
+    run.record.scores["ground_truth"] = evaluation.summarize(errors)
+    run.record.write()
+
+
+def is_alignable(poses: evaluation.Poses, known: evaluation.Poses, truth: Path) -> bool:
+    """Three cameras give the frame; fewer are said to be too few."""
+    common = len(set(poses) & set(known))
+    if common < 3:
+        logger.warning(
+            "%s: names %d images of the model; errors need 3 to bring it into that frame.",
+            truth,
+            common,
+        )
+    return common >= 3
 
 
 def score_queries(run: LocalizationRun, truth: Path | None) -> dict[str, tuple[float, float]]:
     """Errors by query, (metres, degrees), into the record; empty without ground truth.
 
-    Where the truth names three images of the model, the model is aligned with it by them.
+    A model of given poses is in the truth's frame; any other is aligned with it by its own images.
     """
     if truth is None:
         return {}
     known, model_poses = read_poses(truth), evaluation.model_poses(run.model)
-    is_alignable = len(set(known) & set(model_poses)) >= 3
-    frame = evaluation.align(model_poses, known) if is_alignable else evaluation.IDENTITY
+    frame = evaluation.IDENTITY
+    if not run.source.has_given_poses:
+        if not is_alignable(model_poses, known, truth):
+            return {}
+        frame = evaluation.align(model_poses, known)
     poses = {r.name: r.cam_from_world for r in run.found if r.cam_from_world is not None}
     wanted = {r.name: known[r.name] for r in run.found if r.name in known}
     errors = evaluation.pose_errors(poses, wanted, frame)
@@ -160,30 +176,24 @@ def query_rows(
     return rows
 
 
-def add_model(
-    report: Report,
-    record: RunRecord,
-    model: pycolmap.Reconstruction,
-    images: Path,
-    output: Path,
-) -> None:
+def add_model(report: Report, run: ModelRun) -> None:
     """A reconstruction's sections of a report."""
-    rows = model_rows(record)
+    rows = model_rows(run.record)
     report.headline([(name, value) for name, value in rows[:2] + rows[3:4] + rows[5:6]])
-    report.figure("The model", draw_model(model), note="Drag to turn, scroll to come nearer.")
+    report.figure("The model", draw_model(run.model), note="Drag to turn, scroll to come nearer.")
     report.table("Numbers", rows, columns=("", "value"))
-    pictures = [
-        (draw_pair(images, output, names, index), f"{names[0]} - {names[1]}: {len(index)} verified")
-        for names, index in verified_pairs(output / "database.db")
-    ]
+    pictures = []
+    for names, index in verified_pairs(run.output / "database.db"):
+        caption = f"{names[0]} - {names[1]}: {len(index)} verified"
+        pictures.append((draw_pair(run.images, run.output, names, index), caption))
     if pictures:
         report.picture("Verified matches: most, median, fewest", pictures)
-    names = storage.image_names(output / "features.h5")
-    with storage.open_h5(output / "features.h5") as file:
+    names = storage.image_names(run.output / "features.h5")
+    with storage.open_h5(run.output / "features.h5") as file:
         counts = [len(file[name]["keypoints"]) for name in names]
     report.figure("Features an image", bar_figure(names, counts, "features"))
-    report.figure("Time", timings_figure(record.timings))
-    add_failures(report, record.counts)
+    report.figure("Time", timings_figure(run.record.timings))
+    add_failures(report, run.record.counts)
 
 
 def add_failures(report: Report, counts: dict[str, Any]) -> None:
@@ -212,7 +222,7 @@ def draw_model(model: pycolmap.Reconstruction, queries: Sequence[Localized] = ()
 
 def verified_pairs(database: Path) -> list[tuple[tuple[str, str], np.ndarray]]:
     """The pairs of most, median and fewest verified matches, with the matches (K, 2)."""
-    with pycolmap.Database.open(database) as db:
+    with open_database(database) as db:
         names = {i.image_id: i.name for i in db.read_all_images()}
         pair_ids, inliers = db.read_two_view_geometry_num_inliers()
         counts = sorted(((n, i) for n, i in zip(inliers, pair_ids, strict=True) if n), reverse=True)
@@ -263,7 +273,7 @@ def draw_queries(run: LocalizationRun) -> list[tuple[Image.Image, str]]:
     placed = sorted((r for r in run.found if r.cam_from_world), key=lambda r: r.num_inliers)
     half = DRAWN_QUERIES // 2
     chosen = placed if len(placed) <= DRAWN_QUERIES else placed[:half] + placed[-half:]
-    points = observed_points(run.model, run.model_folder / "features.h5")
+    points = observed_points(run.model, run.source.features)
     with storage.open_h5(run.output / "matches.h5") as matches:
         return [draw_query(run, r, points, matches) for r in chosen]
 
@@ -281,12 +291,11 @@ def draw_query(
         if len(found) >= len(pairs):
             best, pairs = name, found
     xy0 = storage.read_features(run.output / "features.h5", query.name).keypoints.numpy()
-    xy1 = storage.read_features(run.model_folder / "features.h5", best).keypoints.numpy()
+    xy1 = storage.read_features(run.source.features, best).keypoints.numpy()
     xy0, xy1, ids = xy0[pairs[:, 0]], xy1[pairs[:, 1]], points[best][pairs[:, 1]]
     inliers = fits_pose(run, query, xy0, ids)
-    picture = draw_matches(
-        open_or_blank(run.queries / query.name), open_or_blank(run.images / best), xy0, xy1, inliers
-    )
+    images = open_or_blank(run.queries / query.name), open_or_blank(run.source.images / best)
+    picture = draw_matches(*images, xy0, xy1, inliers)
     return picture, f"{query.name} - {best}: {inliers.sum()} inliers of {len(inliers)}"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from d2_hloc import storage
-from d2_hloc.colmap import ModelError, pycolmap
+from d2_hloc.colmap import ModelError, open_database, pycolmap
 from d2_hloc.pairs import Pair, unique, write_pairs
 from d2_hloc.pixels import to_colmap
 from d2_hloc.tracks import PairMatches
@@ -53,6 +53,11 @@ class ReconstructionOptions:
     small_collection: int = 100
     random_seed: int = 0
     num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        known = sorted(set(pycolmap.CameraModelId.__members__) - {"INVALID"})
+        if self.camera_model not in known:
+            raise ValueError(f"camera_model {self.camera_model!r} is not of {', '.join(known)}.")
 
     def for_images(self, count: int) -> ReconstructionOptions:
         """The threads and attempts for a collection of so many images."""
@@ -151,7 +156,7 @@ def _write_matches(
 def verified_matches(database: Path, matches: Path) -> dict[Pair, PairMatches]:
     """The matches of every pair that fit its two-view geometry, with their similarities."""
     found = {}
-    with pycolmap.Database.open(database) as db, storage.open_h5(matches) as file:
+    with open_database(database) as db, storage.open_h5(matches) as file:
         names = {image.image_id: image.name for image in db.read_all_images()}
         pair_ids, counts = db.read_two_view_geometry_num_inliers()
         for pair_id, count in zip(pair_ids, counts, strict=True):
@@ -184,7 +189,7 @@ def verify(
     COLMAP takes a chunk's matches out of the database before it verifies them. What a kill has
     left missing is written again from `matches`.
     """
-    with pycolmap.Database.open(database) as db:
+    with open_database(database) as db:
         ids = {image.name: image.image_id for image in db.read_all_images()}
         counts = {name: db.num_keypoints_for_image(i) for name, i in ids.items()}
         _write_matches(db, pairs, ids, counts, matches)
@@ -245,9 +250,9 @@ def map_images(
     The intrinsics of the images in `known` stay as they are.
 
     Raises:
-        ModelError: if no two images can be reconstructed.
+        ModelError: if fewer than `min_model_size` images can be reconstructed.
     """
-    with pycolmap.Database.open(database) as db:
+    with open_database(database) as db:
         ids = {image.name: image.camera_id for image in db.read_all_images()}
     work = _empty_folder(output.with_name(output.name + ".mapping"))
     task = MappingTask(
@@ -260,9 +265,14 @@ def map_images(
     )
     folder, model = _best_attempt(task)
     if model is None:
+        wanted = options.min_model_size
+        why = (
+            f"a model needs {wanted}."
+            if len(ids) < wanted
+            else "they may share too little, or move too little."
+        )
         raise ModelError(
-            f"{database}: no model could be reconstructed from its {len(ids)} images; "
-            "they may share too little, or move too little."
+            f"{database}: no model could be reconstructed from its {len(ids)} images; {why}"
         )
     _replace_folder(folder, output)
     shutil.rmtree(work)
@@ -276,12 +286,20 @@ def _best_attempt(task: MappingTask) -> tuple[Path, pycolmap.Reconstruction | No
         folder = _empty_folder(task.work / str(k))
         seeded = replace(task.options, random_seed=task.options.random_seed + k)
         models = MAPPERS[task.options.mapper](replace(task, options=seeded, work=folder))
-        for i, m in models.items():
+        sound = {i: m for i, m in models.items() if is_sound(m, task.options)}
+        for i, m in sound.items():
             found.append((m.num_reg_images(), m.num_points3D(), folder / str(i), m))
-        if found and max(f[0] for f in found) == task.num_images:
+        sizes = sorted((m.num_reg_images() for m in sound.values()), reverse=True)
+        if sizes and sizes[0] == task.num_images:
             break
-        logger.info("attempt %d: %s of %d images", k + 1, [f[0] for f in found], task.num_images)
+        logger.info("attempt %d: models of %s of %d images", k + 1, sizes or 0, task.num_images)
     return max(found, key=lambda f: f[:2])[2:] if found else (task.work, None)
+
+
+def is_sound(model: pycolmap.Reconstruction, options: ReconstructionOptions) -> bool:
+    """Do its images see enough points on average? A mapper can hold on to almost nothing."""
+    seen = sum(p.track.length() for p in model.points3D.values())
+    return seen >= options.min_num_matches * max(1, model.num_reg_images())
 
 
 def _empty_folder(path: Path) -> Path:
@@ -297,17 +315,23 @@ def _replace_folder(source: Path, target: Path) -> None:
 
 def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
     with tqdm(total=task.num_images, desc="map", unit="image") as progress:
+
+        def advance(count: int) -> None:  # a pair may be taken back, and counted again
+            progress.update(min(count, task.num_images - progress.n))
+
         return pycolmap.incremental_mapping(
             task.database,
             task.images,
             task.work,
             incremental_options(task.options, task.constant_cameras, task.is_calibrated),
-            initial_image_pair_callback=lambda: progress.update(2),
-            next_image_callback=lambda: progress.update(1),
+            initial_image_pair_callback=lambda: advance(2),
+            next_image_callback=lambda: advance(1),
         )
 
 
 def _global(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
+    """Where focal lengths are guesses they are first estimated, in a copy of the database."""
+    database = task.database
     options = pycolmap.GlobalPipelineOptions(
         min_num_matches=task.options.min_num_matches,
         min_model_size=task.options.min_model_size,
@@ -319,8 +343,11 @@ def _global(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
         options.mapper.bundle_adjustment.refine_extra_params = False
     else:
         logger.info("calibrating the view graph: some focal lengths are not known")
-        pycolmap.calibrate_view_graph(task.database)
-    return pycolmap.global_mapping(task.database, task.images, task.work, options)
+        database = Path(shutil.copyfile(task.database, task.work / "calibrated.db"))
+        pycolmap.calibrate_view_graph(
+            database, pycolmap.ViewGraphCalibrationOptions(random_seed=task.options.random_seed)
+        )
+    return pycolmap.global_mapping(database, task.images, task.work, options)
 
 
 def _hierarchical(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
@@ -328,7 +355,10 @@ def _hierarchical(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
     options.incremental_options = incremental_options(
         task.options, task.constant_cameras, task.is_calibrated
     )
-    return pycolmap.hierarchical_mapping(task.database, task.images, task.work, options)
+    try:
+        return pycolmap.hierarchical_mapping(task.database, task.images, task.work, options)
+    except IndexError:  # its answer where it finds no model
+        return {}
 
 
 MAPPERS: dict[str, Callable[[MappingTask], dict[int, pycolmap.Reconstruction]]] = {
@@ -371,7 +401,7 @@ def triangulate(
     Raises:
         ModelError: if no image of the reference is in the database.
     """
-    with pycolmap.Database.open(database) as db:
+    with open_database(database) as db:
         ids = {image.name: (image.image_id, image.camera_id) for image in db.read_all_images()}
     model = with_ids(reference, ids)
     if model.num_reg_images() == 0:

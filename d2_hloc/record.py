@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import platform
 import time
 from collections.abc import Iterator
@@ -12,9 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from d2_hloc.folder_lock import lock_folder
 from d2_hloc.staging import ConfigurationChanged, differences, write_atomically
-
-logger = logging.getLogger(__name__)
 
 PACKAGES = ("d2_hloc", "torch", "pycolmap", "numpy", "h5py")
 
@@ -22,12 +20,16 @@ PACKAGES = ("d2_hloc", "torch", "pycolmap", "numpy", "h5py")
 class RunRecord:
     """The record of one output folder, written after every stage; a resumed run goes on with it.
 
+    No other process has a record of the folder while this one lives.
+
     Raises:
         ConfigurationChanged: if the folder was made with another configuration.
+        ValueError: if it was made by something else, or another run is at work in it.
     """
 
     def __init__(self, output: Path, configuration: dict[str, Any]) -> None:
         self.path = output / "run.json"
+        self._lock = lock_folder(output)
         self.counts: dict[str, Any] = {}
         self.timings: dict[str, float] = {}
         self.scores: dict[str, Any] = {}
@@ -37,14 +39,13 @@ class RunRecord:
             self._resume()
         else:
             _refuse_foreign(output)
-        output.mkdir(parents=True, exist_ok=True)
-        self.write()
 
     def _resume(self) -> None:
         try:
             found = json.loads(self.path.read_text())
             there, now = differences(found["configuration"], self.configuration)
             self.timings, self.done = dict(found["timings"]), dict(found.get("done", {}))
+            self.counts = dict(found["counts"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path}: is not the record of a run; delete it.") from error
         if there != now:

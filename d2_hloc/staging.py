@@ -146,6 +146,9 @@ class Staged:
     def _merge(self) -> None:
         merged = self.path.with_name(self.path.name + ".merging")
         parts = self._part_files()
+        if not parts and self._is_unchanged():
+            shutil.rmtree(self.parts)
+            return
         with _one_sentence(self.path):
             self._check_space(parts)
             if self.path.exists():
@@ -159,6 +162,13 @@ class Staged:
                 file.attrs["failures"] = json.dumps(self.failures)
             merged.replace(self.path)
         shutil.rmtree(self.parts)
+
+    def _is_unchanged(self) -> bool:
+        """Is the file there, with the failures of this run?"""
+        if not self.path.exists():
+            return False
+        with h5py.File(self.path, "r") as file:
+            return file.attrs.get("failures") == json.dumps(self.failures)
 
     def _check_space(self, parts: list[Path]) -> None:
         """HDF5 that runs out of space fails late and unclearly; ask first."""

@@ -7,7 +7,7 @@ Keypoints are float32 and matches int32: hloc's own float16 keypoints move in st
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,11 @@ def open_h5(path: Path) -> h5py.File:
         raise StorageError(why_unreadable(path, error)) from error
 
 
-def image_names(path: Path) -> list[str]:
-    """Names of the images that a features file holds, sorted."""
+def image_names(path: Path, among: Iterable[str] | None = None) -> list[str]:
+    """Names of the images that a features file holds, sorted; only those `among` these."""
     with open_h5(path) as file:
-        return sorted(keys_with(file, "keypoints", "global_descriptor"))
-
-
-def pair_keys(path: Path) -> set[str]:
-    """Keys of the pairs that a matches file holds."""
-    with open_h5(path) as file:
-        return keys_with(file, "matches0")
+        names = keys_with(file, "keypoints", "global_descriptor")
+    return sorted(names if among is None else names & set(among))
 
 
 def configuration(path: Path) -> dict[str, Any] | None:
@@ -65,20 +60,39 @@ def failures(path: Path) -> dict[str, str]:
 
 
 def features_record(
-    features: Features, image_size: tuple[int, int], uncertainty: float, descriptor_dtype: str
+    features: Features,
+    image_size: tuple[int, int],
+    uncertainty: float,
+    descriptor_dtype: str,
+    source: tuple[int, int] | None = None,
 ) -> Record:
-    """hloc's datasets of one image. `uncertainty` is the keypoints' deviation in pixels."""
+    """hloc's datasets of one image. `uncertainty` is the keypoints' deviation in pixels.
+
+    `source` is the image file's length in bytes and CRC-32, by which a changed image is known.
+    """
     descriptors = features.descriptors.cpu().numpy().T
     record: Record = {
         "keypoints": Value(features.keypoints.cpu().numpy(), {"uncertainty": uncertainty}),
         "descriptors": Value(descriptors.astype(DESCRIPTOR_DTYPES[descriptor_dtype])),
         "scores": Value(features.scores.cpu().numpy()),
         "scales": Value(features.scales.cpu().numpy()),
-        "image_size": Value(np.array(image_size)),
+        "image_size": Value(np.array(image_size), _source_attributes(source)),
     }
     if features.global_descriptor is not None:
         record["global_descriptor"] = Value(features.global_descriptor.cpu().numpy())
     return record
+
+
+def _source_attributes(source: tuple[int, int] | None) -> dict[str, float]:
+    return {} if source is None else {"source_bytes": source[0], "source_crc32": source[1]}
+
+
+def source_of(file: h5py.File, name: str) -> tuple[int, int] | None:
+    """The image file's length in bytes and CRC-32, or None where the features do not say."""
+    attributes = _group(file, name, "keypoints").get("image_size", file).attrs
+    if "source_crc32" not in attributes:
+        return None
+    return int(attributes["source_bytes"]), int(attributes["source_crc32"])
 
 
 def read_features(path: Path, name: str) -> Features:
@@ -145,7 +159,7 @@ def image_size_of(file: h5py.File, name: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def read_global_descriptors(path: Path, names: list[str]) -> np.ndarray:
+def read_global_descriptors(path: Path, names: Sequence[str]) -> np.ndarray:
     """(len(names), D) float32, ours or hloc's."""
     with open_h5(path) as file:
         groups = [_group(file, name, "global_descriptor") for name in names]
@@ -158,9 +172,14 @@ def _group(file: h5py.File, name: str, dataset: str) -> h5py.Group:
     return file[name]
 
 
+def name_key(name: str) -> str:
+    """hloc's name of an image in the keys of pairs."""
+    return name.replace("/", "-")
+
+
 def pair_key(name0: str, name1: str, separator: str = "/") -> str:
     """hloc's key of a pair of images."""
-    return separator.join((name0.replace("/", "-"), name1.replace("/", "-")))
+    return separator.join((name_key(name0), name_key(name1)))
 
 
 def matches_record(matches: Matches, num_keypoints0: int) -> Record:

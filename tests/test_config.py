@@ -85,7 +85,7 @@ def test_plain_values_hold_no_path_tuple_or_dataclass():
         "name": "a",
         "count": None,
         "scales": [1.0],
-        "file": "a/b",
+        "file": str(Path("a/b").resolve()),
         "mutual": True,
         "inner": {"threshold": 1.0, "method": "auto"},
         "other": {"threshold": 1.0, "method": "auto"},
@@ -142,7 +142,13 @@ def test_invalid_yaml_is_one_line_that_names_the_file(read, text):
 
 def test_a_binary_file_is_not_yaml(tmp_path):
     (tmp_path / "conf.yaml").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ConfigError, match="is not valid YAML"):
+    with pytest.raises(ConfigError, match="is not text in UTF-8"):
+        load(Outer, tmp_path / "conf.yaml")
+
+
+def test_a_key_that_stands_there_twice_is_named(tmp_path):
+    (tmp_path / "conf.yaml").write_text("name: a\nname: b\n")
+    with pytest.raises(ConfigError, match=r"conf\.yaml: .*the key 'name' stands there twice"):
         load(Outer, tmp_path / "conf.yaml")
 
 

@@ -1,5 +1,7 @@
 """Folders as people have them: every usable image is done, the others are named."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -46,11 +48,45 @@ def test_extracts_what_it_can_and_names_the_rest(folder, tmp_path):
         assert storage.read_image_size(path, name) == (203, 150)
 
 
-def test_a_name_with_a_space_is_named_and_skipped(folder, tmp_path):
-    (folder / "grey.png").rename(folder / "grey photo.png")
-    path = extract(OPTIONS, folder, tmp_path / "f.h5", ["grey photo.png", "palette.png"])
-    assert storage.image_names(path) == ["palette.png"]
-    assert "has a space" in storage.failures(path)["grey photo.png"]
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("grey photo.png", "has a space"),
+        ("grey\nphoto.png", "has a space"),
+        ("#grey.png", "begins a comment"),
+        ("nested-palette.png", "matches.h5 calls it nested-palette.png"),
+        (os.fsdecode(b"gr\xe9.png"), "cannot be written in UTF-8"),
+    ],
+)
+def test_a_name_that_lists_cannot_hold_is_named_and_skipped(folder, tmp_path, name, reason):
+    (folder / "grey.png").rename(folder / name)
+    (folder / "palette.png").rename(folder / "nested" / "palette.png")
+    path = extract(OPTIONS, folder, tmp_path / "f.h5", ["nested/palette.png", name])
+    assert storage.image_names(path) == ["nested/palette.png"]
+    (found,) = storage.failures(path).values()
+    assert reason in found
+
+
+@pytest.mark.parametrize("grown", [True, False], ids=["other size", "same size"])
+def test_a_photograph_that_was_replaced_stops_in_one_sentence(folder, tmp_path, grown):
+    names = ["grey.png", "palette.png"]
+    path = extract(OPTIONS, folder, tmp_path / "f.h5", names)
+    before = path.read_bytes()
+    data = (folder / "grey.png").read_bytes()
+    (folder / "grey.png").write_bytes(data + b"0" if grown else data[:-1] + b"0")
+    os.utime(folder / "grey.png", (0, 0) if grown else (2e9, 2e9))
+    with pytest.raises(ImageError, match=r"images: grey\.png changed since .*f\.h5 was made"):
+        extract(OPTIONS, folder, path, names)
+    assert path.read_bytes() == before
+
+
+def test_a_photograph_that_was_touched_or_removed_is_done(folder, tmp_path, monkeypatch):
+    names = ["grey.png", "palette.png"]
+    path = extract(OPTIONS, folder, tmp_path / "f.h5", names)
+    os.utime(folder / "grey.png", (2e9, 2e9))
+    (folder / "palette.png").unlink()
+    monkeypatch.setattr(extraction, "create_extractor", lambda options: pytest.fail("loaded"))
+    assert extract(OPTIONS, folder, path, names) == path
 
 
 def test_sixteen_bits_look_like_eight(folder, tmp_path):

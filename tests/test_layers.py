@@ -17,18 +17,18 @@ ROOT = Path(d2_hloc.__file__).parent
 TREES = {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
 PACKAGE = "__init__"  # the public names
 LAYERS = [
-    "structs pixels config colmap",
+    "structs pixels textfile model_files folder_lock config colmap",
     "images backbone detection description pyramid weights matching metrics staging storage record "
     "pairs cameras tracks refinement scene datasets accuracy_cache",
     "d2net sift",
     "adapters",
     "extraction pair_matching keypoint_refinement reconstruction localization evaluation "
-    "homography_scores relative_pose",
+    "homography_scores relative_pose pairing",
     "drawing charts report plots",
-    "runs presentation demo hpatches_results hpatches_report relative_pose_report",
+    "runs query_runs presentation demo hpatches_results hpatches_report relative_pose_report",
     "base_model own_runner plugin hloc extractors matchers",
     PACKAGE,
-    "command cli",
+    "command cli __main__",
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules.split()}
 MODULES = {path.stem if path.is_file() else path.name for path in ROOT.iterdir()}

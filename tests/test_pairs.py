@@ -33,11 +33,16 @@ def test_a_line_without_two_names_is_quoted_with_its_number(tmp_path, line):
     assert repr(line) in str(error.value)
 
 
+def test_a_byte_order_mark_costs_no_line(tmp_path):
+    (tmp_path / "pairs.txt").write_bytes(b"\xef\xbb\xbfa.jpg b.jpg\r\n# no pair\r\n")
+    assert pairs.read_pairs(tmp_path / "pairs.txt") == [("a.jpg", "b.jpg")]
+
+
 def test_a_list_that_is_missing_or_no_text_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"none\.txt: cannot be read \(No such file"):
         pairs.read_pairs(tmp_path / "none.txt")
     (tmp_path / "image.txt").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(ValueError, match=r"image\.txt: cannot be read \(.*utf-8"):
+    with pytest.raises(ValueError, match=r"image\.txt: is not text in UTF-8 \(byte 0"):
         pairs.read_pairs(tmp_path / "image.txt")
 
 

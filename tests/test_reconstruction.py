@@ -8,11 +8,12 @@ import torch
 from synthetic import synthesize
 
 from d2_hloc import evaluation, storage
-from d2_hloc.colmap import ModelError, pycolmap, read_model
+from d2_hloc.colmap import ModelError, check_database, pycolmap, read_model
 from d2_hloc.pairs import read_pairs
 from d2_hloc.reconstruction import (
     ReconstructionOptions,
     build_database,
+    is_sound,
     map_images,
     statistics,
     triangulate,
@@ -130,20 +131,92 @@ def test_matches_of_other_features_are_refused(scene, tmp_path):
     assert not (tmp_path / "database.db").exists()
 
 
-def test_no_model_is_one_sentence(scene, tmp_path):
+@pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])
+def test_no_model_is_one_sentence(scene, tmp_path, mapper):
     path = tmp_path / "database.db"
     build_database(path, scene.cameras, [], scene.features, scene.matches)
-    with pytest.raises(ModelError, match="no model could be reconstructed from its 6 images"):
+    options = dataclasses.replace(OPTIONS, mapper=mapper)
+    with pytest.raises(ModelError, match="no model could be reconstructed from its 6 images; they"):
+        map_images(options, path, tmp_path, tmp_path / "sparse")
+
+
+def test_two_images_are_said_to_be_too_few(scene, tmp_path):
+    path, names = tmp_path / "database.db", sorted(scene.cameras)[:2]
+    cameras = {name: scene.cameras[name] for name in names}
+    build_database(path, cameras, [tuple(names)], scene.features, scene.matches)
+    verify(path, [tuple(names)], OPTIONS, scene.matches)
+    with pytest.raises(ModelError, match="from its 2 images; a model needs 3"):
         map_images(OPTIONS, path, tmp_path, tmp_path / "sparse")
 
 
-@pytest.mark.parametrize("name", ["images.bin", "points3D.bin"])
-@pytest.mark.parametrize("size", [0, 8, 1000])
-def test_a_cut_model_is_refused(scene, tmp_path, name, size):
+def test_a_model_of_almost_nothing_is_none(scene):
+    model = pycolmap.Reconstruction(scene.model)
+    assert is_sound(model, OPTIONS)
+    for point_id in sorted(model.point3D_ids())[10:]:
+        model.delete_point3D(point_id)
+    assert not is_sound(model, OPTIONS)
+
+
+def focal_lengths(path):
+    with pycolmap.Database.open(path) as database:
+        return [camera.mean_focal_length() for camera in database.read_all_cameras()]
+
+
+def test_global_mapping_of_unknown_cameras_repeats_itself_and_keeps_the_database(scene, tmp_path):
+    path = tmp_path / "database.db"
+    cameras = {name: pycolmap.Camera(camera.todict()) for name, camera in scene.cameras.items()}
+    for camera in cameras.values():
+        camera.has_prior_focal_length = False
+    build_database(path, cameras, scene.pairs, scene.features, scene.matches)
+    verify(path, scene.pairs, OPTIONS, scene.matches)
+    before = focal_lengths(path)
+    options = dataclasses.replace(OPTIONS, mapper="global")
+    first = map_images(options, path, tmp_path, tmp_path / "first")
+    assert focal_lengths(path) == before
+    again = map_images(options, path, tmp_path, tmp_path / "again")
+    assert statistics(first) == statistics(again)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database" * 1000, "half"])
+def test_a_damaged_database_is_named(database, tmp_path, damage):
+    path = tmp_path / "database.db"
+    data = database.read_bytes()
+    path.write_bytes(data[: len(data) // 2] if damage == "half" else damage)
+    with pytest.raises(ModelError, match=r"database\.db: is damaged"):
+        check_database(path)
+
+
+def test_an_unknown_camera_model_is_named():
+    with pytest.raises(ValueError, match=r"camera_model 'ROUND' is not of .*PINHOLE"):
+        ReconstructionOptions(camera_model="ROUND")
+
+
+@pytest.mark.parametrize(
+    "name", ["cameras.bin", "frames.bin", "images.bin", "points3D.bin", "rigs.bin"]
+)
+@pytest.mark.parametrize("size", [0, 8, -5, None])
+def test_a_cut_or_missing_model_file_is_named(scene, tmp_path, name, size):
     scene.model.write(tmp_path)
-    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:size])
-    with pytest.raises(ModelError, match=f"{name}: is damaged"):
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    if size is not None:
+        (tmp_path / name).write_bytes(data[:size])
+    with pytest.raises(ModelError, match=rf"{name}: (is damaged|there is no such file)"):
         read_model(tmp_path)
+
+
+def test_a_model_in_text_reads_too(scene, tmp_path):
+    scene.model.write_text(tmp_path)
+    assert read_model(tmp_path).num_reg_images() == len(scene.cameras)
+    (tmp_path / "images.txt").write_text((tmp_path / "images.txt").read_text()[:1000])
+    with pytest.raises(ModelError, match="its model is damaged or cut short"):
+        read_model(tmp_path)
+
+
+def test_models_of_rigs_with_several_cameras_read_too(tmp_path):
+    options = pycolmap.SyntheticDatasetOptions(num_rigs=2, num_cameras_per_rig=3, num_points3D=20)
+    pycolmap.synthesize_dataset(options).write(tmp_path)
+    assert read_model(tmp_path).num_cameras() == 6
 
 
 def test_a_missing_model_is_named(tmp_path):

@@ -1,6 +1,8 @@
 """run.json: whole after every stage, continued by a rerun, kept from another configuration."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -21,8 +23,24 @@ def read(output):
     return json.loads((output / "run.json").read_text())
 
 
-def test_a_new_record_holds_configuration_and_versions(output):
+def test_a_run_that_fails_at_once_leaves_its_folder_to_another(output):
+    RunRecord(output, {"weights": "misspelled"})
+    assert not list(output.iterdir())
     RunRecord(output, CONFIGURATION)
+
+
+def test_another_process_in_the_folder_is_one_sentence(output):
+    record = RunRecord(output, CONFIGURATION)
+    script = f"from d2_hloc.record import *; RunRecord(Path({str(output)!r}), {{}})"
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert f"{output}: another run is at work in it; wait for its end." in found.stderr
+    del record
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_a_new_record_holds_configuration_and_versions(output):
+    RunRecord(output, CONFIGURATION).write()
     found = read(output)
     assert found["configuration"] == {
         "images": "photos",
@@ -39,7 +57,7 @@ def test_every_stage_is_written_when_it_ends(output, monkeypatch):
     record = RunRecord(output, CONFIGURATION)
     with record.timed("extract"):
         record.counts["images"] = 11
-        assert read(output)["counts"] == {}
+        assert not (output / "run.json").exists()
     assert read(output)["counts"] == {"images": 11}
     assert read(output)["timings"] == {"extract": 2.5}
 
@@ -65,12 +83,12 @@ def test_a_stage_that_fails_is_not_done_and_does_not_damage_the_record(output):
     record = RunRecord(output, CONFIGURATION)
     with pytest.raises(KeyboardInterrupt), record.timed("map"):
         raise KeyboardInterrupt
-    assert read(output)["done"] == {}
+    assert not (output / "run.json").exists()
     assert not RunRecord(output, CONFIGURATION).is_done("map")
 
 
 def test_another_configuration_stops_and_shows_both(output):
-    RunRecord(output, CONFIGURATION)
+    RunRecord(output, CONFIGURATION).write()
     before = (output / "run.json").read_bytes()
     other = {"images": "photos", "matching": {"ratio_threshold": 0.8, "scales": (1.0, 2.0)}}
     with pytest.raises(ConfigurationChanged) as error:
@@ -107,6 +125,7 @@ def test_what_is_no_record_is_named_and_left(output, text):
 
 def test_a_kill_while_it_is_written_leaves_the_old_record(output, monkeypatch):
     record = RunRecord(output, CONFIGURATION)
+    record.write()
     record.counts["images"] = 11
 
     def killed(*_):

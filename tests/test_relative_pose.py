@@ -135,7 +135,7 @@ def test_a_line_of_another_form_is_named(tmp_path, line, expected):
 
 
 def test_a_list_that_is_missing_or_empty_is_one_sentence(tmp_path):
-    with pytest.raises(PairListError, match=r"pairs\.txt: cannot be read"):
+    with pytest.raises(ValueError, match=r"pairs\.txt: cannot be read"):
         relative_pose.read(tmp_path / "pairs.txt")
     (tmp_path / "pairs.txt").write_text("\n\n")
     with pytest.raises(PairListError, match=r"pairs\.txt: holds no pair"):

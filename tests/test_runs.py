@@ -16,8 +16,10 @@ import pytest
 from PIL import Image
 
 from d2_hloc import cli, config, evaluation
-from d2_hloc.colmap import read_model
-from d2_hloc.runs import Localize, Reconstruct
+from d2_hloc.colmap import pycolmap, read_model
+from d2_hloc.localization import read_poses
+from d2_hloc.query_runs import Localize
+from d2_hloc.runs import Reconstruct
 from d2_hloc.scene.demo import write_demo
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -150,6 +152,94 @@ def test_triangulates_a_known_model(scene, whole, tmp_path):
     expected, found = poses(whole), poses(output)
     for name, pose in found.items():
         np.testing.assert_allclose(pose, expected[name], atol=1e-9)
+
+
+def test_both_spellings_of_a_model_are_taken(scene, whole, tmp_path):
+    options = ["--resize-max", "400"]
+    images, queries = str(scene / "images"), str(scene / "queries")
+    assert cli.main(["triangulate", str(whole), images, str(tmp_path / "known"), *options]) == 0
+    assert cli.main(["localize", str(whole / "sparse"), queries, str(tmp_path / "poses")]) == 0
+
+
+def test_triangulation_refuses_images_of_another_size(scene, whole, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in (scene / "images").iterdir():
+        Image.open(path).reduce(2).save(images / path.name)
+    arguments = [str(whole / "sparse"), str(images), str(tmp_path / "out"), "--resize-max", "400"]
+    assert cli.main(["triangulate", *arguments]) == 1
+    assert "but its camera" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["of given poses", "reconstructed"])
+def test_errors_need_the_frame_of_the_truth(scene, whole, tmp_path, capsys, caplog, given):
+    model = whole
+    if given:
+        model = tmp_path / "known"
+        reference = scene_model(scene, whole, tmp_path / "reference")
+        arguments = [str(reference), str(scene / "images"), str(model), "--resize-max", "400"]
+        assert cli.main(["triangulate", *arguments]) == 0
+    kept = {path.name for path in (scene / "queries").iterdir()}
+    lines = (scene / "ground_truth.txt").read_text().splitlines(keepends=True)
+    truth = tmp_path / "truth.txt"
+    truth.write_text("".join(x for x in lines if x.split()[0] in kept))
+    arguments = ["localize", str(model), str(scene / "queries"), str(tmp_path / "poses")]
+    arguments += ["--intrinsics", str(scene / "intrinsics.txt"), "--ground-truth", str(truth)]
+    assert cli.main(arguments) == 0
+    assert ("names 0 images of the model; errors need 3" in caplog.text) != given
+    assert ("mean camera-centre error, mm" in capsys.readouterr().out) == given
+
+
+def scene_model(scene, whole, folder):
+    """The rendered cameras at their true poses, as a model without points."""
+    model = read_model(whole / "sparse")
+    truth = read_poses(scene / "ground_truth.txt")
+    known = pycolmap.Reconstruction()
+    for camera in model.cameras.values():
+        known.add_camera_with_trivial_rig(camera)
+    for i in model.images.values():
+        image = pycolmap.Image(name=i.name, camera_id=i.camera_id, image_id=i.image_id)
+        known.add_image_with_trivial_frame(image, truth[i.name])
+    folder.mkdir()
+    known.write(folder)
+    return folder
+
+
+def test_a_removed_image_leaves_the_model(scene, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(scene / "images", images)
+    arguments = ["reconstruct", str(images), str(tmp_path / "out"), "--resize-max", "400"]
+    arguments += ["--intrinsics", str(scene / "intrinsics.txt")]
+    assert cli.main(arguments) == 0
+    (images / "view_05.jpg").unlink()
+    assert cli.main(arguments) == 0
+    assert len(poses(tmp_path / "out")) == 5
+
+
+def test_a_run_is_the_same_from_any_folder(scene, whole, monkeypatch, capsys):
+    before = (whole / "features.h5").stat().st_ino
+    monkeypatch.chdir(scene.parent)
+    arguments = command(Path("scene"), whole)
+    assert cli.main(arguments) == 0
+    assert (whole / "features.h5").stat().st_ino == before
+
+
+@pytest.mark.parametrize("name", ["sparse/images.bin", "database.db"])
+def test_what_was_damaged_is_made_again(scene, whole, tmp_path, name):
+    output = tmp_path / "out"
+    shutil.copytree(whole, output)
+    data = (output / name).read_bytes()
+    (output / name).write_bytes(data[: len(data) // 2])
+    assert cli.main(command(scene, output)) == 0
+    assert_same_results(output, whole)
+
+
+def test_a_run_that_failed_at_once_can_be_put_right(scene, tmp_path):
+    arguments = command(scene, tmp_path / "out")
+    assert cli.main([*arguments, "--weights", "misspelled"]) == 1
+    assert cli.main([*arguments, "--ground-truth", "nowhere.txt"]) == 1
+    assert not (tmp_path / "out" / "run.json").exists()
+    assert run_until_killed(arguments, 0.1, b"extract")
 
 
 def test_an_added_image_joins_the_model(scene, tmp_path):

@@ -129,8 +129,10 @@ def test_what_is_done_is_not_asked_for_again(path, undisturbed):
 
 def test_a_rerun_of_a_finished_file_changes_nothing(path, undisturbed):
     write_all(path)
+    before = path.stat()
     write_all(path)
     assert_whole(path, undisturbed)
+    assert path.stat().st_ino == before.st_ino  # not even copied
 
 
 def test_a_group_without_the_marker_does_not_count_as_done(path):

@@ -210,7 +210,6 @@ def test_the_configuration_and_failures_come_back(path):
     "read",
     [
         storage.image_names,
-        storage.pair_keys,
         storage.configuration,
         storage.failures,
         lambda path: storage.read_features(path, NAME),
@@ -254,7 +253,9 @@ def test_the_matches_file_has_hlocs_form(path):
         group = file["db-a.jpg/query-b.jpg"]
         assert group["matches0"][()].tolist() == [3, -1, 1, -1]
         assert group["matching_scores0"][()].tolist() == [0.5, 0, 1, 0]
-    assert storage.pair_keys(path) == {"db-a.jpg/query-b.jpg"}
+    with storage.open_h5(path) as file:
+        assert list(file) == ["db-a.jpg"]
+        assert list(file["db-a.jpg"]) == ["query-b.jpg"]
 
 
 def test_indices_beyond_int16_do_not_wrap(path):

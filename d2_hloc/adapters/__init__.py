@@ -60,6 +60,11 @@ def adapter_of(feature: str) -> Adapter:
     return cast(Adapter, importlib.import_module(f"d2_hloc.adapters.{name}"))
 
 
+def has_global_descriptor(feature: str) -> bool:
+    """Does it pool a descriptor of the whole image, for retrieval?"""
+    return MODULES.get(feature) == "d2net"
+
+
 def check_name(feature: str) -> None:
     """Raise ValueError if there is no feature of that name. hloc's own are not looked up yet."""
     is_of_hloc = feature.startswith(HLOC) and len(feature) > len(HLOC)

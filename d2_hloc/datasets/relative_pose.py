@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from d2_hloc.pairs import Pair
+from d2_hloc.textfile import numbered_lines
 
 NUM_FIELDS = 38
 
@@ -44,17 +45,12 @@ def read(path: Path) -> list[PosedPair]:
     Raises:
         PairListError: if it cannot be read, is empty, or a line is of another form.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PairListError(f"{path}: cannot be read ({error}).") from error
     pairs = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                pairs.append(_read_line(line.split()))
-            except ValueError as error:
-                raise PairListError(f"{path}, line {number}: {error}.") from error
+    for number, line in numbered_lines(path):
+        try:
+            pairs.append(_read_line(line.split()))
+        except ValueError as error:
+            raise PairListError(f"{path}, line {number}: {error}.") from error
     if not pairs:
         raise PairListError(f"{path}: holds no pair.")
     return pairs

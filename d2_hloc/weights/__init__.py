@@ -63,6 +63,12 @@ def load(source: str) -> dict[str, Tensor]:
     return to_backbone(_read(path), path)
 
 
+def absolute(source: str) -> str:
+    """A path from any folder; a name stays."""
+    is_file = source not in BUNDLED and source not in DOWNLOADS and Path(source).is_file()
+    return str(Path(source).resolve()) if is_file else source
+
+
 def locate(source: str) -> Path:
     """The file behind a name or a path, its digest checked if it is a download."""
     if source in BUNDLED:

@@ -1,0 +1,151 @@
+"""The second main job, from query images to their poses in a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from d2_hloc import config, pairing, pairs, storage
+from d2_hloc.cameras import cameras_of, check_sizes, known_names
+from d2_hloc.colmap import ModelError, pycolmap, read_model
+from d2_hloc.evaluation import model_poses
+from d2_hloc.extraction import ExtractionOptions, extract, options_of
+from d2_hloc.images import list_images
+from d2_hloc.localization import LocalizationOptions, Localized, localize
+from d2_hloc.matching import MatchingOptions
+from d2_hloc.pair_matching import match
+from d2_hloc.pairing import PairsOptions
+from d2_hloc.record import RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localize:
+    """Options of a localization; features are extracted as the model's were."""
+
+    pairs: PairsOptions = field(default_factory=PairsOptions)
+    matching: MatchingOptions = field(default_factory=MatchingOptions)
+    localization: LocalizationOptions = field(default_factory=LocalizationOptions)
+    intrinsics: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalizationRun:
+    """A finished localization: what it found, and where its parts are."""
+
+    record: RunRecord
+    found: list[Localized]
+    model: pycolmap.Reconstruction
+    cameras: dict[str, pycolmap.Camera]
+    max_error: float  # pixels
+    source: ModelSource
+    queries: Path
+    output: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """The output of a reconstruction, to localize in.
+
+    `has_given_poses`: its poses were given, as of a data set, so that its frame is that one's.
+    """
+
+    folder: Path
+    images: Path
+    has_given_poses: bool
+
+    @property
+    def features(self) -> Path:
+        return self.folder / "features.h5"
+
+
+def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -> LocalizationRun:
+    """Queries in, camera poses out: OUT/{features.h5, matches.h5, poses.txt, run.json}.
+
+    `model` is the output of reconstruct() or triangulate_known(), or sparse/ in it.
+    """
+    source = source_of(model)
+    known_names(conf.intrinsics)
+    record = RunRecord(
+        output,
+        {
+            "model": str(source.folder.resolve()),
+            "queries": str(queries.resolve()),
+            **config.to_dict(conf),
+        },
+    )
+    sparse = read_model(source.folder / "sparse")
+    options = extraction_of(source.features)
+    names = list_images(queries)
+    with record.timed("extract"):
+        features = extract(options, queries, output / "features.h5", names)
+    names = storage.image_names(features, names)
+    cameras = cameras_of(queries, names, conf.intrinsics)
+    check_sizes(cameras, features)
+    in_model = storage.image_names(source.features, sorted(model_poses(sparse)))
+    listed = pairing.of_queries(conf.pairs, names, features, in_model, source.features)
+    pairs.write_pairs(output / "pairs.txt", listed)
+    with record.timed("match"):
+        matches = match(conf.matching, listed, features, output / "matches.h5", source.features)
+    with record.timed("localize"):
+        found = localize(
+            conf.localization,
+            sparse,
+            source.features,
+            cameras,
+            listed,
+            features,
+            matches,
+            output / "poses.txt",
+        )
+    record.counts = {
+        "queries": len(found) + len(storage.failures(features)),
+        "localized": sum(r.cam_from_world is not None for r in found),
+        "not_localized": {r.name: r.reason for r in found if r.cam_from_world is None},
+        "failed_images": storage.failures(features),
+        "failed_pairs": storage.failures(matches),
+    }
+    record.write()
+    return LocalizationRun(
+        record=record,
+        found=found,
+        model=sparse,
+        cameras=cameras,
+        max_error=conf.localization.max_error,
+        source=source,
+        queries=queries,
+        output=output,
+    )
+
+
+def source_of(model: Path) -> ModelSource:
+    """What a model's own run says of it.
+
+    Raises:
+        ModelError: if the folder is not the output of such a run.
+    """
+    folder = model.resolve()
+    if folder.name == "sparse" and (folder.parent / "features.h5").is_file():
+        folder = folder.parent
+    record = folder / "run.json"
+    try:
+        made = json.loads(record.read_text())["configuration"]
+        images, has_given_poses = Path(made["images"]), "reference" in made
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{record}: cannot be read; give the folder of a COLMAP model that "
+            "'d2-hloc reconstruct' or 'd2-hloc triangulate' made."
+        ) from error
+    return ModelSource(folder=folder, images=images, has_given_poses=has_given_poses)
+
+
+def extraction_of(features: Path) -> ExtractionOptions:
+    """The options that a model's features were extracted with.
+
+    Raises:
+        ModelError: if the file does not hold them.
+    """
+    made_by = storage.configuration(features)
+    if made_by is None:
+        raise ModelError(f"{features}: does not say how it was made; reconstruct the model again.")
+    return options_of(made_by, str(features))
