@@ -8,6 +8,9 @@ cell's neighbours is the other keypoint's new place.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -20,7 +23,7 @@ from d2_hloc.backbone import Backbone
 from d2_hloc.detection import first_differences, newton_steps, second_differences
 from d2_hloc.pixels import cells_to_pixels, pixels_to_cells
 
-CHUNK = 512  # keypoints at once: 90 MB of products at the default sizes
+CHUNK = 32  # keypoints at once: their patches stay in the processor's cache
 MAX_STEP = 1.0  # cells, from the best cell to the paraboloid's top
 RIDGE = 200.0  # square pixels; neighbours are tens of pixels away
 NOISE = (32.0, 16.0, 8.0, 4.0, 4.0)  # pixels of a match that counts half, step by step
@@ -87,7 +90,6 @@ def _unit_cells(maps: Float[Tensor, "D h w"]) -> Float[Tensor, "h w D"]:
     return F.normalize(maps.permute(1, 2, 0), dim=2).to(torch.float16).contiguous()
 
 
-@torch.inference_mode()
 def refine_pairs(
     options: RefinementOptions,
     maps0: ShallowMaps,
@@ -103,17 +105,30 @@ def refine_pairs(
     """
     if affinities is None:
         affinities = torch.eye(2).expand(len(xy0), 2, 2)
-    parts = [
-        _refine_chunk(options, maps0, maps1, *(x[k : k + CHUNK] for x in (xy0, xy1, affinities)))
-        for k in range(0, len(xy0), CHUNK)
-    ]
-    if not parts:
-        return Refined(xy=xy1.clone(), outcomes=torch.zeros(0, dtype=torch.int64))
+    chunks = zip(*(x.split(CHUNK) for x in (xy0, xy1, affinities)), strict=True)
+    with _workers() as pool:
+        parts = list(pool.map(lambda chunk: _refine_chunk(options, maps0, maps1, *chunk), chunks))
     return Refined(
         xy=torch.cat([p.xy for p in parts]), outcomes=torch.cat([p.outcomes for p in parts])
     )
 
 
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """As many threads as torch would use for one operation, each with its own operations.
+
+    On patches that fit in a cache, threads that share each operation only wait for each other.
+    """
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(count)
+
+
+@torch.inference_mode()
 def _refine_chunk(
     options: RefinementOptions,
     maps0: ShallowMaps,
@@ -122,16 +137,17 @@ def _refine_chunk(
     xy1: Float[Tensor, "K 2"],
     affinities: Float[Tensor, "K 2 2"],
 ) -> Refined:
-    inverse = torch.linalg.inv(affinities)
-    identity = torch.eye(2).expand_as(inverse)
-    xy, outcomes = xy1, torch.empty(0)
+    inverse = inverse_2x2(affinities)
+    xy, outcomes, template = xy1, torch.empty(0), torch.empty(0)
     for level in levels_of(options):
         map0, map1 = (m.coarse if level.stride == 2 else m.fine for m in (maps0, maps1))
-        template = warped_patches(map0, pixels_to_cells(xy0, level.stride), inverse, level.patch)
+        if level.is_first or level.stride == 1:
+            origins = pixels_to_cells(xy0, level.stride)
+            template = warped_patches(map0, origins, inverse, level.patch)
         centres = pixels_to_cells(xy, level.stride)
         if level.is_first:
             centres = centres.round()
-        cells = warped_patches(map1, centres, identity, level.patch + level.window)
+        cells = square_patches(map1, centres, level.patch + level.window)
         scores = correlate(template, cells, level.patch, level.window)
         steps, found = find_peaks(scores, options.ambiguity if level.is_first else 0.0)
         if level.is_first:
@@ -180,29 +196,45 @@ def warped_patches(
     radius: int,
 ) -> Float[Tensor, "K P D"]:
     """Patches about fractional cells (x, y), row by row, as the other image shows them: unit."""
-    offsets = _grid(radius).to(centres.dtype)
-    places = centres[:, None] + torch.einsum("kij,pj->kpi", inverse, offsets)
+    steps = torch.arange(-radius, radius + 1, dtype=centres.dtype)
+    offsets = torch.cartesian_prod(steps, steps).flip(1)
+    places = centres[:, None] + offsets @ inverse.transpose(1, 2)
     low = places.floor()
-    if torch.equal(low, places):
-        x, y = low.long().unbind(dim=2)
-        return _at(maps, x, y)
     weights = (places - low)[..., None]
     x, y = low.long().unbind(dim=2)
     top = torch.lerp(_at(maps, x, y), _at(maps, x + 1, y), weights[:, :, 0])
     bottom = torch.lerp(_at(maps, x, y + 1), _at(maps, x + 1, y + 1), weights[:, :, 0])
-    return F.normalize(torch.lerp(top, bottom, weights[:, :, 1]), dim=2)
+    return _unit(torch.lerp(top, bottom, weights[:, :, 1]))
 
 
-def _grid(radius: int) -> Int[Tensor, "P 2"]:
-    """Offsets (x, y) of a square, row by row."""
-    steps = torch.arange(-radius, radius + 1)
-    return torch.cartesian_prod(steps, steps).flip(1)
+def square_patches(
+    maps: Float[Tensor, "h w D"], centres: Float[Tensor, "K 2"], radius: int
+) -> Float[Tensor, "K P D"]:
+    """Patches about fractional cells (x, y), row by row, not warped: unit.
+
+    All cells of one patch lie at the same fractions, so that each is looked up once.
+    """
+    low = centres.floor()
+    weights = (centres - low)[..., None, None, None]
+    is_whole = not weights.any()
+    x, y = low.long()[:, :, None].unbind(dim=1)
+    span = torch.arange(-radius, radius + (1 if is_whole else 2))
+    cells = _at(maps, (x + span)[:, None], (y + span)[:, :, None])
+    if not is_whole:
+        cells = torch.lerp(cells[:, :, :-1], cells[:, :, 1:], weights[:, 0])
+        cells = _unit(torch.lerp(cells[:, :-1], cells[:, 1:], weights[:, 1]))
+    return cells.flatten(1, 2)
 
 
-def _at(maps: Float[Tensor, "h w D"], x: Tensor, y: Tensor) -> Float[Tensor, "K P D"]:
+def _at(maps: Float[Tensor, "h w D"], x: Tensor, y: Tensor) -> Tensor:
     """Cells, those beyond the map's border taken from it."""
-    height, width = maps.shape[:2]
-    return maps[y.clamp(0, height - 1), x.clamp(0, width - 1)].float()
+    height, width, depth = maps.shape
+    index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    return maps.view(-1, depth).index_select(0, index.flatten()).float().view(*index.shape, depth)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def correlate(
@@ -296,8 +328,15 @@ def _fit_affinities(
         residuals = (to1 - from0 @ affinities).norm(dim=2)
         weighted = from0 / (1 + (residuals / noise) ** 2)[..., None]
         normal = weighted.transpose(1, 2) @ from0 + ridge
-        affinities = torch.linalg.solve(normal, weighted.transpose(1, 2) @ to1 + ridge)
+        affinities = inverse_2x2(normal) @ (weighted.transpose(1, 2) @ to1 + ridge)
     return affinities.transpose(1, 2)
+
+
+def inverse_2x2(matrices: Float[Tensor, "K 2 2"]) -> Float[Tensor, "K 2 2"]:
+    """Written out: LAPACK takes ten times as long for so small ones."""
+    a, b, c, d = matrices.flatten(1).unbind(dim=1)
+    adjugate = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2)
+    return adjugate / (a * d - b * c)[:, None, None]
 
 
 def count_outcomes(outcomes: Int[Tensor, " K"]) -> dict[str, int]:
