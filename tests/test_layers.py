@@ -23,7 +23,7 @@ LAYERS = [
     "d2net sift",
     "adapters",
     "extraction pair_matching keypoint_refinement reconstruction localization evaluation "
-    "homography_scores relative_pose",
+    "homography_scores relative_pose dense dense_workspace dense_statistics dense_export",
     "drawing charts report plots",
     "runs presentation demo hpatches_results hpatches_report relative_pose_report",
     "base_model own_runner plugin hloc extractors matchers",
