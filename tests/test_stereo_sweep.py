@@ -7,7 +7,7 @@ import pytest
 import torch
 from stereo_scene import CENTRES, render
 
-from d2_hloc.stereo import SweepOptions, sweep
+from d2_hloc.stereo import SweepOptions, plane_sweep, sweep
 from d2_hloc.stereo.correlation import Correlation, box_mean
 from d2_hloc.stereo.plane_sweep import Matcher, best_hypothesis, median
 from d2_hloc.stereo.views import pixel_grid, projection
@@ -152,3 +152,14 @@ def test_wrong_options_are_named(values, message):
 def test_an_empty_range_is_refused(scene, span):
     with pytest.raises(ValueError, match="0 < near < far"):
         sweep(scene[0].view, [scene[1].view], *span, OPTIONS)
+
+
+def test_steep_surfaces_grow_from_what_was_found_of_them(scene, monkeypatch):
+    sources = [r.view for r in scene[1:]]
+    right = []
+    for neighbours in ((0,), plane_sweep.SPREAD):
+        monkeypatch.setattr(plane_sweep, "SPREAD", neighbours)
+        depth = sweep(scene[0].view, sources, 2.0, 9.0, OPTIONS)[0].numpy()
+        floor = (depth > 0)[-60:] & (np.abs(depth / scene[0].depth - 1) < 0.01)[-60:]
+        right.append(floor.mean())
+    assert right[1] > right[0]

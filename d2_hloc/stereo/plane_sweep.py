@@ -2,8 +2,8 @@
 
 Every hypothesis is a surface of inverse depths. The sources are seen through it, and each pixel
 keeps the hypothesis whose windows are most alike. The first hypotheses are planes of constant depth
-at half the size. The next ones lie beside the surface found so far: their windows follow it, so
-slanted surfaces are compared as well as frontal ones.
+at half the size. The next ones are surfaces found so far, of the pixel or its neighbours, and those
+beside them: windows follow the surface, so slanted ones are compared as well as frontal ones.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from d2_hloc.stereo.correlation import Correlation
 from d2_hloc.stereo.views import View, pixel_grid, projection
+
+SPREAD = 4, 12  # pixels at half the size, from neighbour to neighbour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,7 @@ def sweep(
     """
     if not sources or not 0 < near < far < math.inf:
         raise ValueError(f"A sweep needs sources and 0 < near < far, not {near} and {far}.")
-    inverse, step = _sweep_planes(reference, sources, (1 / far, 1 / near), options)
+    inverse, step = _sweep_half_size(reference, sources, (1 / far, 1 / near), options)
     inverse = F.interpolate(inverse[None, None], size=reference.size, mode="bilinear")[0, 0]
     matcher = Matcher(reference, sources, options)
     for _ in range(options.refinements):
@@ -142,14 +144,34 @@ def sweep(
     return torch.where(is_valid, 1 / inverse, 0), score
 
 
-def _sweep_planes(
+def _sweep_half_size(
     reference: View, sources: Sequence[View], span: tuple[float, float], options: SweepOptions
 ) -> tuple[Float[Tensor, "h w"], float]:
     """Inverse depth at half the size, and the distance between planes."""
     matcher = Matcher(reference.halved(), [s.halved() for s in sources], options)
     step = (span[1] - span[0]) / (options.hypotheses - 1)
     peak = best_hypothesis(matcher(span[0] + k * step) for k in range(options.hypotheses))
-    return span[0] + peak.index * step, step
+    inverse = span[0] + peak.index * step
+    inverse, _, _ = _refine(matcher, inverse, step, options.refinement_hypotheses)
+    return _spread(matcher, median(inverse)), step
+
+
+def _spread(matcher: Matcher, inverse: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """Take over a neighbour's surface where it looks more alike.
+
+    Frontal planes fail on steep surfaces: what was found of those grows here.
+    """
+    height, width = inverse.shape
+    margin = max(SPREAD)
+    padded = F.pad(inverse[None, None], [margin] * 4, mode="replicate")[0, 0]
+    best, score = inverse, matcher(inverse)
+    for dy, dx in [(s * k, s * (1 - k)) for k in (0, 1) for r in SPREAD for s in (r, -r)]:
+        y, x = margin + dy, margin + dx
+        candidate = padded[y : y + height, x : x + width]
+        found = matcher(candidate)
+        best = torch.where(found > score, candidate, best)
+        score = torch.maximum(found, score)
+    return best
 
 
 def _refine(
