@@ -12,7 +12,7 @@ import shutil
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -238,19 +238,21 @@ class Reader:
     """A workspace's images and photometric depths as tensors, the last few of them held."""
 
     def __init__(self, workspace: Workspace, device: torch.device) -> None:
-        self.workspace, self.device = workspace, device
-        self.view = lru_cache(maxsize=CACHED)(self._view)
-        self.depth = lru_cache(maxsize=CACHED)(self._depth)
+        self.view = lru_cache(maxsize=CACHED)(partial(_read_view, workspace, device))
+        self.depth = lru_cache(maxsize=CACHED)(partial(_read_depth, workspace, device))
 
-    def _view(self, name: str) -> View:
-        view = self.workspace.views[name]
-        image, _ = read_image(self.workspace.folder / "images" / name)
-        return View(
-            image=grey(image).to(self.device),
-            K=torch.from_numpy(view.K),
-            cam_from_world=torch.from_numpy(view.cam_from_world),
-        )
 
-    def _depth(self, name: str) -> Tensor:
-        depth = read_map(self.workspace.map_path(name, "depth", "photometric"))
-        return torch.from_numpy(depth).to(self.device).nan_to_num(0, 0, 0).clamp(min=0)
+def _read_view(workspace: Workspace, device: torch.device, name: str) -> View:
+    view = workspace.views[name]
+    image, _ = read_image(workspace.folder / "images" / name)
+    return View(
+        image=grey(image).to(device),
+        K=torch.from_numpy(view.K),
+        cam_from_world=torch.from_numpy(view.cam_from_world),
+    )
+
+
+def _read_depth(workspace: Workspace, device: torch.device, name: str) -> Float[Tensor, "H W"]:
+    """0 wherever COLMAP marks a pixel as invalid by another value."""
+    depth = read_map(workspace.map_path(name, "depth", "photometric"))
+    return torch.from_numpy(depth).to(device).nan_to_num(0, 0, 0).clamp(min=0)

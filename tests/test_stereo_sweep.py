@@ -8,7 +8,7 @@ import torch
 from stereo_scene import CENTRES, render
 
 from d2_hloc.stereo import SweepOptions, plane_sweep, sweep
-from d2_hloc.stereo.correlation import Correlation, box_mean
+from d2_hloc.stereo.correlation import Correlation
 from d2_hloc.stereo.plane_sweep import Matcher, best_hypothesis, median
 from d2_hloc.stereo.views import pixel_grid, projection
 
@@ -115,10 +115,6 @@ def test_correlation_is_that_of_the_window():
     corner = torch.stack([a[:3, :3].flatten(), b[:3, :3].flatten()])
     assert found[0, 0] == pytest.approx(torch.corrcoef(corner)[0, 1].item(), abs=1e-3)
     assert Correlation(a, 5)(0.2 + 0.5 * a).min() > 0.99  # exposure does not matter
-
-
-def test_means_at_the_border_are_of_what_is_inside():
-    assert torch.allclose(box_mean(torch.full((5, 7), 3.0), 5), torch.tensor(3.0))
 
 
 def test_the_peak_lies_between_hypotheses():

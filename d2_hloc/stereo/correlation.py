@@ -10,21 +10,17 @@ from torch import Tensor
 NOISE = 1e-5  # variance of grey values: what has less than this has no texture
 
 
-def box_mean(maps: Float[Tensor, "*C H W"], window: int) -> Float[Tensor, "*C H W"]:
-    """Mean over a window x window neighbourhood, of which the image's border cuts some off."""
-    inside = _box_sum(maps.new_ones(maps.shape[-2:]), window)
-    return _box_sum(maps, window) / inside
-
-
 def _box_sum(maps: Tensor, window: int) -> Tensor:
-    return _sum_rows(_sum_rows(maps, window).mT, window).mT
-
-
-def _sum_rows(maps: Tensor, window: int) -> Tensor:
-    """Sums along the last axis, by differences of running sums."""
-    half = window // 2
-    sums = F.pad(maps, (half + 1, half)).cumsum(-1)
-    return sums[..., window:] - sums[..., :-window]
+    """By shifted additions: differences of running sums lose the digits of small variances."""
+    height, width = maps.shape[-2:]
+    padded = F.pad(maps, [window // 2] * 4)
+    rows = padded[..., :width].clone()
+    for k in range(1, window):
+        rows += padded[..., k : k + width]
+    sums = rows[..., :height, :].clone()
+    for k in range(1, window):
+        sums += rows[..., k : k + height, :]
+    return sums
 
 
 class Correlation:
