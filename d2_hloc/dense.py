@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 FUSION_CACHE = 8.0  # GiB of maps and images that fusion holds at a time
 SMALL_COLLECTION = 100  # images; COLMAP's fusion gives the same cloud every time on one thread only
+MIN_IMAGE_SIZE = 64  # pixels; in less there are no windows to compare
 MIN_MESH_POINTS = 1000  # COLMAP's Poisson reconstruction crashes on almost empty clouds
 MESH_CODE = """
 import sys
@@ -86,6 +87,11 @@ class DenseOptions:
     consistency: ConsistencyOptions = field(default_factory=ConsistencyOptions)
     fusion: FusionOptions = field(default_factory=FusionOptions)
     mesh: MeshOptions = field(default_factory=MeshOptions)
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_image_size", MIN_IMAGE_SIZE), ("num_sources", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it takes {least} or more.")
 
 
 def reconstruct_dense(

@@ -12,7 +12,7 @@ from dense_scene import name_of, write_scene
 from PIL import Image
 from stereo_scene import BALL, FLOOR, WALL, texture
 
-from d2_hloc import dense, dense_statistics, dense_workspace
+from d2_hloc import config, dense, dense_statistics, dense_workspace
 from d2_hloc.colmap import ModelError, pycolmap, read_model
 from d2_hloc.dense import (
     DenseOptions,
@@ -407,6 +407,14 @@ def test_megadepths_pairs_overlap_by_the_rows_points(copy):
     least = min(max(r, 1 / r) for r in ratios)
     assert info["scale_ratio_matrix"][0, 3] == pytest.approx(least)
     assert info["scale_ratio_matrix"][3, 0] == pytest.approx(least)
+
+
+def test_options_pass_through_a_file():
+    assert config.build(DenseOptions, config.to_dict(OPTIONS)) == OPTIONS
+    with pytest.raises(config.ConfigError, match="max_image_size is -1; it takes 64 or more"):
+        config.build(DenseOptions, {"max_image_size": -1})
+    with pytest.raises(config.ConfigError, match="num_sources is 0; it takes 1 or more"):
+        config.build(DenseOptions, {"num_sources": 0})
 
 
 def test_statistics_read_what_is_there(copy):

@@ -68,6 +68,14 @@ def test_nothing_is_found_by_a_source_that_looks_elsewhere(scene):
     assert depth.isfinite().all()
 
 
+def test_depths_lie_in_the_range_that_is_searched(scene):
+    depth, _ = sweep(scene[0].view, [r.view for r in scene[1:]], 3.0, 5.0, OPTIONS)
+    found = depth[depth > 0]
+    assert len(found) > 1000
+    assert found.min() >= 3 - 1e-5
+    assert found.max() <= 5 + 1e-5
+
+
 def test_the_same_images_give_the_same_depth(scene, swept):
     again = sweep(scene[0].view, [r.view for r in scene[1:]], 2.0, 9.0, OPTIONS)
     assert all(torch.equal(a, b) for a, b in zip(swept, again, strict=True))

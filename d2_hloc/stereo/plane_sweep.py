@@ -140,7 +140,7 @@ def sweep(
     matcher = Matcher(reference, sources, options)
     for _ in range(options.refinements):
         inverse, score, step = _refine(matcher, inverse, step, options.refinement_hypotheses)
-    is_valid = (score >= options.min_ncc) & (inverse > 0) & inverse.isfinite()
+    is_valid = (score >= options.min_ncc) & (inverse >= 1 / far) & (inverse <= 1 / near)
     return torch.where(is_valid, 1 / inverse, 0), score
 
 
