@@ -108,7 +108,7 @@ def _made_from(
     for path in files:
         digest = zlib.crc32(path.read_bytes(), digest)
     values = {
-        "model": f"{digest:08x}",
+        "model_crc32": f"{digest:08x}",
         "images": str(images.resolve()),
         "max_image_size": max_image_size,
         **configuration,

@@ -173,7 +173,7 @@ def test_another_model_is_refused(scene, copy, tmp_path):
     model.delete_point3D(next(iter(model.point3D_ids())))
     (tmp_path / "sparse").mkdir()
     model.write(tmp_path / "sparse")
-    with pytest.raises(ConfigurationChanged, match=r'There: \{"model": '):
+    with pytest.raises(ConfigurationChanged, match=r'There: \{"model_crc32": '):
         reconstruct_dense(OPTIONS, tmp_path / "sparse", scene[0] / "images", copy)
 
 
