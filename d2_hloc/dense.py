@@ -47,7 +47,8 @@ MIN_MESH_POINTS = 1000  # COLMAP's Poisson reconstruction crashes on almost empt
 MESH_CODE = """
 import sys
 from d2_hloc.colmap import pycolmap
-options = pycolmap.PoissonMeshingOptions(depth=int(sys.argv[3]), trim=float(sys.argv[4]))
+depth, trim, num_threads = int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
+options = pycolmap.PoissonMeshingOptions(depth=depth, trim=trim, num_threads=num_threads)
 pycolmap.poisson_meshing(sys.argv[1], sys.argv[2], options)
 """
 
@@ -264,7 +265,9 @@ def mesh(options: MeshOptions, folder: Path) -> Path:
     if (count := num_vertices(cloud)) < MIN_MESH_POINTS:
         raise ModelError(f"{cloud}: {count} points are too few for a mesh; see the depth maps.")
     part = folder / "mesh.writing.ply"
-    arguments = [str(cloud), str(part), str(options.depth), str(options.trim)]
+    # More threads than OMP_NUM_THREADS allows wait for each other: tenfold the time.
+    threads = torch.get_num_threads()
+    arguments = [str(v) for v in (cloud, part, options.depth, options.trim, threads)]
     done = subprocess.run(
         [sys.executable, "-c", MESH_CODE, *arguments], capture_output=True, text=True, check=False
     )
