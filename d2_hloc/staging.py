@@ -236,6 +236,16 @@ def write_atomically(path: Path, data: bytes) -> None:
     part.replace(path)
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """write_atomically(), with a full disk as one sentence.
+
+    Raises:
+        DiskFull: if there is no space.
+    """
+    with _one_sentence(path):
+        write_atomically(path, data)
+
+
 def _write(file: h5py.File, key: str, record: Record) -> None:
     group = file.create_group(key)
     for name, value in record.items():

@@ -19,11 +19,11 @@ PACKAGE = "__init__"  # the public names
 LAYERS = [
     "structs pixels textfile model_files folder_lock config colmap",
     "images backbone detection description pyramid weights matching metrics staging storage record "
-    "pairs cameras tracks refinement scene datasets accuracy_cache",
+    "pairs cameras tracks refinement scene datasets accuracy_cache stereo",
     "d2net sift",
     "adapters",
     "extraction pair_matching keypoint_refinement reconstruction localization evaluation "
-    "homography_scores relative_pose pairing",
+    "homography_scores relative_pose pairing dense dense_workspace dense_statistics dense_export",
     "drawing charts report plots",
     "runs query_runs presentation demo hpatches_results hpatches_report relative_pose_report",
     "base_model own_runner plugin hloc extractors matchers",
