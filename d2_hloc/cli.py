@@ -108,6 +108,7 @@ def _localize(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "localize", run_localize, text, "model", "queries", "output")
     parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
     parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of 'query image' lines")
+    parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
     _add_intrinsics_argument(parser)
     _add_truth_argument(parser)
 
@@ -155,6 +156,7 @@ def run_localize(args: argparse.Namespace) -> None:
     conf = dataclasses.replace(
         conf,
         pairs=pairs_options(conf.pairs, args.pairs),
+        refinement=refinement_options(conf.refinement, args.refinement),
         intrinsics=args.intrinsics or conf.intrinsics,
     )
     check_truth(args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from d2_hloc import storage
 from d2_hloc.colmap import pycolmap
 from d2_hloc.pairs import Pair
-from d2_hloc.pixels import to_colmap
+from d2_hloc.pixels import from_colmap, to_colmap
 from d2_hloc.staging import write_atomically
 from d2_hloc.textfile import numbered_lines
 
@@ -51,10 +51,23 @@ class Localized:
 
 @dataclass(frozen=True, kw_only=True)
 class Correspondences:
-    """Keypoints of a query and the 3D points that they match."""
+    """Places in a query and the 3D points that they match."""
 
-    keypoint_indices: np.ndarray  # (K,)
+    xy: np.ndarray  # (K, 2), (0, 0) is the centre of the first pixel
     point_ids: np.ndarray  # (K,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observations:
+    """What a model's image sees: of each keypoint the 3D point's id, or -1, and its projection."""
+
+    point_ids: np.ndarray  # (N,)
+    projected: np.ndarray  # (N, 2), as keypoints; NaN without a point
+
+
+# (query, image, keypoints of the query (K, 2), places of their points in the image (K, 2)) ->
+# where the query shows these points (K, 2), and which of them were found (K,).
+Refiner = Callable[[str, str, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def localize(
@@ -66,8 +79,11 @@ def localize(
     features: Path,
     matches: Path,
     output: Path,
+    refine: Refiner | None = None,
 ) -> list[Localized]:
     """Poses of the queries in `cameras`, each from the images that `pairs` gives it.
+
+    With `refine`, a query's keypoints are moved to where it shows the points themselves.
 
     Writes poses.txt, `name qw qx qy qz tx ty tz` (world to camera), to `output`, and beside it a
     table with what became of every query.
@@ -75,38 +91,51 @@ def localize(
     Raises:
         StorageError: if the model was not made from `model_features`.
     """
-    points = observed_points(model, model_features)
+    seen = observations(model, model_features)
     images: dict[str, list[str]] = {name: [] for name in sorted(cameras)}
     for query, image in dict.fromkeys(pairs):
-        if query in images and image in points:
+        if query in images and image in seen:
             images[query].append(image)
     found = []
     with storage.open_h5(features) as feature_file, storage.open_h5(matches) as match_file:
-        files = feature_file, match_file
+        task = _Task(options, model, seen, feature_file, match_file, refine)
         for name in tqdm(images, desc="localize", unit="query"):
             query = Query(name=name, camera=cameras[name], images=images[name])
-            found.append(_localize_query(options, model, points, query, files))
+            found.append(_localize_query(task, query))
     write_poses(output, {r.name: r.cam_from_world for r in found if r.cam_from_world is not None})
     write_table(output.with_suffix(".csv"), found)
     return found
 
 
-def observed_points(model: pycolmap.Reconstruction, features: Path) -> dict[str, np.ndarray]:
-    """By image name, the id of the 3D point of each keypoint, or -1."""
-    points = {}
-    with storage.open_h5(features) as file:
+def observations(model: pycolmap.Reconstruction, model_features: Path) -> dict[str, Observations]:
+    """By image name, what the registered images of a model see.
+
+    Raises:
+        StorageError: if the model was not made from `model_features`.
+    """
+    seen = {}
+    with storage.open_h5(model_features) as file:
         for image_id in model.reg_image_ids():
             image = model.images[image_id]
-            points[image.name] = np.array(
-                [p.point3D_id if p.has_point3D() else -1 for p in image.points2D], dtype=np.int64
-            )
             count = len(file[image.name]["keypoints"]) if image.name in file else None
-            if count != len(points[image.name]):
+            if count != image.num_points2D():
                 raise storage.StorageError(
-                    f"{features}: holds {count} keypoints of {image.name}, the model "
-                    f"{len(points[image.name])}; triangulate the model from these features first."
+                    f"{model_features}: holds {count} keypoints of {image.name}, the model "
+                    f"{image.num_points2D()}; triangulate the model from these features first."
                 )
-    return points
+            seen[image.name] = _observations(model, image)
+    return seen
+
+
+def _observations(model: pycolmap.Reconstruction, image: pycolmap.Image) -> Observations:
+    ids = [p.point3D_id if p.has_point3D() else -1 for p in image.points2D]
+    point_ids = np.array(ids, dtype=np.int64)
+    projected = np.full((len(ids), 2), np.nan)
+    has_point = point_ids >= 0
+    xyz = np.array([model.points3D[i].xyz for i in point_ids[has_point].tolist()]).reshape(-1, 3)
+    in_camera = image.cam_from_world() * xyz
+    projected[has_point] = from_colmap(image.camera.img_from_cam(in_camera))
+    return Observations(point_ids=point_ids, projected=projected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,26 +147,33 @@ class Query:
     images: Sequence[str]
 
 
-def _localize_query(
-    options: LocalizationOptions,
-    model: pycolmap.Reconstruction,
-    points: Mapping[str, np.ndarray],
-    query: Query,
-    files: tuple[h5py.File, h5py.File],
-) -> Localized:
-    feature_file, match_file = files
-    if query.name not in feature_file:
+@dataclass(frozen=True)
+class _Task:
+    """What the localization of every query needs."""
+
+    options: LocalizationOptions
+    model: pycolmap.Reconstruction
+    seen: Mapping[str, Observations]
+    features: h5py.File
+    matches: h5py.File
+    refine: Refiner | None
+
+
+def _localize_query(task: _Task, query: Query) -> Localized:
+    if query.name not in task.features:
         return Localized(name=query.name, reason="it has no features")
     if not query.images:
         return Localized(name=query.name, reason="it was matched with no image of the model")
-    keypoints = to_colmap(storage.keypoints_of(feature_file, query.name))
+    keypoints = storage.keypoints_of(task.features, query.name)
     clusters = [query.images]
-    if options.covisibility_clustering:
-        clusters = covisible_clusters(query.images, points)
+    if task.options.covisibility_clustering:
+        clusters = covisible_clusters(query.images, task.seen)
     results = []
     for cluster in clusters:
-        matched = correspondences(match_file, query.name, cluster, points)
-        pose, inliers = estimate_pose(options, model, keypoints, matched, query.camera)
+        matched = correspondences(
+            task.matches, query.name, keypoints, cluster, task.seen, task.refine
+        )
+        pose, inliers = estimate_pose(task.options, task.model, matched, query.camera)
         results.append(
             Localized(
                 name=query.name,
@@ -152,36 +188,58 @@ def _localize_query(
 
 
 def correspondences(
-    matches: h5py.File, query: str, images: Iterable[str], points: Mapping[str, np.ndarray]
+    matches: h5py.File,
+    query: str,
+    keypoints: np.ndarray,
+    images: Iterable[str],
+    seen: Mapping[str, Observations],
+    refine: Refiner | None = None,
 ) -> Correspondences:
-    """Distinct (keypoint of the query, 3D point) over its matches with several images."""
-    found = [np.empty((0, 2), dtype=np.int64)]
+    """Distinct (keypoint of the query, 3D point) over its matches with several images.
+
+    A keypoint that several images have moved is where the median of them puts it.
+    """
+    keys, places, found = [np.empty((0, 2), int)], [np.empty((0, 2))], [np.empty(0, bool)]
     for image in images:
         pairs = storage.matches_of(matches, query, image).pairs.numpy()
-        ids = points[image][pairs[:, 1]]
-        found.append(np.stack([pairs[:, 0], ids], axis=1)[ids >= 0])
-    distinct = np.unique(np.concatenate(found), axis=0)
-    return Correspondences(keypoint_indices=distinct[:, 0], point_ids=distinct[:, 1])
+        pairs = pairs[seen[image].point_ids[pairs[:, 1]] >= 0]
+        xy, is_moved = keypoints[pairs[:, 0]], np.zeros(len(pairs), bool)
+        if refine is not None and len(pairs):
+            xy, is_moved = refine(query, image, xy, seen[image].projected[pairs[:, 1]])
+        keys.append(np.stack([pairs[:, 0], seen[image].point_ids[pairs[:, 1]]], axis=1))
+        places.append(xy)
+        found.append(is_moved)
+    return _distinct(np.concatenate(keys), np.concatenate(places), np.concatenate(found))
+
+
+def _distinct(keys: np.ndarray, xy: np.ndarray, is_moved: np.ndarray) -> Correspondences:
+    """One correspondence for each (keypoint, point); places that were moved go before others."""
+    distinct, index = np.unique(keys, axis=0, return_inverse=True)
+    order = np.argsort(index.ravel(), kind="stable")
+    ends = np.cumsum(np.bincount(index.ravel(), minlength=len(distinct)))
+    merged = np.empty((len(distinct), 2))
+    for k, rows in enumerate(np.split(order, ends[:-1]) if len(distinct) else []):
+        moved = rows[is_moved[rows]]
+        merged[k] = np.median(xy[moved if len(moved) else rows], axis=0)
+    return Correspondences(xy=merged, point_ids=distinct[:, 1])
 
 
 def estimate_pose(
     options: LocalizationOptions,
     model: pycolmap.Reconstruction,
-    keypoints: np.ndarray,
     matched: Correspondences,
     camera: pycolmap.Camera,
 ) -> tuple[pycolmap.Rigid3d | None, int]:
     """The pose (world to camera), or None, and the number of inliers.
 
-    `keypoints` are (N, 2) in COLMAP's pixels. The focal length is estimated too where it is only
-    a guess.
+    The focal length is estimated too where it is only a guess.
     """
     if len(matched.point_ids) < 4:
         return None, 0
     xyz = np.array([model.points3D[i].xyz for i in matched.point_ids.tolist()])
     is_guess = not camera.has_prior_focal_length
     answer = pycolmap.estimate_and_refine_absolute_pose(
-        keypoints[matched.keypoint_indices].astype(np.float64),
+        to_colmap(matched.xy),
         xyz,
         camera,
         pycolmap.AbsolutePoseEstimationOptions(
@@ -202,9 +260,11 @@ def estimate_pose(
     return (answer["cam_from_world"] if inliers >= options.min_num_inliers else None), inliers
 
 
-def covisible_clusters(images: Sequence[str], points: Mapping[str, np.ndarray]) -> list[list[str]]:
+def covisible_clusters(
+    images: Sequence[str], observed: Mapping[str, Observations]
+) -> list[list[str]]:
     """Groups of images that are connected by common 3D points; the largest first."""
-    seen = {name: set(points[name][points[name] >= 0].tolist()) for name in images}
+    seen = {name: set(observed[name].point_ids.tolist()) - {-1} for name in images}
     clusters: list[list[str]] = []
     left = list(dict.fromkeys(images))
     while left:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc import config, storage
+from d2_hloc.bounded_cache import BoundedCache
 from d2_hloc.matching import MatchingOptions, match_descriptors
 from d2_hloc.pairs import Pair, order_for_reuse, unique
 from d2_hloc.staging import Staged
@@ -23,25 +23,14 @@ CACHE_BYTES = 2 << 30  # of descriptors held at once
 BLOCK = 32  # images; pairs are ordered so that blocks of them stay in the cache
 
 
-class DescriptorCache:
-    """Descriptors of a features file, read once while they are in use."""
+def descriptor_cache(file: h5py.File, capacity: int = CACHE_BYTES) -> BoundedCache[Tensor]:
+    """Descriptors (N, D) float32 of a features file, read once while they are in use."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    def __init__(self, file: h5py.File, capacity: int = CACHE_BYTES) -> None:
-        self._file, self._capacity, self._bytes = file, capacity, 0
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._held: OrderedDict[str, Tensor] = OrderedDict()
+    def read(name: str) -> Tensor:
+        return storage.features_of(file, name).descriptors.float().to(device)
 
-    def __getitem__(self, name: str) -> Tensor:
-        """(N, D) float32."""
-        if name not in self._held:
-            descriptors = storage.features_of(self._file, name).descriptors
-            self._held[name] = descriptors.float().to(self._device)
-            self._bytes += self._held[name].nbytes
-        self._held.move_to_end(name)
-        found = self._held[name]
-        while self._bytes > self._capacity and len(self._held) > 1:
-            self._bytes -= self._held.popitem(last=False)[1].nbytes
-        return found
+    return BoundedCache(read, capacity)
 
 
 def match(
@@ -73,7 +62,7 @@ def match(
         storage.open_h5(features1 or features) as file1,
     ):
         todo = _todo(pairs, staged, file0, file1)
-        caches = DescriptorCache(file0, cache_bytes), DescriptorCache(file1, cache_bytes)
+        caches = descriptor_cache(file0, cache_bytes), descriptor_cache(file1, cache_bytes)
         if features1 is None:
             caches = caches[0], caches[0]
         for name0, name1 in tqdm(todo, desc="match", unit="pair", disable=not todo):

@@ -16,7 +16,7 @@ from d2_hloc.charts import bar_figure, model_figure, timings_figure
 from d2_hloc.colmap import open_database, pycolmap
 from d2_hloc.drawing import draw_matches
 from d2_hloc.images import ImageError, open_image
-from d2_hloc.localization import Localized, observed_points, read_poses
+from d2_hloc.localization import Localized, Observations, observations, read_poses
 from d2_hloc.pixels import from_colmap
 from d2_hloc.query_runs import LocalizationRun
 from d2_hloc.record import RunRecord
@@ -273,26 +273,26 @@ def draw_queries(run: LocalizationRun) -> list[tuple[Image.Image, str]]:
     placed = sorted((r for r in run.found if r.cam_from_world), key=lambda r: r.num_inliers)
     half = DRAWN_QUERIES // 2
     chosen = placed if len(placed) <= DRAWN_QUERIES else placed[:half] + placed[-half:]
-    points = observed_points(run.model, run.source.features)
+    seen = observations(run.model, run.source.features)
     with storage.open_h5(run.output / "matches.h5") as matches:
-        return [draw_query(run, r, points, matches) for r in chosen]
+        return [draw_query(run, r, seen, matches) for r in chosen]
 
 
 def draw_query(
-    run: LocalizationRun, query: Localized, points: dict[str, np.ndarray], matches: h5py.File
+    run: LocalizationRun, query: Localized, seen: dict[str, Observations], matches: h5py.File
 ) -> tuple[Image.Image, str]:
     """A query beside the image with most matches to points; inliers fit the pose."""
     best, pairs = "", np.empty((0, 2), dtype=int)
-    for name in points:
+    for name in seen:
         if storage.pair_key(query.name, name) not in matches:
             continue
         found = storage.matches_of(matches, query.name, name).pairs.numpy()
-        found = found[points[name][found[:, 1]] >= 0]
+        found = found[seen[name].point_ids[found[:, 1]] >= 0]
         if len(found) >= len(pairs):
             best, pairs = name, found
     xy0 = storage.read_features(run.output / "features.h5", query.name).keypoints.numpy()
     xy1 = storage.read_features(run.source.features, best).keypoints.numpy()
-    xy0, xy1, ids = xy0[pairs[:, 0]], xy1[pairs[:, 1]], points[best][pairs[:, 1]]
+    xy0, xy1, ids = xy0[pairs[:, 0]], xy1[pairs[:, 1]], seen[best].point_ids[pairs[:, 1]]
     inliers = fits_pose(run, query, xy0, ids)
     images = open_or_blank(run.queries / query.name), open_or_blank(run.source.images / best)
     picture = draw_matches(*images, xy0, xy1, inliers)

@@ -12,11 +12,13 @@ from d2_hloc.colmap import ModelError, pycolmap, read_model
 from d2_hloc.evaluation import model_poses
 from d2_hloc.extraction import ExtractionOptions, extract, options_of
 from d2_hloc.images import list_images
+from d2_hloc.keypoint_refinement import QueryRefiner, resize_max_of
 from d2_hloc.localization import LocalizationOptions, Localized, localize
 from d2_hloc.matching import MatchingOptions
 from d2_hloc.pair_matching import match
 from d2_hloc.pairing import PairsOptions
 from d2_hloc.record import RunRecord
+from d2_hloc.refinement import RefinementOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,7 @@ class Localize:
 
     pairs: PairsOptions = field(default_factory=PairsOptions)
     matching: MatchingOptions = field(default_factory=MatchingOptions)
+    refinement: RefinementOptions = field(default_factory=RefinementOptions)
     localization: LocalizationOptions = field(default_factory=LocalizationOptions)
     intrinsics: Path | None = None
 
@@ -97,6 +100,7 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
             features,
             matches,
             output / "poses.txt",
+            query_refiner(conf.refinement, source, queries),
         )
     record.counts = {
         "queries": len(found) + len(storage.failures(features)),
@@ -116,6 +120,15 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
         queries=queries,
         output=output,
     )
+
+
+def query_refiner(
+    options: RefinementOptions, source: ModelSource, queries: Path
+) -> QueryRefiner | None:
+    """What moves keypoints of queries, where it is asked for."""
+    if not options.enabled:
+        return None
+    return QueryRefiner(options, source.images, queries, resize_max_of(source.features))
 
 
 def source_of(model: Path) -> ModelSource:

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from d2_hloc import storage
+from d2_hloc.adjustment import settle
 from d2_hloc.colmap import ModelError, open_database, pycolmap
 from d2_hloc.pairs import Pair, unique, write_pairs
 from d2_hloc.pixels import to_colmap
@@ -41,6 +42,9 @@ class ReconstructionOptions:
 
     Mapping depends on the pair it starts from. While images are missing from the model of a small
     collection, it is tried again with another seed, `attempts` times at most; the best is kept.
+
+    In the end observations beyond `outlier_factor` median errors leave the model; None leaves it as
+    the mapper made it.
     """
 
     mapper: Literal["incremental", "global", "hierarchical"] = "incremental"
@@ -51,6 +55,7 @@ class ReconstructionOptions:
     min_model_size: int = 3
     attempts: int = 3
     small_collection: int = 100
+    outlier_factor: float | None = 5.0
     random_seed: int = 0
     num_threads: int | None = None
 
@@ -58,6 +63,8 @@ class ReconstructionOptions:
         known = sorted(set(pycolmap.CameraModelId.__members__) - {"INVALID"})
         if self.camera_model not in known:
             raise ValueError(f"camera_model {self.camera_model!r} is not of {', '.join(known)}.")
+        if self.outlier_factor is not None and not self.outlier_factor > 1:
+            raise ValueError(f"outlier_factor must be above 1, not {self.outlier_factor}.")
 
     def for_images(self, count: int) -> ReconstructionOptions:
         """The threads and attempts for a collection of so many images."""
@@ -274,6 +281,11 @@ def map_images(
         raise ModelError(
             f"{database}: no model could be reconstructed from its {len(ids)} images; {why}"
         )
+    if options.outlier_factor is not None:
+        threads = task.options.num_threads or -1
+        left = settle(model, options.outlier_factor, task.constant_cameras, threads)
+        logger.info("%d observations that disagreed with the model left it", left)
+        model.write(folder)
     _replace_folder(folder, output)
     shutil.rmtree(work)
     return model

@@ -17,9 +17,9 @@ ROOT = Path(d2_hloc.__file__).parent
 TREES = {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
 PACKAGE = "__init__"  # the public names
 LAYERS = [
-    "structs pixels textfile model_files folder_lock config colmap",
+    "structs pixels textfile model_files folder_lock bounded_cache config colmap",
     "images backbone detection description pyramid weights matching metrics staging storage record "
-    "pairs cameras tracks refinement scene datasets accuracy_cache stereo",
+    "pairs cameras tracks adjustment refinement scene datasets accuracy_cache stereo",
     "d2net sift",
     "adapters",
     "extraction pair_matching keypoint_refinement reconstruction localization evaluation "

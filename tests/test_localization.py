@@ -9,8 +9,11 @@ from synthetic import synthesize, write_features, write_matches
 from d2_hloc import evaluation, storage
 from d2_hloc.localization import (
     LocalizationOptions,
+    Observations,
+    _distinct,
     covisible_clusters,
     localize,
+    observations,
     read_poses,
     write_poses,
 )
@@ -75,8 +78,53 @@ def test_refuses_features_that_the_model_was_not_made_from(scene, tmp_path):
 
 
 def test_clusters_are_connected_by_points():
-    points = {"a": np.array([1, 2, -1]), "b": np.array([3, -1]), "c": np.array([2, 4])}
-    assert covisible_clusters(["a", "b", "c"], points) == [["a", "c"], ["b"]]
+    ids = {"a": [1, 2, -1], "b": [3, -1], "c": [2, 4]}
+    seen = {
+        name: Observations(point_ids=np.array(i), projected=np.zeros((len(i), 2)))
+        for name, i in ids.items()
+    }
+    assert covisible_clusters(["a", "b", "c"], seen) == [["a", "c"], ["b"]]
+
+
+def test_points_are_observed_where_they_project(scene):
+    for name, found in observations(scene.model, scene.features).items():
+        keypoints = storage.read_features(scene.features, name).keypoints.numpy()
+        has_point = found.point_ids >= 0
+        np.testing.assert_allclose(found.projected[has_point], keypoints[has_point], atol=1e-2)
+        assert np.isnan(found.projected[~has_point]).all()
+
+
+def test_a_refiner_moves_keypoints_to_the_points(scene, tmp_path):
+    """Keypoints that are off by pixels are brought back by a refiner that knows the truth."""
+    seen = observations(scene.model, scene.features)
+    wrong, rng = tmp_path / "wrong.h5", np.random.default_rng(0)
+    exact = {n: storage.read_features(scene.features, n).keypoints.numpy() for n in scene.cameras}
+    shifted = {n: xy + rng.normal(0, 3, xy.shape).astype(np.float32) for n, xy in exact.items()}
+    write_features(wrong, shifted)
+
+    def refine(query, image, xy, projected):
+        distances = np.linalg.norm(projected[:, None] - seen[image].projected, axis=2)
+        ids = seen[image].point_ids[np.nanargmin(distances, axis=1)]
+        index = [int(np.flatnonzero(seen[query].point_ids == i)[0]) for i in ids]
+        np.testing.assert_array_equal(xy, shifted[query][index])
+        return exact[query][index], np.arange(len(index)) % 10 > 0
+
+    truth = evaluation.model_poses(scene.model)
+    worst = []
+    for chosen in (None, refine):
+        run(scene, tmp_path, features=wrong, refine=chosen)
+        errors = evaluation.pose_errors(read_poses(tmp_path / "poses.txt"), truth)
+        worst.append(max(e[0] for e in errors.values()))
+    assert worst[1] < 1e-4
+    assert worst[0] > 100 * worst[1]
+
+
+def test_a_place_that_was_moved_goes_before_others():
+    keys = np.array([[0, 7], [1, 8], [0, 7], [0, 7], [0, 9]])
+    xy = np.array([[0.0, 0], [5, 5], [1, 1], [3, 3], [0, 0]])
+    found = _distinct(keys, xy, np.array([False, False, True, True, False]))
+    assert found.point_ids.tolist() == [7, 9, 8]
+    assert found.xy.tolist() == [[2, 2], [0, 0], [5, 5]]
 
 
 def test_poses_survive_a_round_trip(scene, tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from d2_hloc import pair_matching, storage
 from d2_hloc.matching import MatchingOptions
-from d2_hloc.pair_matching import DescriptorCache, match
+from d2_hloc.pair_matching import descriptor_cache, match
 from d2_hloc.staging import ConfigurationChanged, Staged
 from d2_hloc.structs import Features
 
@@ -81,7 +81,7 @@ def test_the_cache_stays_within_its_bound_and_reads_once(features, monkeypatch):
         pair_matching.storage, "features_of", lambda f, n: read.append(n) or original(f, n)
     )
     with storage.open_h5(features) as file:
-        cache = DescriptorCache(file, capacity=2 * 4 * 4 * 4)
+        cache = descriptor_cache(file, capacity=2 * 4 * 4 * 4)
         for name in ("db/a.jpg", "db/b.jpg", "db/a.jpg", "c.jpg", "db/a.jpg", "db/b.jpg"):
             assert cache[name].shape == (4, 4)
     assert read == ["db/a.jpg", "db/b.jpg", "c.jpg", "db/b.jpg"]
