@@ -100,7 +100,11 @@ def _add_intrinsics_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_truth_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ground-truth", type=Path, help="lines of 'name qw qx qy qz tx ty tz'")
+    parser.add_argument(
+        "--ground-truth",
+        type=Path,
+        help="lines of 'name qw qx qy qz tx ty tz', or the challenge's calibration_*.h5",
+    )
 
 
 def _localize(commands: argparse._SubParsersAction) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from d2_hloc import storage
 from d2_hloc.colmap import pycolmap
+from d2_hloc.datasets.imc import read_calibrations
 from d2_hloc.pairs import Pair
 from d2_hloc.pixels import from_colmap, to_colmap
 from d2_hloc.staging import write_atomically
@@ -292,9 +293,13 @@ def write_poses(path: Path, poses: Mapping[str, pycolmap.Rigid3d]) -> None:
 def read_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
     """Poses by name; the last seven numbers of a line are the pose, so ground truth reads too.
 
+    A folder is the Image Matching Challenge's ground truth (datasets.imc).
+
     Raises:
         ValueError: for a missing file or a line of another form.
     """
+    if path.is_dir():
+        return {name: pose for name, (_, pose) in read_calibrations(path).items()}
     poses = {}
     for number, line in numbered_lines(path):
         name, *fields = line.split()
