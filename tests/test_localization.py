@@ -7,6 +7,7 @@ import pytest
 from synthetic import synthesize, write_features, write_matches
 
 from d2_hloc import evaluation, storage
+from d2_hloc.colmap import pycolmap
 from d2_hloc.localization import (
     LocalizationOptions,
     Observations,
@@ -112,10 +113,12 @@ def test_a_refiner_moves_keypoints_to_the_points(scene, tmp_path):
         index, _ = nearest(xy, shifted[query])
         return exact[query][index], np.arange(len(index)) % 10 > 0
 
-    truth = evaluation.model_poses(scene.model)
+    truth, known = evaluation.model_poses(scene.model), {}
+    for name, camera in scene.cameras.items():
+        known[name] = pycolmap.Camera(camera.todict() | {"has_prior_focal_length": True})
     worst = []
     for chosen in (None, refine):
-        run(scene, tmp_path, features=wrong, refine=chosen)
+        run(scene, tmp_path, features=wrong, refine=chosen, cameras=known)
         errors = evaluation.pose_errors(read_poses(tmp_path / "poses.txt"), truth)
         worst.append(max(e[0] for e in errors.values()))
     assert worst[1] < 1e-4
