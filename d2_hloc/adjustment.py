@@ -29,19 +29,22 @@ def settle(
     are, the model's own median tells. Intrinsics of `constant_cameras` stay. Returns how many
     observations left.
     """
-    before = count = model.compute_num_observations()
+    before = model.compute_num_observations()
     for _ in range(ROUNDS):
-        errors = reprojection_errors(model)
-        if not len(errors):
+        if drop_outliers(model, outlier_factor) <= SETTLED * model.compute_num_observations():
             break
-        threshold = outlier_factor * float(np.median(errors))
-        pycolmap.ObservationManager(model).filter_all_points3D(threshold, MIN_ANGLE)
-        left = model.compute_num_observations()
-        if count - left <= SETTLED * count:
-            break
-        count = left
         adjust(model, constant_cameras, num_threads)
     model.update_point_3d_errors()
+    return before - model.compute_num_observations()
+
+
+def drop_outliers(model: pycolmap.Reconstruction, outlier_factor: float) -> int:
+    """Observations beyond `outlier_factor` median errors leave; how many did. Nothing moves."""
+    errors, before = reprojection_errors(model), model.compute_num_observations()
+    if len(errors):
+        threshold = outlier_factor * float(np.median(errors))
+        pycolmap.ObservationManager(model).filter_all_points3D(threshold, MIN_ANGLE)
+        model.update_point_3d_errors()
     return before - model.compute_num_observations()
 
 

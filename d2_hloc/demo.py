@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from d2_hloc.localization import read_poses
 from d2_hloc.presentation import (
     add_localization,
     add_model,
@@ -31,7 +32,7 @@ def demo(output: Path) -> None:
         Localize(intrinsics=intrinsics), output, scene / "queries", output / "localization"
     )
     score_model(model, truth)
-    errors = score_queries(run, truth)
+    errors = score_queries(run, read_poses(truth))
     print_table(model_rows(model.record))
     print_table(localization_rows(run.record))
     print_queries(run.found, errors)

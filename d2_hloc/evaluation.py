@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from d2_hloc.colmap import pycolmap
 
 Poses = Mapping[str, pycolmap.Rigid3d]
 THRESHOLDS = ((0.25, 2.0), (0.5, 5.0), (5.0, 10.0))  # metres, degrees
+NIGHT_THRESHOLDS = ((0.5, 2.0), (1.0, 5.0), (5.0, 10.0))  # of Aachen's night until mid-2020
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,10 @@ def pose_errors(
     return errors
 
 
-def summarize(errors: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+def summarize(
+    errors: Mapping[str, tuple[float, float]],
+    thresholds: Sequence[tuple[float, float]] = THRESHOLDS,
+) -> dict[str, float]:
     """Mean and median errors of those that have a pose, and recall over all of them."""
     finite = np.array([e for e in errors.values() if np.isfinite(e[0])]).reshape(-1, 2)
     result: dict[str, float] = {"poses": len(finite), "of": len(errors)}
@@ -84,7 +88,7 @@ def summarize(errors: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         result["median_position_error_m"], result["median_rotation_error_deg"] = np.median(
             finite, axis=0
         )
-    shares = metrics.recall(list(errors.values()), list(THRESHOLDS))
-    for (metres, degrees), share in zip(THRESHOLDS, shares, strict=True):
+    shares = metrics.recall(list(errors.values()), list(thresholds))
+    for (metres, degrees), share in zip(thresholds, shares, strict=True):
         result[f"recall_{metres:g}m_{degrees:g}deg"] = share
     return {k: float(v) for k, v in result.items()}

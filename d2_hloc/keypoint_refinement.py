@@ -108,6 +108,27 @@ def refine_tracks(
     enlargement = {n: max(s) / max(fit(s, resize_max)) for n, s in sizes.items()}
     tracks = build_tracks({n: len(xy) for n, xy in keypoints.items()}, verified)
     maps = MapReader(resize_max).of(images, CACHE_BYTES, at_least=2)
+    refined, outcomes = move_tracks(options, maps, tracks, keypoints, verified)
+    with Staged(output, made_by, "keypoints") as staged:
+        for name in names:
+            moved = bool((outcomes[name] == Outcome.MOVED).any())
+            attributes = {"uncertainty": NOISE * enlargement[name]} if moved else raw[name]
+            record = {"keypoints": Value(refined[name].numpy(), attributes)}
+            staged.add(name, record | {"outcomes": Value(outcomes[name].numpy().astype(np.int8))})
+    return output, count_outcomes(torch.cat([outcomes[n] for n in names]))
+
+
+def move_tracks(
+    options: RefinementOptions,
+    maps: BoundedCache[ImageMaps],
+    tracks: Tracks,
+    keypoints: Mapping[str, Tensor],
+    verified: Mapping[Pair, PairMatches],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Keypoints (N, 2) by image, those of tracks moved, and all their outcomes, -1 where in none.
+
+    Patches are warped by the verified matches around them.
+    """
     refined = {n: xy.clone() for n, xy in keypoints.items()}
     outcomes = {n: torch.full((len(xy),), -1) for n, xy in keypoints.items()}
     jobs = jobs_of(tracks)
@@ -119,13 +140,7 @@ def refine_tracks(
         around = (xy0[known[:, 0]], xy1[known[:, 1]])
         found = _refine(options, maps[name0], maps[name1], xy0[index0], xy1[index1], around)
         refined[name1][index1], outcomes[name1][index1] = found
-    with Staged(output, made_by, "keypoints") as staged:
-        for name in names:
-            moved = bool((outcomes[name] == Outcome.MOVED).any())
-            attributes = {"uncertainty": NOISE * enlargement[name]} if moved else raw[name]
-            record = {"keypoints": Value(refined[name].numpy(), attributes)}
-            staged.add(name, record | {"outcomes": Value(outcomes[name].numpy().astype(np.int8))})
-    return output, count_outcomes(torch.cat([outcomes[n] for n in names]))
+    return refined, outcomes
 
 
 def jobs_of(tracks: Tracks) -> dict[Pair, np.ndarray]:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -20,6 +21,7 @@ from d2_hloc.pairs import Pair
 from d2_hloc.pixels import from_colmap, to_colmap
 from d2_hloc.staging import write_atomically
 from d2_hloc.textfile import numbered_lines
+from d2_hloc.tracks import PairMatches
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class Observations:
 # (query, image, keypoints of the query (K, 2), places of their points in the image (K, 2)) ->
 # where the query shows these points (K, 2), and which of them were found (K,).
 Refiner = Callable[[str, str, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Lookup = Callable[[str, str], np.ndarray]  # (query, image) -> their matches (K, 2)
 
 
 def localize(
@@ -81,10 +84,12 @@ def localize(
     matches: Path,
     output: Path,
     refine: Refiner | None = None,
+    verified: Mapping[Pair, PairMatches] | None = None,
 ) -> list[Localized]:
     """Poses of the queries in `cameras`, each from the images that `pairs` gives it.
 
-    With `refine`, a query's keypoints are moved to where it shows the points themselves.
+    With `refine`, a query's keypoints are moved to where it shows the points themselves. With
+    `verified`, only these matches count, as in COLMAP's registration.
 
     Writes poses.txt, `name qw qx qy qz tx ty tz` (world to camera), to `output`, and beside it a
     table with what became of every query.
@@ -99,7 +104,8 @@ def localize(
             images[query].append(image)
     found = []
     with storage.open_h5(features) as feature_file, storage.open_h5(matches) as match_file:
-        task = _Task(options, model, seen, feature_file, match_file, refine)
+        lookup = _all_matches(match_file) if verified is None else _among(verified)
+        task = _Task(options, model, seen, feature_file, lookup, refine)
         for name in tqdm(images, desc="localize", unit="query"):
             query = Query(name=name, camera=cameras[name], images=images[name])
             found.append(_localize_query(task, query))
@@ -156,8 +162,23 @@ class _Task:
     model: pycolmap.Reconstruction
     seen: Mapping[str, Observations]
     features: h5py.File
-    matches: h5py.File
+    lookup: Lookup
     refine: Refiner | None
+
+
+def _all_matches(file: h5py.File) -> Lookup:
+    return lambda query, image: storage.matches_of(file, query, image).pairs.numpy()
+
+
+def _among(verified: Mapping[Pair, PairMatches]) -> Lookup:
+    def lookup(query: str, image: str) -> np.ndarray:
+        if (query, image) in verified:
+            return verified[query, image].pairs
+        if (image, query) in verified:
+            return verified[image, query].pairs[:, ::-1]
+        return np.empty((0, 2), dtype=np.int64)
+
+    return lookup
 
 
 def _localize_query(task: _Task, query: Query) -> Localized:
@@ -172,7 +193,7 @@ def _localize_query(task: _Task, query: Query) -> Localized:
     results = []
     for cluster in clusters:
         matched = correspondences(
-            task.matches, query.name, keypoints, cluster, task.seen, task.refine
+            task.lookup, query.name, keypoints, cluster, task.seen, task.refine
         )
         pose, inliers = estimate_pose(task.options, task.model, matched, query.camera)
         results.append(
@@ -189,7 +210,7 @@ def _localize_query(task: _Task, query: Query) -> Localized:
 
 
 def correspondences(
-    matches: h5py.File,
+    lookup: Lookup,
     query: str,
     keypoints: np.ndarray,
     images: Iterable[str],
@@ -202,7 +223,7 @@ def correspondences(
     """
     keys, places, found = [np.empty((0, 2), int)], [np.empty((0, 2))], [np.empty(0, bool)]
     for image in images:
-        pairs = storage.matches_of(matches, query, image).pairs.numpy()
+        pairs = lookup(query, image)
         pairs = pairs[seen[image].point_ids[pairs[:, 1]] >= 0]
         xy, is_moved = keypoints[pairs[:, 0]], np.zeros(len(pairs), bool)
         if refine is not None and len(pairs):
@@ -311,6 +332,15 @@ def read_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
                 f"{path}, line {number}: expected 'name qw qx qy qz tx ty tz'."
             ) from error
     return poses
+
+
+def count_found(found: Sequence[Localized]) -> dict[str, Any]:
+    """How many queries there are, how many were placed by their own matches, why others not."""
+    return {
+        "queries": len(found),
+        "localized": sum(not r.reason for r in found),
+        "not_localized": {r.name: r.reason for r in found if r.reason},
+    }
 
 
 def write_table(path: Path, results: Sequence[Localized]) -> None:

@@ -43,7 +43,7 @@ def present_model(run: ModelRun, ground_truth: Path | None = None) -> None:
 
 def present_localization(run: LocalizationRun, ground_truth: Path | None = None) -> None:
     """Score, print and report a localization."""
-    errors = score_queries(run, ground_truth)
+    errors = score_queries(run, read_poses(ground_truth) if ground_truth else None)
     print_table(localization_rows(run.record))
     print_queries(run.found, errors)
     report = Report("Localization", subtitle=str(run.queries))
@@ -59,42 +59,43 @@ def score_model(run: ModelRun, truth: Path | None) -> None:
     poses = evaluation.model_poses(run.model)
     known = read_poses(truth)
     known = {n: known[n] for n in storage.image_names(run.output / "features.h5", known)}
-    if not is_alignable(poses, known, truth):
+    if not is_alignable(poses, known):
         return
     errors = evaluation.pose_errors(poses, known, evaluation.align(poses, known))
     run.record.scores["ground_truth"] = evaluation.summarize(errors)
     run.record.write()
 
 
-def is_alignable(poses: evaluation.Poses, known: evaluation.Poses, truth: Path) -> bool:
+def is_alignable(poses: evaluation.Poses, known: evaluation.Poses) -> bool:
     """Three cameras give the frame; fewer are said to be too few."""
     common = len(set(poses) & set(known))
     if common < 3:
-        logger.warning(
-            "%s: names %d images of the model; errors need 3 to bring it into that frame.",
-            truth,
-            common,
-        )
+        text = "the ground truth names %d images of the model; errors need 3, to be in its frame."
+        logger.warning(text, common)
     return common >= 3
 
 
-def score_queries(run: LocalizationRun, truth: Path | None) -> dict[str, tuple[float, float]]:
+def score_queries(
+    run: LocalizationRun,
+    known: evaluation.Poses | None,
+    thresholds: Sequence[tuple[float, float]] = evaluation.THRESHOLDS,
+) -> dict[str, tuple[float, float]]:
     """Errors by query, (metres, degrees), into the record; empty without ground truth.
 
     A model of given poses is in the truth's frame; any other is aligned with it by its own images.
     """
-    if truth is None:
+    if known is None:
         return {}
-    known, model_poses = read_poses(truth), evaluation.model_poses(run.model)
     frame = evaluation.IDENTITY
     if not run.source.has_given_poses:
-        if not is_alignable(model_poses, known, truth):
+        model_poses = evaluation.model_poses(run.model)
+        if not is_alignable(model_poses, known):
             return {}
         frame = evaluation.align(model_poses, known)
     poses = {r.name: r.cam_from_world for r in run.found if r.cam_from_world is not None}
     wanted = {r.name: known[r.name] for r in run.found if r.name in known}
     errors = evaluation.pose_errors(poses, wanted, frame)
-    run.record.scores["ground_truth"] = evaluation.summarize(errors)
+    run.record.scores["ground_truth"] = evaluation.summarize(errors, thresholds)
     placed = {name: error for name, error in errors.items() if np.isfinite(error[0])}
     run.record.scores["query_errors"] = placed  # metres, degrees
     run.record.write()

@@ -13,7 +13,7 @@ from d2_hloc.evaluation import model_poses
 from d2_hloc.extraction import ExtractionOptions, extract, options_of
 from d2_hloc.images import list_images
 from d2_hloc.keypoint_refinement import QueryRefiner, resize_max_of
-from d2_hloc.localization import LocalizationOptions, Localized, localize
+from d2_hloc.localization import LocalizationOptions, Localized, count_found, localize
 from d2_hloc.matching import MatchingOptions
 from d2_hloc.pair_matching import match
 from d2_hloc.pairing import PairsOptions
@@ -27,7 +27,7 @@ class Localize:
 
     pairs: PairsOptions = field(default_factory=PairsOptions)
     matching: MatchingOptions = field(default_factory=MatchingOptions)
-    refinement: RefinementOptions = field(default_factory=RefinementOptions)
+    refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
     localization: LocalizationOptions = field(default_factory=LocalizationOptions)
     intrinsics: Path | None = None
 
@@ -102,11 +102,10 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
             output / "poses.txt",
             query_refiner(conf.refinement, source, queries),
         )
-    record.counts = {
-        "queries": len(found) + len(storage.failures(features)),
-        "localized": sum(r.cam_from_world is not None for r in found),
-        "not_localized": {r.name: r.reason for r in found if r.cam_from_world is None},
-        "failed_images": storage.failures(features),
+    failed = storage.failures(features)
+    record.counts = count_found(found) | {
+        "queries": len(found) + len(failed),
+        "failed_images": failed,
         "failed_pairs": storage.failures(matches),
     }
     record.write()

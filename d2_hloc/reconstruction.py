@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from d2_hloc import storage
-from d2_hloc.adjustment import settle
+from d2_hloc.adjustment import drop_outliers, settle
 from d2_hloc.colmap import ModelError, open_database, pycolmap
 from d2_hloc.pairs import Pair, unique, write_pairs
 from d2_hloc.pixels import to_colmap
@@ -424,6 +424,9 @@ def triangulate(
     model = pycolmap.triangulate_points(
         model, database, images, work, clear_points=True, options=conf, refine_intrinsics=False
     )
+    if options.outlier_factor is not None:
+        drop_outliers(model, options.outlier_factor)
+        model.write(work)
     _replace_folder(work, output)
     return model
 

@@ -44,6 +44,7 @@ MATCHING = {
 }
 
 Cameras = Mapping[str, pycolmap.Camera]
+Choose = Callable[[PairsOptions, Sequence[str], Path], list[Pair]]
 T = TypeVar("T")
 
 
@@ -54,7 +55,7 @@ class Reconstruct:
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
     pairs: PairsOptions = field(default_factory=PairsOptions)
     matching: MatchingOptions | None = None
-    refinement: RefinementOptions = field(default_factory=RefinementOptions)
+    refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
     reconstruction: ReconstructionOptions = field(default_factory=ReconstructionOptions)
     intrinsics: Path | None = None
 
@@ -79,6 +80,7 @@ class Matched:
     record: RunRecord
     pairs: list[Pair]
     cameras: Cameras
+    queries: frozenset[str] = frozenset()  # images that are matched, and are in no track
 
     @cached_property
     def fingerprint(self) -> str:
@@ -162,8 +164,12 @@ def match_images(
     record: RunRecord,
     names: Sequence[str],
     cameras: Callable[[Sequence[str]], Cameras],
+    choose: Choose = pairing.of_images,
 ) -> Matched:
-    """Extract and match these images; `cameras` gives those of the images that have features."""
+    """Extract and match these images.
+
+    `cameras` gives those of the images that have features, `choose` the pairs among them.
+    """
     pairing.check(conf.pairs, conf.extraction.feature, len(names))
     with record.timed("extract"):
         features = extract(conf.extraction, images, output / "features.h5", names)
@@ -172,7 +178,7 @@ def match_images(
     record.counts["failed_images"] = storage.failures(features)
     found = cameras(present)
     check_sizes(found, features)
-    listed = pairs.unique(pairing.of_images(conf.pairs, present, features))
+    listed = pairs.unique(choose(conf.pairs, present, features))
     pairs.write_pairs(output / "pairs.txt", listed)
     with record.timed("match"):
         rule = conf.matching or MATCHING.get(conf.extraction.feature, MatchingOptions())
@@ -225,6 +231,7 @@ def refine(run: Matched, verified: Path, output: Path) -> None:
     """Move keypoints by tracks, into a file of their own."""
     output.unlink(missing_ok=True)  # of other matches
     found = verified_matches(verified, run.output / "matches.h5")
+    found = {pair: matches for pair, matches in found.items() if run.queries.isdisjoint(pair)}
     _, run.record.counts["refined_keypoints"] = refine_tracks(
         run.conf.refinement, run.images, run.output / "features.h5", found, output
     )

@@ -23,9 +23,11 @@ LAYERS = [
     "d2net sift",
     "adapters",
     "extraction pair_matching keypoint_refinement reconstruction localization evaluation "
-    "homography_scores relative_pose pairing dense dense_workspace dense_statistics dense_export",
+    "homography_scores relative_pose pairing dense dense_workspace dense_statistics dense_export "
+    "aachen_results",
     "drawing charts report plots",
-    "runs query_runs presentation demo hpatches_results hpatches_report relative_pose_report",
+    "runs query_runs aachen_run aachen_report presentation demo hpatches_results hpatches_report "
+    "relative_pose_report",
     "base_model own_runner plugin hloc extractors matchers",
     PACKAGE,
     "command cli __main__",
