@@ -285,7 +285,7 @@ def draw_query(
     """A query beside the image with most matches to points; inliers fit the pose."""
     best, pairs = "", np.empty((0, 2), dtype=int)
     for name in seen:
-        if storage.pair_key(query.name, name) not in matches:
+        if not storage.holds_pair(matches, query.name, name):
             continue
         found = storage.matches_of(matches, query.name, name).pairs.numpy()
         found = found[seen[name].point_ids[found[:, 1]] >= 0]

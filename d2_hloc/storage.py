@@ -202,6 +202,11 @@ def read_matches(path: Path, name0: str, name1: str) -> Matches:
         return matches_of(file, name0, name1)
 
 
+def holds_pair(file: h5py.File, name0: str, name1: str) -> bool:
+    """Was this pair matched, in either order?"""
+    return any(key in file for key, _ in _keys(name0, name1))
+
+
 def matches_of(file: h5py.File, name0: str, name1: str) -> Matches:
     """As read_matches, from an open file."""
     found = [k for k in _keys(name0, name1) if k[0] in file and "matches0" in file[k[0]]]
