@@ -17,6 +17,7 @@ Array = TypeVar("Array", Tensor, np.ndarray)
 Position = Literal["centre", "released"]
 
 STRIDE = 4  # pixels a cell of the test network
+TRAINING_STRIDE = 8  # of the training form, all of whose poolings do not overlap
 # Pixel of cell 0. The receptive field's centre is 3.5: 1.5 from two poolings of 2 x 2, and 2 from
 # the average pooling of stride 1, which the released code leaves out.
 CELL_OFFSET = {"centre": 3.5, "released": 1.5}

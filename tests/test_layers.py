@@ -19,7 +19,7 @@ PACKAGE = "__init__"  # the public names
 LAYERS = [
     "structs pixels config colmap",
     "images backbone detection description pyramid weights matching metrics staging storage record "
-    "pairs cameras tracks refinement scene datasets accuracy_cache",
+    "pairs cameras tracks refinement scene datasets training accuracy_cache",
     "d2net sift",
     "adapters",
     "extraction pair_matching keypoint_refinement reconstruction localization evaluation "
