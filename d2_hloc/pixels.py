@@ -28,6 +28,12 @@ def rescale(xy: Array, scale: float | Array) -> Array:
     return (xy + 0.5) * scale - 0.5
 
 
+def resize_matrix(scale_x: float, scale_y: float) -> np.ndarray:
+    """rescale as a homography (3, 3), to join it with others."""
+    shift = rescale(np.zeros(2), np.array([scale_x, scale_y]))
+    return np.array([[scale_x, 0, shift[0]], [0, scale_y, shift[1]], [0, 0, 1]])
+
+
 def to_colmap(xy: Array) -> Array:
     """Pixel centres at integers -> COLMAP's, at half-integers."""
     return xy + 0.5

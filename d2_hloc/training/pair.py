@@ -1,0 +1,71 @@
+"""What the loop trains on: a pair of crops with correspondences, and where such pairs come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from d2_hloc.pixels import TRAINING_STRIDE, cells_to_pixels
+
+CROP = 256  # pixels, an edge of the paper's crops
+MIN_CORRESPONDENCES = 128  # fewer give no meaningful gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPair:
+    """Two crops and the pixels of both that show the same point.
+
+    Row k of `xy0` and row k of `xy1` belong together. `xy0` are centres of the training form's
+    cells, each at most once. (0, 0) is the centre of a crop's first pixel.
+    """
+
+    name: str
+    image0: Float[Tensor, "3 H W"]  # RGB in [0, 1]
+    image1: Float[Tensor, "3 H W"]
+    xy0: Float[Tensor, "K 2"]
+    xy1: Float[Tensor, "K 2"]
+
+    def __len__(self) -> int:
+        return len(self.xy0)
+
+
+class PairSource(Protocol):
+    """Pairs by number. The same epoch and index give the same pair, in whatever process."""
+
+    def __len__(self) -> int:
+        """Pairs in an epoch."""
+        ...
+
+    def pair(self, epoch: int, index: int) -> TrainingPair | None:
+        """A pair; None, and a warning that names the file, where it cannot be made."""
+        ...
+
+
+def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The random numbers of one pair, apart from those of every other."""
+    return np.random.default_rng([seed, epoch, index])
+
+
+def cell_centres(width: int, height: int) -> Float[np.ndarray, "N 2"]:
+    """Pixels (x, y) of the training form's cells in an image, row by row."""
+    columns, rows = np.meshgrid(
+        np.arange(width // TRAINING_STRIDE), np.arange(height // TRAINING_STRIDE)
+    )
+    cells = np.stack([columns.ravel(), rows.ravel()], axis=1).astype(float)
+    return cells_to_pixels(cells, TRAINING_STRIDE)
+
+
+def are_inside(xy: Float[np.ndarray, "N 2"], width: int, height: int) -> np.ndarray:
+    """Mask of the positions between the centres of an image's outermost pixels."""
+    limits = np.array([width - 1, height - 1])
+    return ((xy >= 0) & (xy <= limits)).all(axis=1)  # False for NaN
+
+
+def to_float(xy: np.ndarray) -> Tensor:
+    """Positions as the loop takes them."""
+    return torch.from_numpy(np.ascontiguousarray(xy, dtype=np.float32)).reshape(-1, 2)
