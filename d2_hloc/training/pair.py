@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from d2_hloc.pixels import TRAINING_STRIDE, cells_to_pixels
+
+logger = logging.getLogger(__name__)
 
 CROP = 256  # pixels, an edge of the paper's crops
 MIN_CORRESPONDENCES = 128  # fewer give no meaningful gradient
@@ -69,3 +73,9 @@ def are_inside(xy: Float[np.ndarray, "N 2"], width: int, height: int) -> np.ndar
 def to_float(xy: np.ndarray) -> Tensor:
     """Positions as the loop takes them."""
     return torch.from_numpy(np.ascontiguousarray(xy, dtype=np.float32)).reshape(-1, 2)
+
+
+@lru_cache(maxsize=1 << 16)
+def warn_once(text: str) -> None:
+    """Say what is wrong with a file; epochs come back to it."""
+    logger.warning(text)

@@ -6,7 +6,6 @@ occlusion, is missing from them.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +27,9 @@ from d2_hloc.training.pair import (
     cell_centres,
     generator,
     to_float,
+    warn_once,
 )
 from d2_hloc.training.photometric import PhotometricOptions, relight
-
-logger = logging.getLogger(__name__)
 
 ATTEMPTS = 10  # at two views that have enough in common
 
@@ -82,7 +80,7 @@ class PhotographPairs:
         try:
             photo = open_image(self.folder / name)
         except ImageError as error:
-            logger.warning("%s It is left out.", error)
+            warn_once(f"{error} It is left out.")
             return None
         return make_pair(name, photo, self.options, generator(self.seed, epoch, index))
 
