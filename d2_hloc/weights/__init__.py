@@ -11,6 +11,7 @@ import hashlib
 import os
 import pickle
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -209,3 +210,12 @@ def to_backbone(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     if prefix == TORCHVISION_KEY:
         result["conv1_1.weight"] = result["conv1_1.weight"].flip(1)  # RGB -> BGR
     return result
+
+
+def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A Backbone's state under the authors' names, as load() takes it."""
+    return {
+        f"{PUBLISHED_KEY}{index}.{kind}": state[f"{name}.{kind}"].detach().cpu().contiguous()
+        for name, (_, _, index) in LAYERS.items()
+        for kind in ("weight", "bias")
+    }
