@@ -11,12 +11,12 @@ from skimage import data
 
 from d2_hloc.images import to_tensor
 from d2_hloc.pixels import TRAINING_STRIDE, pixels_to_cells
+from d2_hloc.training.pair import split
 from d2_hloc.training.photographs import (
     PhotographOptions,
     PhotographPairs,
     ViewOptions,
     make_pair,
-    split,
     transfer,
     warp,
 )
@@ -126,7 +126,7 @@ def test_the_split_is_the_same_every_time_and_whole():
     assert split(names, 0.1, seed=1) == (train, held)
     assert split(names, 0.1, seed=2)[1] != held
     assert [len(part) for part in split(names[:2], 0.0, seed=0)] == [1, 1]
-    with pytest.raises(ValueError, match="1 photograph cannot be split"):
+    with pytest.raises(ValueError, match="1 photograph or scene cannot be split"):
         split(names[:1], 0.1, seed=0)
 
 

@@ -68,6 +68,10 @@ class MegaDepthPairs:
 
         self._read = read
 
+    @property
+    def crop(self) -> int:
+        return self.options.crop
+
     def __len__(self) -> int:
         return len(self.scenes) * self.options.pairs_per_scene
 

@@ -46,7 +46,7 @@ class LossOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Distances:
-    """Squared distances of K correspondences, and whether each is nearest to its own."""
+    """Squared distances of K correspondences and the soft scores' weights."""
 
     positive: Float[Tensor, " K"]  # p(c)^2, Eq. 9
     negative: Float[Tensor, " K"]  # n(c)^2, Eq. 10
@@ -84,9 +84,7 @@ def distances(
 ) -> Distances:
     """Positive and hardest negative distances and the weights; cells are (row, column)."""
     responses0, responses1 = F.relu(maps0), F.relu(maps1)
-    is_raw = options.descriptors == "raw"
-    all0 = F.normalize(maps0 if is_raw else responses0, dim=0)
-    all1 = F.normalize(maps1 if is_raw else responses1, dim=0)
+    all0, all1 = dense_descriptors(options, maps0), dense_descriptors(options, maps1)
     own0, own1 = at_cells(all0, cells0), at_cells(all1, cells1)
     scores0 = soft_scores(responses0[None], options.soft_detection)[0]
     scores1 = soft_scores(responses1[None], options.soft_detection)[0]
@@ -98,6 +96,11 @@ def distances(
         ),
         weights=scores0[tuple(cells0.T)] * scores1[tuple(cells1.T)],
     )
+
+
+def dense_descriptors(options: LossOptions, maps: Float[Tensor, "D h w"]) -> Float[Tensor, "D h w"]:
+    """The descriptor of every cell, of unit length; zero on a cell without any response."""
+    return F.normalize(maps if options.descriptors == "raw" else F.relu(maps), dim=0)
 
 
 def nearest_cells(xy: Float[Tensor, "K 2"], maps: Float[Tensor, "D h w"]) -> Int[Tensor, "K 2"]:

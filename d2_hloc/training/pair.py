@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 from d2_hloc.pixels import TRAINING_STRIDE, cells_to_pixels
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CROP = 256  # pixels, an edge of the paper's crops
 MIN_CORRESPONDENCES = 128  # fewer give no meaningful gradient
@@ -40,6 +43,11 @@ class TrainingPair:
 
 class PairSource(Protocol):
     """Pairs by number. The same epoch and index give the same pair, in whatever process."""
+
+    @property
+    def crop(self) -> int:
+        """Edge of its crops, in pixels."""
+        ...
 
     def __len__(self) -> int:
         """Pairs in an epoch."""
@@ -73,6 +81,21 @@ def are_inside(xy: Float[np.ndarray, "N 2"], width: int, height: int) -> np.ndar
 def to_float(xy: np.ndarray) -> Tensor:
     """Positions as the loop takes them."""
     return torch.from_numpy(np.ascontiguousarray(xy, dtype=np.float32)).reshape(-1, 2)
+
+
+def split(names: Sequence[T], share: float, seed: int) -> tuple[list[T], list[T]]:
+    """(to train with, held back): `share` of them at random, at least one of either.
+
+    Raises:
+        ValueError: if there are fewer than two.
+    """
+    if len(names) < 2:
+        raise ValueError(f"{len(names)} photograph or scene cannot be split in two; give more.")
+    order = np.random.default_rng(seed).permutation(len(names))
+    count = min(max(1, round(share * len(names))), len(names) - 1)
+    held = set(order[:count].tolist())
+    kept = [name for i, name in enumerate(names) if i not in held]
+    return kept, [name for i, name in enumerate(names) if i in held]
 
 
 @lru_cache(maxsize=1 << 16)

@@ -71,6 +71,10 @@ class PhotographPairs:
     def __init__(self, options: PhotographOptions, folder: Path, names: Sequence[str], seed: int):
         self.options, self.folder, self.names, self.seed = options, folder, list(names), seed
 
+    @property
+    def crop(self) -> int:
+        return self.options.crop
+
     def __len__(self) -> int:
         return len(self.names) * self.options.pairs_per_photo
 
@@ -83,21 +87,6 @@ class PhotographPairs:
             warn_once(f"{error} It is left out.")
             return None
         return make_pair(name, photo, self.options, generator(self.seed, epoch, index))
-
-
-def split(names: Sequence[str], share: float, seed: int) -> tuple[list[str], list[str]]:
-    """(to train with, held back): `share` of the names at random, one at least of either.
-
-    Raises:
-        ValueError: if there are fewer than two.
-    """
-    if len(names) < 2:
-        raise ValueError(f"{len(names)} photograph cannot be split into two parts; give more.")
-    order = np.random.default_rng(seed).permutation(len(names))
-    count = min(max(1, round(share * len(names))), len(names) - 1)
-    held = set(order[:count].tolist())
-    kept = [name for i, name in enumerate(names) if i not in held]
-    return kept, [name for i, name in enumerate(names) if i in held]
 
 
 def make_pair(
