@@ -25,7 +25,7 @@ LAYERS = [
     "extraction pair_matching keypoint_refinement reconstruction localization evaluation "
     "homography_scores relative_pose",
     "drawing charts report plots",
-    "runs presentation demo hpatches_results hpatches_report relative_pose_report",
+    "runs presentation demo hpatches_results hpatches_report relative_pose_report training_report",
     "base_model own_runner plugin hloc extractors matchers",
     PACKAGE,
     "command cli",

@@ -217,6 +217,12 @@ def test_the_cache_gives_back_what_it_was_given(tmp_path):
     assert cache.put(0, example(value=1e6)).activations.isfinite().all()
 
 
+def test_a_cache_is_the_default_on_a_cpu_alone():
+    devices = [torch.device("cpu"), torch.device("cuda", 0)]
+    for enabled, expected in ((None, [True, False]), (True, [True] * 2), (False, [False] * 2)):
+        assert [CacheOptions(enabled=enabled).is_enabled_on(d) for d in devices] == expected
+
+
 def test_the_cache_keeps_to_its_size(tmp_path):
     pair_bytes = 2 * 2 * 36 + 4 * 4 * 9
     cache = open_cache(tmp_path, max_gib=2.5 * pair_bytes / 2**30)

@@ -18,6 +18,7 @@ OPTIONS = TrainingOptions(
     device="cpu",
     save_seconds=1e9,
     loss=LossOptions(safe_radius=1),
+    cache=CacheOptions(enabled=False),
 )
 CACHED = replace(OPTIONS, cache=CacheOptions(enabled=True))
 

@@ -35,14 +35,21 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions:
-    """`enabled` fixes the crops: every epoch sees those of the first."""
+    """With a cache the crops are fixed: every epoch sees those of the first.
 
-    enabled: bool = False
+    `enabled` is None for a cache on a CPU alone, where the trunk takes most of the time.
+    """
+
+    enabled: bool | None = None
     max_gib: float = 8.0  # of disk; crops beyond it are computed every time
 
     def __post_init__(self) -> None:
         if self.max_gib < 0:
             raise ValueError(f"max_gib must not be negative, not {self.max_gib}.")
+
+    def is_enabled_on(self, device: torch.device) -> bool:
+        """Whether to keep activations when computing there."""
+        return device.type == "cpu" if self.enabled is None else self.enabled
 
 
 class ActivationCache:

@@ -109,7 +109,21 @@ class Trainer:
         self._saved = time.monotonic()
 
     def run(self) -> None:
-        """Train to the last epoch."""
+        """Train to the last epoch.
+
+        Raises:
+            ValueError: if no pair held back can be used, a loss is not finite, or a GPU is too
+                small. What was computed before stays.
+        """
+        try:
+            self._run()
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"{self.output}: the GPU has too little memory; lower batch_size or choose "
+                "bfloat16 in another output."
+            ) from error
+
+    def _run(self) -> None:
         progress = self.progress
         if self.world.is_first:
             self.losses.keep_before(progress.total_steps)
@@ -258,7 +272,7 @@ class Examples:
     ) -> None:
         self.options, self.source, self.network = options, source, network
         self.cache: ActivationCache | None = None
-        if options.cache.enabled:
+        if options.cache.is_enabled_on(network.device):
             edge = source.crop // TRAINING_STRIDE
             shape = LAYERS[options.trained_from][0], edge, edge
             made_by = {
