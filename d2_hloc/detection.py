@@ -16,6 +16,7 @@ from torch import Tensor
 
 SoftForm = Literal["paper", "released"]
 
+MAX_EXPONENT = 60.0  # of Eq. 4; float32 ends at 88
 MAX_STEP = 0.5  # cells, in either axis; a larger step belongs to a neighbouring cell
 
 
@@ -159,10 +160,16 @@ def soft_local_max(
         exponentials = torch.exp(maps / maps.amax(dim=(1, 2, 3), keepdim=True).clamp(min=eps))
         padded = F.pad(exponentials, (1, 1, 1, 1), value=1.0)
         return exponentials / (9 * F.avg_pool2d(padded, 3, stride=1))
-    # Responses reach hundreds, and exp of them infinity: their differences are safe.
+    # Responses reach thousands, and exp of them infinity; of their differences, only those count
+    # that leave the score above zero.
     padded = F.pad(maps, (1, 1, 1, 1), value=-torch.inf)
-    around = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
-    return torch.exp(maps - around.logsumexp(dim=4))
+    height, width = maps.shape[2:]
+    total = torch.zeros_like(maps)
+    for di in range(3):
+        for dj in range(3):
+            neighbours = padded[:, :, di : di + height, dj : dj + width]
+            total = total + torch.exp((neighbours - maps).clamp(max=MAX_EXPONENT))
+    return 1 / total
 
 
 def ratio_to_max(maps: Float[Tensor, "B D h w"], eps: float = 1e-8) -> Float[Tensor, "B D h w"]:
