@@ -68,7 +68,7 @@ def test_a_run_leaves_checkpoints_tables_and_a_report(finished):
     assert names == {
         "best.pth",
         "best.safetensors",
-        "best_learned_float16.safetensors",
+        "best_small.safetensors",
         "last.pth",
         "losses.csv",
         "report.html",

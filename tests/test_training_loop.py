@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,13 +75,12 @@ def test_checkpoints_are_of_the_published_form(whole, photo):
     published = load_file(whole / "best.safetensors")
     assert set(published) == set(state(whole)["model"])
     assert all(k.startswith("dense_feature_extraction.model.") for k in published)
-    for name in ("best.pth", "best.safetensors", "last.pth"):
+    for name in ("best.pth", "best.safetensors", "best_small.safetensors", "last.pth"):
         features = D2Net(D2NetOptions(weights=str(whole / name))).extract(photo)
         assert len(features) > 20
-    learned = load_file(whole / "best_learned_float16.safetensors")
-    prefix = "dense_feature_extraction.model.21"
-    assert set(learned) == {f"{prefix}.weight", f"{prefix}.bias"}
-    assert torch.equal(learned[f"{prefix}.bias"], published[f"{prefix}.bias"].half())
+    small, best = (weights.load(str(whole / f"best{k}.safetensors")) for k in ("_small", ""))
+    assert (whole / "best_small.safetensors").stat().st_size < 5e6
+    assert all(torch.equal(small[key], best[key].half().float()) for key in best)
 
 
 def test_the_best_checkpoint_is_the_most_accurate(whole):
@@ -272,6 +272,55 @@ def test_too_few_pairs_and_wrong_options_are_named(tmp_path):
             pass
 
 
+@pytest.fixture
+def one_thread():
+    """As the processes that the tests start: sums of more threads round in another way."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.usefixtures("one_thread")
+def test_a_killed_run_goes_on_to_the_bit(tmp_path):
+    """Each step saves, so that most kills come while a checkpoint is being written."""
+    script = """
+        import sys
+        from dataclasses import replace
+        from pathlib import Path
+        from training_toys import OPTIONS, Toys
+        from d2_hloc.training.distributed import joined
+        from d2_hloc.training.loop import Trainer
+
+        with joined("cpu") as world:
+            options = replace(OPTIONS, epochs=1, save_seconds=0)
+            Trainer(options, Toys(4), Toys(1, seed=9), Path(sys.argv[1]), world).run()
+    """
+    (tmp_path / "script.py").write_text(textwrap.dedent(script))
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "killed")]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
+    while len(losses(tmp_path / "killed")) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert len(validation(tmp_path / "killed")) < 2  # it was killed under way
+    for name in ("killed", "whole"):
+        run(tmp_path / name, replace(OPTIONS, epochs=1), Toys(4))
+    for name in ("losses.csv", "validation.csv"):
+        found, expected = ((tmp_path / k / name).read_text() for k in ("killed", "whole"))
+        assert found == expected
+    found, expected = (state(tmp_path / k)["model"] for k in ("killed", "whole"))
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def environment():
+    """A process's that finds this code and the toys."""
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
 @pytest.mark.slow
 @pytest.mark.ci
 def test_two_processes_learn_what_one_does_with_a_batch_of_two(tmp_path):
@@ -288,11 +337,9 @@ def test_two_processes_learn_what_one_does_with_a_batch_of_two(tmp_path):
     """
     (tmp_path / "script.py").write_text(textwrap.dedent(script))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*launch, str(tmp_path / "script.py"), str(tmp_path / "two")],
-        env=environment, capture_output=True, text=True, check=False, timeout=120,
+        env=environment(), capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run(tmp_path / "one", replace(CACHED, batch_size=2), Toys(4), Toys(2, seed=9))

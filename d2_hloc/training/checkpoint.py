@@ -1,14 +1,14 @@
 """Checkpoints: everything that a run needs to go on to the bit, in the published form.
 
-`last.pth` and `best.pth` load wherever published weights do; the optimiser and the place in the
-schedule stand beside the model. No generator's state is kept: whatever is random is drawn from
-the seed, the epoch and the number of the pair.
+`last.pth` and `best.pth` load wherever published weights do; in `last.pth` the optimiser and the
+place in the schedule stand beside the model. No generator's state is kept: whatever is random is
+drawn from the seed, the epoch and the number of the pair.
 """
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 
 from d2_hloc import weights
-from d2_hloc.backbone import LAYERS
+from d2_hloc.backbone import CONV4, LAYERS
 from d2_hloc.staging import write_atomically
 from d2_hloc.training.network import Network
 
@@ -29,7 +29,7 @@ class Progress:
     step: int = 0  # its steps that are done
     total_steps: int = 0  # of all epochs
     best_epoch: int = -1  # after how many epochs accuracy was highest; -1: never measured
-    best_accuracy: float = field(default=-1.0)
+    best_accuracy: float = -1.0
 
 
 def save_checkpoint(
@@ -82,18 +82,26 @@ def load_checkpoint(
         ) from error
 
 
-def export(folder: Path, name: str, network: Network) -> None:
-    """Weights alone, as safetensors: whole in float32, and the layers that learned in float16."""
+def save_best(folder: Path, network: Network, progress: Progress) -> None:
+    """The weights alone: best.pth, and best.safetensors in float32.
+
+    Where training began from bundled weights, best_small.safetensors holds the layers that learned
+    in float16; it loads too, the other layers being those bundled.
+
+    Raises:
+        OSError: if a file cannot be written; those before stay.
+    """
     state = weights.to_published(network.backbone.state_dict())
+    buffer = io.BytesIO()
+    torch.save({"model": state, "progress": vars(progress)}, buffer)
+    _write(folder / "best.pth", buffer.getvalue())
     note = {"input": "BGR, 0-255, minus the mean", "trained_from": network.trained_from}
-    _write(folder / f"{name}.safetensors", save(state, note))
-    indices = {
-        LAYERS[layer][2]
-        for layer in LAYERS
-        if network.backbone.get_submodule(layer).weight.requires_grad
-    }
-    learned = {k: v.half() for k, v in state.items() if int(k.split(".")[-2]) in indices}
-    _write(folder / f"{name}_learned_float16.safetensors", save(learned, note))
+    _write(folder / "best.safetensors", save(state, note))
+    if network.source in weights.BUNDLED:
+        learned = CONV4[CONV4.index(network.trained_from) :]
+        indices = {str(LAYERS[layer][2]) for layer in learned}
+        small = {k: v.half() for k, v in state.items() if k.split(".")[-2] in indices}
+        _write(folder / "best_small.safetensors", save(small, note | {"base": network.source}))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from d2_hloc.backbone import LAYERS
 from d2_hloc.pixels import TRAINING_STRIDE
 from d2_hloc.training.cache import ActivationCache, CacheOptions, Example
-from d2_hloc.training.checkpoint import export, load_checkpoint, save_checkpoint
+from d2_hloc.training.checkpoint import load_checkpoint, save_best, save_checkpoint
 from d2_hloc.training.distributed import World
 from d2_hloc.training.history import LOSSES, VALIDATION, Row, Table
 from d2_hloc.training.loss import LossOptions, pair_loss
@@ -237,17 +237,16 @@ class Trainer:
             self.validation.append(row)
             logger.info("%s", describe(row))
             if is_best:
-                self._save(self.output / "best.pth")
-                export(self.output, "best", self.network)
-            self._save(self.last)
+                save_best(self.output, self.network, progress)
+            self._save()
             self.after_epoch(self.network)
 
     def _save_in_time(self) -> None:
         if time.monotonic() - self._saved > self.options.save_seconds:
-            self._save(self.last)
+            self._save()
 
-    def _save(self, path: Path) -> None:
-        save_checkpoint(path, self.network, self.optimizer, self.scaler, self.progress)
+    def _save(self) -> None:
+        save_checkpoint(self.last, self.network, self.optimizer, self.scaler, self.progress)
         self._saved = time.monotonic()
 
 

@@ -28,7 +28,7 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = Backbone()
         self.backbone.load_state_dict(weights.load(source))
-        self.trained_from, self.precision = trained_from, precision
+        self.source, self.trained_from, self.precision = source, trained_from, precision
         self.backbone.requires_grad_(False)
         for name in CONV4[CONV4.index(trained_from) :]:
             self.backbone.get_submodule(name).requires_grad_(True)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
@@ -155,7 +156,7 @@ def _digest_file(path: Path) -> Path:
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _read_safetensors(path)
         with torch.serialization.safe_globals(_ALLOWED):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -170,6 +171,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise WeightsError(f"{path}: holds a {type(state).__name__}, not a state dictionary.")
     return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """A whole state, or the layers that differ from the bundled weights that its note names."""
+    with safe_open(path, "pt") as file:
+        base = (file.metadata() or {}).get("base")
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    return load_file(BUNDLED[base]) | state if base in BUNDLED else state
 
 
 # What the authors' training script saves beside the model: its arguments and NumPy loss values.
