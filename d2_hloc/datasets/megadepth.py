@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from d2_hloc.datasets.depth_maps import Depth, correspond, read_depth
 from d2_hloc.datasets.scene_info import Scene, SceneError, View, read_scene
@@ -102,21 +103,13 @@ def make_pair(
         SceneError: if a depth map cannot be used or is not of its image's size.
         ImageError: if an image cannot be used.
     """
-    depths = [read_depth(root / view.depth) for view in (view0, view1)]
-    images = [open_image(root / view.image) for view in (view0, view1)]
-    for view, image, depth in zip((view0, view1), images, depths, strict=True):
-        if image.size != depth.shape[::-1]:
-            raise SceneError(
-                f"{root / view.depth}: is {depth.shape[1]} x {depth.shape[0]} but its image is "
-                f"{image.width} x {image.height}; both must be of the undistorted images."
-            )
+    images, depths = zip(*(load_view(root, view) for view in (view0, view1)), strict=True)
     if any(min(image.size) < options.crop for image in images):
         return None
     grid = cell_centres(*images[0].size)
     centres = correspond(view0, view1, *depths, grid, options.max_depth_error)
     if not len(centres[0]):
         return None
-    size = options.crop, options.crop
     for _ in range(ATTEMPTS):
         k = rng.integers(len(centres[0]))
         corners = [
@@ -127,8 +120,8 @@ def make_pair(
         if len(xy0) >= MIN_CORRESPONDENCES:
             break
     crops = [
-        to_tensor(image.crop((*xy, *(xy + np.array(size)))))
-        for image, xy in zip(images, (tuple(c.tolist()) for c in corners), strict=True)
+        to_tensor(image.crop((*xy.tolist(), *(xy + options.crop).tolist())))
+        for image, xy in zip(images, corners, strict=True)
     ]
     return TrainingPair(
         name=f"{view0.image} - {view1.image}",
@@ -137,6 +130,22 @@ def make_pair(
         xy0=to_float(xy0),
         xy1=to_float(xy1),
     )
+
+
+def load_view(root: Path, view: View) -> tuple[Image.Image, Depth]:
+    """A view's photograph and depth map.
+
+    Raises:
+        SceneError: if the depth map cannot be used or is not of the image's size.
+        ImageError: if the image cannot be used.
+    """
+    depth, image = read_depth(root / view.depth), open_image(root / view.image)
+    if image.size != depth.shape[::-1]:
+        raise SceneError(
+            f"{root / view.depth}: is {depth.shape[1]} x {depth.shape[0]} but its image is "
+            f"{image.width} x {image.height}; both must be of the undistorted images."
+        )
+    return image, depth
 
 
 def corner(xy: np.ndarray, size: tuple[int, int], crop: int) -> np.ndarray:

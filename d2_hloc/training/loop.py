@@ -81,32 +81,36 @@ class Trainer:
         """
         self.options, self.world, self.output = options, world, output
         self.after_epoch = after_epoch
-        torch.backends.cudnn.benchmark = False  # it may choose another kernel after a resume
+        # Other kernels after a resume would give other sums.
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
         self.network = Network(options.weights, options.trained_from, options.precision)
         self.network.to(world.device)
         self.optimizer = torch.optim.Adam(self.network.learned(), lr=options.learning_rate)
-        self.scaler = torch.amp.GradScaler(
-            world.device.type, enabled=options.precision == "float16"
-        )
-        output.mkdir(parents=True, exist_ok=True)
-        for is_turn in (True, False):  # the first process makes the caches, the others open them
-            if world.is_first is is_turn:
-                self.train = Examples(options, train, self.network, output / "train.cache")
-                self.held_back = Examples(
-                    options, held_back, self.network, output / "held_back.cache"
-                )
-            world.wait()
+        uses_scale = options.precision == "float16"
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=uses_scale)
         self.steps = len(train) // (options.batch_size * world.size)
         if self.steps == 0 or len(held_back) == 0:
             raise ValueError(
                 f"{len(train)} pairs to train with and {len(held_back)} held back are too few for "
                 f"batches of {options.batch_size * world.size}."
             )
+        output.mkdir(parents=True, exist_ok=True)
+        self._open(train, held_back)
         self.losses = Table(output / "losses.csv", LOSSES)
         self.validation = Table(output / "validation.csv", VALIDATION)
         self.last = output / "last.pth"
         self.progress = load_checkpoint(self.last, self.network, self.optimizer, self.scaler)
         self._saved = time.monotonic()
+
+    def _open(self, train: PairSource, held_back: PairSource) -> None:
+        """Open the pairs; the first process makes their caches, the others wait for it."""
+        for is_turn in (True, False):
+            if self.world.is_first is is_turn:
+                self.train, self.held_back = (
+                    Examples(self.options, source, self.network, self.output / f"{name}.cache")
+                    for name, source in (("train", train), ("held_back", held_back))
+                )
+            self.world.wait()
 
     def run(self) -> None:
         """Train to the last epoch.
