@@ -61,13 +61,6 @@ class MegaDepthPairs:
         self, options: MegaDepthOptions, root: Path, scenes: Sequence[Path], seed: int
     ) -> None:
         self.options, self.root, self.scenes, self.seed = options, root, list(scenes), seed
-        limits = options.min_overlap, options.max_overlap
-
-        @lru_cache(maxsize=SCENES_HELD)
-        def read(path: Path) -> Scene:
-            return read_scene(path, limits, options.max_scale_ratio)
-
-        self._read = read
 
     @property
     def crop(self) -> int:
@@ -81,7 +74,7 @@ class MegaDepthPairs:
         path = self.scenes[index // self.options.pairs_per_scene]
         rng = generator(self.seed, epoch, index)
         try:
-            scene = self._read(path)
+            scene = _read(path, self.options)
             if not len(scene.pairs):
                 raise SceneError(f"{path}: no two of its images overlap as is asked for.")
             chosen = scene.pairs[rng.integers(len(scene.pairs))]
@@ -90,6 +83,12 @@ class MegaDepthPairs:
         except (SceneError, ImageError) as error:
             warn_once(f"{error} The pair is left out.")
             return None
+
+
+@lru_cache(maxsize=SCENES_HELD)
+def _read(path: Path, options: MegaDepthOptions) -> Scene:
+    limits = options.min_overlap, options.max_overlap
+    return read_scene(path, limits, options.max_scale_ratio)
 
 
 def make_pair(
