@@ -78,7 +78,7 @@ def test_a_run_leaves_checkpoints_tables_and_a_report(finished):
     html = (output / "report.html").read_text()
     assert html.count("<img ") == 2  # correspondences and scores of the photograph held back
     assert "soft detection scores" in html
-    assert "accuracy at best" in html
+    assert "matching accuracy at best" in html
     record = json.loads((output / "run.json").read_text())
     assert record["counts"] == {"pairs": 2, "held_back": 1}
     assert record["scores"]["last"]["epoch"] == 1

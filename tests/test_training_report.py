@@ -12,6 +12,7 @@ def row(epoch, accuracy, loss=1.0):
         "loss": loss,
         "accuracy": accuracy,
         "detected_accuracy": accuracy,
+        "matching_accuracy": accuracy,
         "pairs": 5,
     }
 
@@ -23,8 +24,8 @@ def test_the_headline_is_of_the_first_of_the_most_accurate_epochs():
     assert numbers == {
         "epochs": 3,
         "best epoch": 1,
-        "accuracy before": 0.5,
-        "accuracy at best": 0.7,
+        "matching accuracy before": 0.5,
+        "matching accuracy at best": 0.7,
         "loss before": 1.1,
         "loss at best": 0.9,
     }

@@ -28,7 +28,7 @@ class Progress:
     epoch: int = 0  # the epoch under way
     step: int = 0  # its steps that are done
     total_steps: int = 0  # of all epochs
-    best_epoch: int = -1  # after how many epochs accuracy was highest; -1: never measured
+    best_epoch: int = -1  # after how many epochs matching was best; -1: never measured
     best_accuracy: float = -1.0
 
 

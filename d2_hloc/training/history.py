@@ -13,7 +13,16 @@ from pathlib import Path
 from d2_hloc.staging import write_atomically
 
 LOSSES = ("step", "epoch", "loss", "pairs", "correspondences", "learning_rate")
-VALIDATION = ("epoch", "loss", "accuracy", "detected_accuracy", "pairs")
+VALIDATION = (
+    "epoch",
+    "loss",
+    "accuracy",
+    "detected_accuracy",
+    "matching_accuracy",
+    "right_matches",
+    "features",
+    "pairs",
+)
 
 Row = dict[str, float]
 

@@ -2,7 +2,7 @@
 
 A run writes into its folder `losses.csv`, a row a step; `validation.csv`, a row an epoch, the first
 from before training; `last.pth`, from which it goes on to the bit, on the same machine; and
-`best.pth`, of the highest accuracy on the pairs held back.
+`best.pth`, of the highest matching accuracy on the pairs held back.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from d2_hloc.backbone import LAYERS
 from d2_hloc.pixels import TRAINING_STRIDE
+from d2_hloc.training import test_form
 from d2_hloc.training.cache import ActivationCache, CacheOptions, Example
 from d2_hloc.training.checkpoint import load_checkpoint, save_best, save_checkpoint
 from d2_hloc.training.distributed import World
@@ -49,12 +50,14 @@ class TrainingOptions:
     seed: int = 0
     workers: int = 0  # processes that make pairs; 0: this one
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    matched_pairs: int = 50  # of those held back, matched as at test after each epoch
     save_seconds: float = 60.0  # between checkpoints, at least
     loss: LossOptions = field(default_factory=LossOptions)
     cache: CacheOptions = field(default_factory=CacheOptions)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate", "halve_every", "batch_size", "min_correspondences"):
+        positive = "epochs", "learning_rate", "halve_every", "batch_size", "min_correspondences"
+        for name in (*positive, "matched_pairs"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
         if self.workers < 0:
@@ -230,13 +233,27 @@ class Trainer:
                 f"{self.options.min_correspondences} correspondences."
             )
         means = {name: value / sums[-1] for name, value in zip(MEASURES, sums, strict=False)}
-        self._conclude({"epoch": self.progress.epoch, **means, "pairs": int(sums[-1])})
+        row = {"epoch": self.progress.epoch, **means, **self._match(), "pairs": int(sums[-1])}
+        self._conclude(row)
+
+    def _match(self) -> Row:
+        """Means of some pairs held back, matched as at test."""
+        count = min(len(self.held_back), self.options.matched_pairs)
+        sums = torch.zeros(len(test_form.MEASURES) + 1, dtype=torch.float64)
+        for index in range(self.world.rank, count, self.world.size):
+            pair = self.held_back.source.pair(0, index)
+            if pair is not None and len(pair) >= self.options.min_correspondences:
+                measures = test_form.match_pair(self.network.backbone, pair).double()
+                sums += torch.cat([measures, torch.ones(1, dtype=torch.float64)])
+        *totals, pairs = self.world.sum(sums.to(self.world.device)).tolist()
+        return {k: v / max(pairs, 1) for k, v in zip(test_form.MEASURES, totals, strict=True)}
 
     def _conclude(self, row: Row) -> None:
         progress = self.progress
-        is_best = row["accuracy"] > progress.best_accuracy
+        is_best = row["matching_accuracy"] > progress.best_accuracy
         if is_best:
-            progress.best_epoch, progress.best_accuracy = progress.epoch, row["accuracy"]
+            progress.best_epoch = progress.epoch
+            progress.best_accuracy = row["matching_accuracy"]
         if self.world.is_first:
             self.validation.append(row)
             logger.info("%s", describe(row))
@@ -258,7 +275,9 @@ def describe(row: Row) -> str:
     """A line of validation to read."""
     return (
         f"after {row['epoch']} epochs, {row['pairs']} pairs held back: loss {row['loss']:.4f}, "
-        f"accuracy {row['accuracy']:.4f}, of detections {row['detected_accuracy']:.4f}"
+        f"accuracy {row['accuracy']:.4f}, of detections {row['detected_accuracy']:.4f}; "
+        f"matching accuracy {row['matching_accuracy']:.4f}, {row['right_matches']:.1f} right of "
+        f"{row['features']:.0f} features"
     )
 
 
