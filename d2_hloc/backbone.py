@@ -24,6 +24,7 @@ LAYERS = {
     "conv4_2": (512, 512, 19),
     "conv4_3": (512, 512, 21),
 }
+CONV4 = ("conv4_1", "conv4_2", "conv4_3")
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 DIMENSION = 512
 MIN_EDGE = 8  # pixels; the average pooling needs 2 x 2 cells
@@ -54,8 +55,20 @@ class Backbone(nn.Module):
 
     def training_maps(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 512 h w"]:
         """Stride 8, pool3 by maximum, no ReLU after conv4_3: the form that is trained."""
+        return self.training_head(self.training_trunk(images, "conv4_1"), "conv4_1")
+
+    def training_trunk(
+        self, images: Float[Tensor, "B 3 H W"], until: str
+    ) -> Float[Tensor, "B D h w"]:
+        """What the training form hands to the layer `until`, one of conv4."""
         x = F.max_pool2d(self._to_conv3(preprocess(images)), 2)
-        for name in ("conv4_1", "conv4_2"):
+        for name in CONV4[: CONV4.index(until)]:
+            x = F.relu_(self.get_submodule(name)(x))
+        return x
+
+    def training_head(self, x: Float[Tensor, "B D h w"], start: str) -> Float[Tensor, "B 512 h w"]:
+        """The training form from the layer `start`, one of conv4, to its maps."""
+        for name in CONV4[CONV4.index(start) : -1]:
             x = F.relu(self.get_submodule(name)(x))
         return self.conv4_3(x)
 
@@ -84,7 +97,7 @@ class Backbone(nn.Module):
         """Rows top..bottom of the test form's maps: conv4 dilated by 2, ReLU at the end."""
         start, stop = max(0, top - HALO_CONV4), min(pooled.shape[2], bottom + HALO_CONV4)
         x, (height, width) = to_lattices(pooled[:, :, start:stop]), (stop - start, pooled.shape[3])
-        for name in ("conv4_1", "conv4_2", "conv4_3"):
+        for name in CONV4:
             x = F.relu_(self.get_submodule(name)(x))
             clear_beyond(x, height, width)
         maps = self._empty(len(pooled), DIMENSION, height, width)

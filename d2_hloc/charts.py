@@ -127,6 +127,23 @@ def timings_figure(seconds: Mapping[str, float]) -> go.Figure:
     return _named_bars(list(seconds), list(seconds.values()), texts, "seconds")
 
 
+def curves_figure(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_title: str, y_title: str
+) -> go.Figure:
+    """A line a name, through its (x, y); values that are not finite leave a gap."""
+    if not any(len(x) for x, _ in curves.values()):
+        return _empty("There is nothing to draw.")
+    figure = go.Figure()
+    for name, (x, y) in curves.items():
+        values = [float(v) if np.isfinite(v) else None for v in y]
+        mode = "lines" if len(values) > MAX_BARS else "lines+markers"
+        figure.add_trace(go.Scatter(x=list(x), y=values, mode=mode, name=_plain(name)))
+    legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}
+    figure.update_layout(height=360, xaxis_title=_plain(x_title), yaxis_title=_plain(y_title))
+    figure.update_layout(**_bare() | {"showlegend": len(curves) > 1, "legend": legend})
+    return figure
+
+
 def duration(seconds: float) -> str:
     """A time as one would say it: 85 ms, 12.3 s, 3 min 20 s, 2 h 05 min."""
     if seconds < 0.9995:

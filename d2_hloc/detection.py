@@ -1,4 +1,4 @@
-"""Hard detection (Eq. 3), the edge test and sub-cell localisation, on dense maps (D, h, w).
+"""Hard detection (Eq. 3), the edge test, sub-cell localisation and soft detection (Eq. 4-7).
 
 Second differences are taken at the candidates alone: the 3 x 3 values around each are gathered,
 with zeros beyond the map, where the released code filters all channels everywhere.
@@ -7,12 +7,16 @@ with zeros beyond the map, where the released code filters all channels everywhe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+SoftForm = Literal["paper", "released"]
+
+MAX_EXPONENT = 60.0  # of Eq. 4; float32 ends at 88
 MAX_STEP = 0.5  # cells, in either axis; a larger step belongs to a neighbouring cell
 
 
@@ -133,16 +137,41 @@ def newton_steps(
     return torch.stack([step_i, step_j], dim=1)
 
 
-def soft_scores(maps: Float[Tensor, "B D h w"], eps: float = 1e-8) -> Float[Tensor, "B h w"]:
-    """Soft detection scores (Eq. 4-7) of non-negative maps; they sum to 1 over each image.
+def soft_scores(
+    maps: Float[Tensor, "B D h w"], form: SoftForm = "paper", eps: float = 1e-8
+) -> Float[Tensor, "B h w"]:
+    """Soft detection scores s (Eq. 7) of non-negative maps; they sum to 1 over each image.
 
-    As the released code: exp(D / max of the image's maps), padded with 1. `eps` keeps the ratio of
-    Eq. 5 defined on cells without any response.
+    An image without any response has scores of zero. `eps` keeps the ratios defined there.
     """
-    top = maps.amax(dim=(1, 2, 3), keepdim=True).clamp(min=eps)
-    exponentials = torch.exp(maps / top)
-    padded = F.pad(exponentials, (1, 1, 1, 1), value=1.0)
-    alpha = exponentials / (9 * F.avg_pool2d(padded, 3, stride=1))  # Eq. 4
-    beta = maps / maps.amax(dim=1, keepdim=True).clamp(min=eps)  # Eq. 5
-    gamma = (alpha * beta).amax(dim=1)  # Eq. 6
+    gamma = (soft_local_max(maps, form, eps) * ratio_to_max(maps, eps)).amax(dim=1)  # Eq. 6
     return gamma / gamma.sum(dim=(1, 2), keepdim=True).clamp(min=eps)  # Eq. 7
+
+
+def soft_local_max(
+    maps: Float[Tensor, "B D h w"], form: SoftForm = "paper", eps: float = 1e-8
+) -> Float[Tensor, "B D h w"]:
+    """The soft local-maximum score alpha (Eq. 4), in 3 x 3 cells of each channel.
+
+    'paper': exp(D) over the sum of its neighbours' in the map. 'released', as the authors' code:
+    exp(D / max of the image's maps), and each neighbour beyond the border counts 1.
+    """
+    if form == "released":
+        exponentials = torch.exp(maps / maps.amax(dim=(1, 2, 3), keepdim=True).clamp(min=eps))
+        padded = F.pad(exponentials, (1, 1, 1, 1), value=1.0)
+        return exponentials / (9 * F.avg_pool2d(padded, 3, stride=1))
+    # Responses reach thousands, and exp of them infinity; of their differences, only those count
+    # that leave the score above zero.
+    padded = F.pad(maps, (1, 1, 1, 1), value=-torch.inf)
+    height, width = maps.shape[2:]
+    total = torch.zeros_like(maps)
+    for di in range(3):
+        for dj in range(3):
+            neighbours = padded[:, :, di : di + height, dj : dj + width]
+            total = total + torch.exp((neighbours - maps).clamp(max=MAX_EXPONENT))
+    return 1 / total
+
+
+def ratio_to_max(maps: Float[Tensor, "B D h w"], eps: float = 1e-8) -> Float[Tensor, "B D h w"]:
+    """The soft channel selection beta (Eq. 5); zero on cells without any response."""
+    return maps / maps.amax(dim=1, keepdim=True).clamp(min=eps)

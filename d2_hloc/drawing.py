@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
 from d2_hloc.pixels import rescale
 
@@ -17,6 +17,8 @@ OUTLIER = (255, 50, 50, 150)
 YELLOW, GREEN, CYAN = (255, 225, 60), (80, 230, 90), (50, 220, 240)
 BLUE, VIOLET, PINK = (95, 165, 255), (180, 135, 255), (255, 130, 225)
 PALETTE = np.array([YELLOW, GREEN, CYAN, BLUE, VIOLET, PINK])
+HEAT = np.array([(0, 0, 0), (150, 20, 60), (255, 140, 20), (255, 255, 230)])
+HEAT_STOPS = (0, 1 / 3, 2 / 3, 1)
 GAP, GAP_COLOUR = 6, (128, 128, 128)
 DOT = 2  # radius in pixels
 CIRCLES = (1 / 2, 8)  # least and greatest scale that circles show
@@ -80,6 +82,23 @@ def draw_keypoints(
     if scales is None:
         return _with_overlay(canvas, lambda draw: _dots(draw, places, [(*YELLOW, 255)] * len(xy)))
     return _with_overlay(canvas, lambda draw: _circles(draw, places, scales))
+
+
+def draw_scores(image: Image.Image, scores: np.ndarray, height: int = 480) -> Image.Image:
+    """Scores (h, w) of cells that cover the image, as light: the highest is white hot.
+
+    Raises:
+        ValueError: if they are not a map of finite numbers.
+    """
+    scores = np.asarray(scores, dtype=float)
+    if scores.ndim != 2 or not np.isfinite(scores).all():
+        raise ValueError(f"scores must be finite and (h, w), not of shape {scores.shape}.")
+    canvas = _backdrop(image, height).convert("L").point(lambda value: value * 0.6)
+    shares = scores.clip(0) / max(float(scores.max(initial=0)), 1e-12)
+    heat = np.stack([np.interp(shares, HEAT_STOPS, channel) for channel in HEAT.T], axis=2)
+    layer = Image.fromarray(heat.round().astype(np.uint8))
+    layer = layer.resize(canvas.size, Image.Resampling.NEAREST)
+    return ImageChops.lighter(canvas.convert("RGB"), layer)
 
 
 def spread(count: int, limit: int) -> np.ndarray:

@@ -17,6 +17,7 @@ Array = TypeVar("Array", Tensor, np.ndarray)
 Position = Literal["centre", "released"]
 
 STRIDE = 4  # pixels a cell of the test network
+TRAINING_STRIDE = 8  # of the training form, all of whose poolings do not overlap
 # Pixel of cell 0. The receptive field's centre is 3.5: 1.5 from two poolings of 2 x 2, and 2 from
 # the average pooling of stride 1, which the released code leaves out.
 CELL_OFFSET = {"centre": 3.5, "released": 1.5}
@@ -25,6 +26,12 @@ CELL_OFFSET = {"centre": 3.5, "released": 1.5}
 def rescale(xy: Array, scale: float | Array) -> Array:
     """Follow an image resized by new / old, a number or one an axis."""
     return (xy + 0.5) * scale - 0.5
+
+
+def resize_matrix(scale_x: float, scale_y: float) -> np.ndarray:
+    """rescale as a homography (3, 3), to join it with others."""
+    shift = rescale(np.zeros(2), np.array([scale_x, scale_y]))
+    return np.array([[scale_x, 0, shift[0]], [0, scale_y, shift[1]], [0, 0, 1]])
 
 
 def to_colmap(xy: Array) -> Array:

@@ -12,7 +12,9 @@ from d2_hloc.detection import (
     hard_detections,
     is_not_edge,
     newton_steps,
+    ratio_to_max,
     second_differences,
+    soft_local_max,
     soft_scores,
 )
 
@@ -201,10 +203,10 @@ def test_half_precision_maps_have_float32_steps():
     assert found.steps.isfinite().all()
 
 
-def slow_soft_scores(maps):
+def slow_soft_scores(maps, form):
     """Eq. 4-7 of the paper, cell by cell; exp(D / max) and ones beyond the border as released."""
     depth, height, width = maps.shape
-    top = float(maps.max())
+    scale, beyond = (float(maps.max()), 1.0) if form == "released" else (1.0, 0.0)
     gamma = torch.zeros(height, width, dtype=torch.float64)
     for i in range(height):
         for j in range(width):
@@ -214,44 +216,69 @@ def slow_soft_scores(maps):
                 for a in range(i - 1, i + 2):
                     for b in range(j - 1, j + 2):
                         inside = 0 <= a < height and 0 <= b < width
-                        total += math.exp(float(maps[k, a, b]) / top) if inside else 1.0
-                alpha = math.exp(float(maps[k, i, j]) / top) / total
+                        total += math.exp(float(maps[k, a, b]) / scale) if inside else beyond
+                alpha = math.exp(float(maps[k, i, j]) / scale) / total
                 beta = float(maps[k, i, j]) / strongest if strongest else 0.0
                 gamma[i, j] = max(gamma[i, j], alpha * beta)
     return gamma / gamma.sum()
 
 
-def test_soft_scores_equal_the_papers_formulas():
+FORMS = pytest.mark.parametrize("form", ["paper", "released"])
+
+
+@FORMS
+def test_soft_scores_equal_the_papers_formulas(form):
     maps = 40 * random_maps(depth=3, size=(5, 7))
     maps[:, 2, 3] = 0  # a cell without any response
-    expected = slow_soft_scores(maps)
-    found = soft_scores(maps[None])[0]
-    assert torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-8)
+    expected = slow_soft_scores(maps, form)
+    found = soft_scores(maps[None], form)[0]
+    assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-8)
     assert found[2, 3] == 0
 
 
-def test_soft_scores_are_of_each_image_alone():
+def test_each_soft_score_by_hand():
+    """Two channels on 1 x 2 cells: ln 2 and 0, ln 4 and ln 2."""
+    two = math.log(2)
+    maps = torch.tensor([[[two, 0.0]], [[2 * two, two]]])[None]
+    assert torch.allclose(soft_local_max(maps), torch.tensor([[2 / 3, 1 / 3]]))  # either channel
+    assert torch.allclose(ratio_to_max(maps)[0, :, 0], torch.tensor([[0.5, 0.0], [1.0, 1.0]]))
+    assert torch.allclose(soft_scores(maps), torch.tensor([[[2 / 3, 1 / 3]]]))
+
+
+@FORMS
+def test_soft_scores_are_of_each_image_alone(form):
     batch = torch.stack([random_maps(size=(5, 7)), 100 * random_maps(size=(5, 7), seed=1)])
-    together = soft_scores(batch)
-    apart = torch.cat([soft_scores(maps[None]) for maps in batch])
+    together = soft_scores(batch, form)
+    apart = torch.cat([soft_scores(maps[None], form) for maps in batch])
     assert torch.allclose(together, apart)
     assert torch.allclose(together.sum(dim=(1, 2)), torch.ones(2))
 
 
-def test_soft_scores_do_not_depend_on_the_responses_scale():
+def test_released_soft_scores_do_not_depend_on_the_responses_scale():
     maps = random_maps(size=(5, 7))[None]
-    assert torch.allclose(soft_scores(maps), soft_scores(1000 * maps), rtol=1e-4)
+    found, scaled = (soft_scores(m, "released") for m in (maps, 1000 * maps))
+    assert torch.allclose(found, scaled, rtol=1e-4)
 
 
-def test_maps_without_any_response_have_soft_scores_of_zero():
-    maps = torch.zeros(1, 4, 5, 7, requires_grad=True)
+def test_responses_beyond_the_reach_of_exp_have_finite_soft_scores():
+    maps = (1e4 * random_maps(size=(5, 7)))[None].requires_grad_()
     scores = soft_scores(maps)
+    assert scores.sum().item() == pytest.approx(1)
+    (scores * torch.rand(5, 7)).sum().backward()
+    assert maps.grad.isfinite().all()
+
+
+@FORMS
+def test_maps_without_any_response_have_soft_scores_of_zero(form):
+    maps = torch.zeros(1, 4, 5, 7, requires_grad=True)
+    scores = soft_scores(maps, form)
     assert torch.equal(scores, torch.zeros(1, 5, 7))
     scores.sum().backward()
     assert maps.grad.isfinite().all()
 
 
-def test_soft_scores_peak_where_hard_detection_does():
+@FORMS
+def test_soft_scores_peak_where_hard_detection_does(form):
     maps = torch.zeros(4, 9, 11)
     maps[2, 3, 5] = 1.0
-    assert soft_scores(maps[None])[0].argmax() == 3 * 11 + 5
+    assert soft_scores(maps[None], form)[0].argmax() == 3 * 11 + 5

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2_hloc.charts import BLUE, MAX_BARS, bar_figure, duration, model_figure, timings_figure
-from d2_hloc.drawing import GAP, WIDEST, draw_keypoints, draw_matches, spread
+from d2_hloc.charts import (
+    BLUE,
+    MAX_BARS,
+    bar_figure,
+    curves_figure,
+    duration,
+    model_figure,
+    timings_figure,
+)
+from d2_hloc.drawing import GAP, WIDEST, draw_keypoints, draw_matches, draw_scores, spread
 from d2_hloc.pixels import rescale
 
 NONE = np.empty((0, 2))
@@ -256,3 +264,24 @@ def test_timings_read_as_one_says_them():
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_curves_have_gaps_where_there_is_no_number():
+    figure = curves_figure({"a<b": ([0, 1, 2], [0.5, float("nan"), 1.0])}, "epoch", "loss")
+    assert figure.data[0].name == "a&lt;b"
+    assert list(figure.data[0].y) == [0.5, None, 1.0]
+    assert len(curves_figure({"a": ([], [])}, "epoch", "loss").data) == 0
+
+
+def test_the_highest_score_is_the_brightest_place():
+    scores = np.zeros((4, 6))
+    scores[1, 5] = 3.0
+    drawn = np.asarray(draw_scores(Image.new("RGB", (48, 32), (60, 60, 60)), scores, height=320))
+    row, column = np.unravel_index(drawn.sum(axis=2).argmax(), drawn.shape[:2])
+    assert (row // 80, column // 80) == (1, 5)
+    assert drawn[200, 40].max() < 60
+    assert draw_scores(Image.new("RGB", (8, 8)), np.zeros((1, 1))).size == (480, 480)
+    with pytest.raises(
+        ValueError, match=r"scores must be finite and \(h, w\), not of shape \(2,\)"
+    ):
+        draw_scores(Image.new("RGB", (8, 8)), np.zeros(2))

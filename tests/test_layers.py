@@ -19,7 +19,7 @@ PACKAGE = "__init__"  # the public names
 LAYERS = [
     "structs pixels textfile model_files folder_lock bounded_cache config colmap",
     "images backbone detection description pyramid weights matching metrics staging storage record "
-    "pairs cameras tracks adjustment refinement scene datasets accuracy_cache stereo",
+    "pairs cameras tracks adjustment refinement scene datasets training accuracy_cache stereo",
     "d2net sift",
     "adapters",
     "extraction pair_matching keypoint_refinement reconstruction localization evaluation "
@@ -27,7 +27,7 @@ LAYERS = [
     "aachen_results",
     "drawing charts report plots",
     "runs query_runs aachen_run aachen_report presentation demo hpatches_results hpatches_report "
-    "relative_pose_report",
+    "relative_pose_report training_report",
     "base_model own_runner plugin hloc extractors matchers",
     PACKAGE,
     "command cli __main__",

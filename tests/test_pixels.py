@@ -12,6 +12,7 @@ from d2_hloc.pixels import (
     image_centre,
     level_to_image,
     rescale,
+    resize_matrix,
     to_colmap,
 )
 
@@ -44,6 +45,13 @@ def test_rescale_there_and_back_is_exact_for_hlocs_formula():
     scale = np.array([4000, 3000]) / np.array([1600, 1200])
     assert np.allclose(rescale(xy, scale), (xy + 0.5) * scale - 0.5)
     assert np.allclose(rescale(rescale(xy, scale), 1 / scale), xy)
+
+
+def test_a_resizes_matrix_does_what_rescale_does():
+    xy = np.random.default_rng(0).uniform(0, 2000, (50, 2))
+    moved = np.c_[xy, np.ones(50)] @ resize_matrix(0.4, 1.7).T
+    assert np.allclose(moved[:, :2], rescale(xy, np.array([0.4, 1.7])))
+    assert np.allclose(moved[:, 2], 1)
 
 
 def test_colmap_has_the_first_pixels_centre_at_one_half():

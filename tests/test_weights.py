@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from d2_hloc import weights
 from d2_hloc.backbone import LAYERS, Backbone
@@ -353,3 +354,12 @@ def assert_refused_by_name(name, path):
     with pytest.raises(WeightsError, match="it was changed or cut short; download it again") as e:
         load(name)
     assert str(e.value).startswith(f"{path}: its SHA-256 is ")
+
+
+def test_a_state_under_the_authors_names_loads_again(tmp_path):
+    state = weights.load("d2_ots")
+    save_file(weights.to_published(state), tmp_path / "mine.safetensors")
+    torch.save({"model": weights.to_published(state), "epoch": 3}, tmp_path / "mine.pth")
+    for name in ("mine.safetensors", "mine.pth"):
+        found = weights.load(str(tmp_path / name))
+        assert all(torch.equal(found[key], state[key]) for key in state)

@@ -11,12 +11,14 @@ import hashlib
 import os
 import pickle
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
@@ -160,7 +162,7 @@ def _digest_file(path: Path) -> Path:
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _read_safetensors(path)
         with torch.serialization.safe_globals(_ALLOWED):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -175,6 +177,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise WeightsError(f"{path}: holds a {type(state).__name__}, not a state dictionary.")
     return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """A whole state, or the layers that differ from the bundled weights that its note names."""
+    with safe_open(path, "pt") as file:
+        base = (file.metadata() or {}).get("base")
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    return load_file(BUNDLED[base]) | state if base in BUNDLED else state
 
 
 # What the authors' training script saves beside the model: its arguments and NumPy loss values.
@@ -215,3 +225,12 @@ def to_backbone(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     if prefix == TORCHVISION_KEY:
         result["conv1_1.weight"] = result["conv1_1.weight"].flip(1)  # RGB -> BGR
     return result
+
+
+def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A Backbone's state under the authors' names, as load() takes it."""
+    return {
+        f"{PUBLISHED_KEY}{index}.{kind}": state[f"{name}.{kind}"].detach().cpu().contiguous()
+        for name, (_, _, index) in LAYERS.items()
+        for kind in ("weight", "bias")
+    }

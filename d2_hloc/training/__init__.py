@@ -1,0 +1,1 @@
+"""The training of the paper's Section 4: pairs of crops, the joint loss, the loop."""

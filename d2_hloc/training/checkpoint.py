@@ -1,0 +1,114 @@
+"""Checkpoints: everything that a run needs to go on to the bit, in the published form.
+
+`last.pth` and `best.pth` load wherever published weights do; in `last.pth` the optimiser and the
+place in the schedule stand beside the model. No generator's state is kept: whatever is random is
+drawn from the seed, the epoch and the number of the pair.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from d2_hloc import weights
+from d2_hloc.backbone import CONV4, LAYERS
+from d2_hloc.staging import write_atomically
+from d2_hloc.training.network import Network
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a run stands."""
+
+    epoch: int = 0  # the epoch under way
+    step: int = 0  # its steps that are done
+    total_steps: int = 0  # of all epochs
+    best_epoch: int = -1  # after how many epochs matching was best; -1: never measured
+    best_accuracy: float = -1.0
+
+
+def save_checkpoint(
+    path: Path,
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+) -> None:
+    """Write everything, whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written; the checkpoint before stays.
+    """
+    buffer = io.BytesIO()
+    values = {
+        "model": weights.to_published(network.backbone.state_dict()),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "progress": vars(progress),
+    }
+    torch.save(values, buffer)
+    _write(path, buffer.getvalue())
+
+
+def load_checkpoint(
+    path: Path,
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> Progress:
+    """Put everything back as it was when it was saved; the beginning where there is no file.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    if not path.is_file():
+        return Progress()
+    try:
+        values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = weights.to_backbone(values["model"], path)
+        network.backbone.load_state_dict(state)
+        optimizer.load_state_dict(values["optimizer"])
+        if values["scaler"]:
+            scaler.load_state_dict(values["scaler"])
+        return Progress(**values["progress"])
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ValueError(
+            f"{path}: is not a checkpoint of this run; delete it to begin again."
+        ) from error
+
+
+def save_best(folder: Path, network: Network, progress: Progress) -> None:
+    """The weights alone: best.pth, and best.safetensors in float32.
+
+    Where training began from bundled weights, best_small.safetensors holds the layers that learned
+    in float16; it loads too, the other layers being those bundled.
+
+    Raises:
+        OSError: if a file cannot be written; those before stay.
+    """
+    state = weights.to_published(network.backbone.state_dict())
+    buffer = io.BytesIO()
+    torch.save({"model": state, "progress": vars(progress)}, buffer)
+    _write(folder / "best.pth", buffer.getvalue())
+    note = {"input": "BGR, 0-255, minus the mean", "trained_from": network.trained_from}
+    _write(folder / "best.safetensors", save(state, note))
+    if network.source in weights.BUNDLED:
+        learned = CONV4[CONV4.index(network.trained_from) :]
+        indices = {str(LAYERS[layer][2]) for layer in learned}
+        small = {k: v.half() for k, v in state.items() if k.split(".")[-2] in indices}
+        _write(folder / "best_small.safetensors", save(small, note | {"base": network.source}))
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise OSError(
+            f"{path}: cannot be written ({error.strerror}); free some space and run again, it goes "
+            "on from the checkpoint before."
+        ) from error

@@ -1,0 +1,62 @@
+"""Several processes that train one network, as torchrun starts them; one alone needs nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Which of how many processes this is, and where it computes."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[World]:
+    """This process's place among those that torchrun started, on `device` or what is there.
+
+    Raises:
+        ValueError: if a GPU is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: cuda is asked for, and this machine has no GPU; use cpu.")
+    is_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if is_cuda else 0)
+    place = place if is_cuda else torch.device("cpu")
+    if size == 1:
+        yield World(device=place)
+        return
+    if is_cuda:
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if is_cuda else "gloo")
+    try:
+        yield World(rank=dist.get_rank(), size=size, device=place)
+    finally:
+        dist.destroy_process_group()

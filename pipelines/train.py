@@ -1,0 +1,127 @@
+"""Train D2-Net as in Section 4 of the paper, on photographs or on MegaDepth.
+
+    python pipelines/train.py --config configs/train_photos.yaml --dataset PHOTOS --output OUT
+    torchrun --nproc_per_node 4 pipelines/train.py --config configs/train_megadepth.yaml ...
+
+Killed, it goes on from where it was, to the bit, when the same command is run again.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from d2_hloc import config, weights
+from d2_hloc.command import run_command
+from d2_hloc.datasets.megadepth import MegaDepthOptions, MegaDepthPairs
+from d2_hloc.datasets.scene_info import find_scenes, read_scene_list
+from d2_hloc.images import list_images
+from d2_hloc.record import RunRecord
+from d2_hloc.training.distributed import joined
+from d2_hloc.training.loop import Trainer, TrainingOptions
+from d2_hloc.training.pair import PairSource, split
+from d2_hloc.training.photographs import PhotographOptions, PhotographPairs
+from d2_hloc.training_report import TrainingRun, present, write_report
+
+CONFIG = Path(__file__).parents[1] / "configs" / "train_photos.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """What to train with, and how.
+
+    `scenes` is MegaDepth's folder of scenes (DATASET/scene_info); the lists name those to train
+    with and those held back. Without lists, `held_back` of the scenes, or of the photographs, are.
+    """
+
+    source: Literal["photographs", "megadepth"] = "photographs"
+    dataset: Path | None = None
+    scenes: Path | None = None
+    train_scenes: Path | None = None
+    valid_scenes: Path | None = None
+    held_back: float = 0.1
+    held_back_pairs_per_scene: int = 25
+    photographs: PhotographOptions = field(default_factory=PhotographOptions)
+    megadepth: MegaDepthOptions = field(default_factory=MegaDepthOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+
+
+def sources(conf: Train) -> tuple[PairSource, PairSource]:
+    """The pairs to train with, and those held back."""
+    if conf.dataset is None:
+        raise ValueError(f"there is no data set; name the folder of {conf.source} by --dataset.")
+    seed, unseen = conf.training.seed, conf.training.seed + 1
+    if conf.source == "photographs":
+        names = list_images(conf.dataset)
+        train, held = split(names, conf.held_back, seed)
+        return (
+            PhotographPairs(conf.photographs, conf.dataset, train, seed),
+            PhotographPairs(conf.photographs, conf.dataset, held, unseen),
+        )
+    folder = conf.scenes or conf.dataset / "scene_info"
+    if conf.train_scenes is None or conf.valid_scenes is None:
+        train, held = split(find_scenes(folder, None), conf.held_back, seed)
+    else:
+        lists = conf.train_scenes, conf.valid_scenes
+        train, held = (find_scenes(folder, read_scene_list(path)) for path in lists)
+    fewer = replace(conf.megadepth, pairs_per_scene=conf.held_back_pairs_per_scene)
+    return (
+        MegaDepthPairs(conf.megadepth, conf.dataset, train, seed),
+        MegaDepthPairs(fewer, conf.dataset, held, unseen),
+    )
+
+
+def what_matters(conf: Train) -> dict[str, Any]:
+    """The configuration without what may change when a run goes on: to more epochs, say."""
+    whole = config.to_dict(conf)
+    for name in ("epochs", "workers", "save_seconds"):
+        del whole["training"][name]
+    return whole
+
+
+def run(conf: Train, output: Path) -> None:
+    """Pairs -> trained layers -> report."""
+    with joined(conf.training.device) as world:
+        train, held_back = sources(conf)
+        weights.locate(conf.training.weights)  # before anything is written
+        if not world.is_first:
+            Trainer(conf.training, train, held_back, output, world).run()
+            return
+        record = RunRecord(output, what_matters(conf))
+        record.counts = {"pairs": len(train), "held_back": len(held_back)}
+        finished = TrainingRun(
+            output=output,
+            subtitle=f"{conf.dataset}, {len(train)} pairs an epoch, {len(held_back)} held back",
+            record=record,
+            loss=conf.training.loss,
+            held_back=held_back,
+        )
+        with record.timed("train"):
+            trainer = Trainer(
+                conf.training, train, held_back, output, world,
+                after_epoch=lambda network: write_report(finished, network),
+            )  # fmt: skip
+            trainer.run()
+        present(finished, trainer.network)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Arguments -> options -> run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=CONFIG, help="YAML with the options")
+    parser.add_argument("--dataset", type=Path, help="folder of photographs, or MegaDepth's")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, help="train so many; a finished run goes on to more")
+    args = parser.parse_args(arguments)
+    conf = config.load(Train, args.config)
+    if args.dataset is not None:
+        conf = replace(conf, dataset=args.dataset)
+    if args.epochs is not None:
+        conf = replace(conf, training=replace(conf.training, epochs=args.epochs))
+    run(conf, args.output)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("train", main))
