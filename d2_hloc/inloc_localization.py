@@ -57,11 +57,10 @@ class PoseOptions:
     enough_inliers: int | None = None
     num_first: int = 10
     random_seed: int = 0
-    workers: int = 1  # threads; they share the open files and the caches
     verification: VerificationOptions = field(default_factory=VerificationOptions)
 
     def __post_init__(self) -> None:
-        for name in ("num_candidates", "num_poses", "max_angle", "pooled_error", "workers"):
+        for name in ("num_candidates", "num_poses", "max_angle", "pooled_error"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
 
@@ -147,6 +146,7 @@ class Setting:
     matches: Path
     points: Path
     refine: Refine | None = None
+    workers: int = 1  # threads; they share the open files and the caches
 
 
 Method = Callable[[Setting, MatchedCutouts, str, Sequence[Candidate]], list[RankedPose]]
@@ -210,7 +210,7 @@ def pose_queries(method: str, setting: Setting, output: Path) -> list[QueryPoses
     with open_matched(setting.features, setting.matches, setting.points) as files:
         place_one = partial(pose_query, METHODS[method], setting, files)
         with store.saving():
-            found = in_threads(place_one, todo, setting.options.workers)
+            found = in_threads(place_one, todo, setting.workers)
             progress = tqdm(found, desc=method, unit="query", total=len(todo), disable=not todo)
             for poses in progress:
                 store.add(poses)
@@ -219,11 +219,9 @@ def pose_queries(method: str, setting: Setting, output: Path) -> list[QueryPoses
 
 def configuration(method: str, setting: Setting) -> dict[str, object]:
     """What the poses depend on."""
-    options = config.to_dict(setting.options)
-    del options["workers"]
     return {
         "method": method,
-        "poses": options,
+        "poses": config.to_dict(setting.options),
         "is_refined": setting.refine is not None,
         "matches": storage.configuration(setting.matches),
         "cameras": {n: c.params.tolist() for n, c in sorted(setting.cameras.items())},

@@ -13,10 +13,18 @@ from PIL import Image
 
 from d2_hloc import storage
 from d2_hloc.charts import timings_figure
+from d2_hloc.datasets.image_lists import read_list
 from d2_hloc.datasets.inloc import InLoc, InLocError, short_name
 from d2_hloc.drawing import draw_matches
 from d2_hloc.inloc_localization import MatchedCutouts, PairMatches, Setting, open_matched
-from d2_hloc.inloc_poses import QueryPoses, RankedPose, query_row, write_found
+from d2_hloc.inloc_poses import (
+    QueryPoses,
+    RankedPose,
+    combine,
+    from_list,
+    query_row,
+    write_found,
+)
 from d2_hloc.inloc_scores import (
     PAPER,
     Measured,
@@ -123,14 +131,20 @@ def compare(evaluations: Sequence[Evaluation], record: RunRecord, output: Path) 
     present(evaluations, output)
 
 
-def present_combined(
-    paths: Sequence[Path], found: Sequence[QueryPoses], output: Path, truth: Path | None
-) -> None:
-    """Write the poses of two lists combined, and print their table."""
+def present_combined(paths: Sequence[Path], output: Path, truth: Path | None) -> None:
+    """Write the poses of two ImgLists combined by Dense PV's score, and print their table.
+
+    Raises:
+        ValueError: if a list cannot be used, or the folder holds another run's poses.
+    """
+    found = combine(*(from_list(read_list(path)) for path in paths))
+    record = RunRecord(output, {"combined": [str(path.resolve()) for path in paths]})
     write_found(output, found)
     errors = errors_of(found, read_poses(truth) if truth else None)
     name = " + ".join(str(path) for path in paths)
     row = Measured(method="combined", feature=name, refined=None, found=found, errors=errors).row
+    record.scores = {"combined": scores_of(row)}
+    record.write()
     print_rows([table_row(row)])
     print(f"\n{output / 'poses.txt'}")
 

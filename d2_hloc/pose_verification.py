@@ -85,7 +85,7 @@ def find_poses(method: str, setting: Setting, verifier: Verifier, folder: Path) 
     found = pose_queries(first, setting, folder / f"{first}.json")
     if not rest:
         return found
-    return verify_poses(verifier, found, folder / f"{method}.json", setting.options.workers)
+    return verify_poses(verifier, found, folder / f"{method}.json", setting.workers)
 
 
 def verify_poses(

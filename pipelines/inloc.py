@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from d2_hloc import config
+from d2_hloc import adapters, config
 from d2_hloc.command import run_command
 from d2_hloc.datasets import inloc
 from d2_hloc.datasets.cutout_maps import MapCache
-from d2_hloc.datasets.image_lists import read_list
 from d2_hloc.dense_verification import CloudCache, DenseOptions
 from d2_hloc.extraction import ExtractionOptions
 from d2_hloc.inloc_cameras import CameraOptions, query_cameras
 from d2_hloc.inloc_localization import PoseOptions, Setting, match_candidates
-from d2_hloc.inloc_poses import combine, from_list
 from d2_hloc.inloc_report import Evaluation, compare, conclude, measure, present_combined
 from d2_hloc.inloc_retrieval import extract_candidates
 from d2_hloc.keypoint_refinement import PairRefiner
@@ -41,6 +39,7 @@ class InLoc:
 
     features: tuple[str, ...] = ("d2net-ms",)
     methods: tuple[str, ...] = ("sparse",)
+    workers: int = 1  # threads
     retrieval: Path | None = None  # hloc's pairs, ImgList or scores; None: see extract_candidates
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
     matching: MatchingOptions = field(default_factory=MatchingOptions)
@@ -52,6 +51,13 @@ class InLoc:
     def __post_init__(self) -> None:
         if unknown := set(self.methods) - set(METHODS):
             raise ValueError(f"there is no method {unknown}; known are {', '.join(METHODS)}.")
+        if self.workers < 1:
+            raise ValueError(f"workers must be positive, not {self.workers}.")
+
+    @property
+    def shared(self) -> "InLoc":
+        """What results depend on: features and methods may join them later."""
+        return replace(self, features=(), methods=(), workers=1)
 
 
 def run(conf: InLoc, dataset: Path, output: Path, truth: Path | None = None) -> None:
@@ -60,8 +66,8 @@ def run(conf: InLoc, dataset: Path, output: Path, truth: Path | None = None) -> 
     if len(conf.features) == 1:
         evaluate(conf, conf.features[0], data, output, truth)
         return
-    shared = config.to_dict(replace(conf, features=(), methods=()))  # more may join them later
-    record = RunRecord(output, {"dataset": str(dataset.resolve()), **shared})
+    asked = {"dataset": str(dataset.resolve()), **config.to_dict(conf.shared)}
+    record = RunRecord(output, asked)
     folders = {feature: output / feature.replace(":", "-") for feature in conf.features}
     found = [evaluate(conf, name, data, folder, truth) for name, folder in folders.items()]
     compare(found, record, output)
@@ -72,18 +78,20 @@ def evaluate(
 ) -> Evaluation:
     """Images -> features -> points of the cutouts -> matches -> poses by each method."""
     options = replace(conf.extraction, feature=feature)
-    asked = config.to_dict(replace(conf, features=(), methods=(), extraction=options))
+    asked = config.to_dict(replace(conf.shared, extraction=options))
     record = RunRecord(output, {"dataset": str(data.folder.resolve()), **asked})
-    count, workers, maps = conf.poses.num_candidates, conf.poses.workers, MapCache()
+    count, maps = conf.poses.num_candidates, MapCache()
     files = [output / name for name in ("features.h5", "points.h5", "matches.h5")]
     with record.timed("extract"):
         features, ranked = extract_candidates(options, conf.retrieval, count, data, files[0])
     cameras = query_cameras(conf.cameras, data.folder, data.queries, features)
     with record.timed("points"):
-        points = lift(data.folder, ranked, features, files[1], maps, workers)
+        points = lift(data.folder, ranked, features, files[1], maps, conf.workers)
     with record.timed("match"):
         ranked = match_candidates(conf.poses, conf.matching, ranked, *files)
-    refiner = PairRefiner(conf.refinement, data.folder, options.resize_max)
+    refine = None
+    if conf.refinement.enabled:
+        refine = PairRefiner(conf.refinement, data.folder, options.resize_max)
     setting = Setting(
         options=conf.poses,
         cameras=cameras,
@@ -91,7 +99,8 @@ def evaluate(
         features=features,
         matches=files[2],
         points=points,
-        refine=refiner if conf.refinement.enabled else None,
+        refine=refine,
+        workers=conf.workers,
     )
     clouds = CloudCache(data, conf.dense, maps)
     verifier = Verifier(options=conf.dense, data=data, cameras=cameras, clouds=clouds)
@@ -115,26 +124,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ground-truth", type=Path, help="name qw qx qy qz tx ty tz a line")
     parser.add_argument("--intrinsics", type=Path, help="of the queries: name MODEL w h params...")
     parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
-    parser.add_argument(
-        "--combine", type=Path, nargs=2, help="two ImgList.mat, by Dense PV's score"
-    )
+    parser.add_argument("--workers", type=int, help="threads")
+    parser.add_argument("--download", action="store_true", help="fetch weights that are not here")
+    parser.add_argument("--combine", type=Path, nargs=2, help="two ImgLists, by Dense PV's score")
     args = parser.parse_args(arguments)
     if args.combine:
-        found = combine(*(from_list(read_list(path)) for path in args.combine))
-        present_combined(args.combine, found, args.output, args.ground_truth)
+        present_combined(args.combine, args.output, args.ground_truth)
         return
     if args.dataset is None:
         parser.error("--dataset is missing")
     conf = config.load(InLoc, args.config)
-    given = {"features": args.feature, "methods": args.method, "retrieval": args.retrieval}
-    conf = replace(
-        conf, **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v}
-    )
+    given = {
+        "features": tuple(args.feature or ()),
+        "methods": tuple(args.method or ()),
+        "retrieval": args.retrieval,
+        "workers": args.workers,
+    }
+    conf = replace(conf, **{k: v for k, v in given.items() if v not in (None, ())})
     if args.intrinsics:
         conf = replace(conf, cameras=replace(conf.cameras, intrinsics=args.intrinsics))
     if args.refinement:
         refinement = replace(conf.refinement, enabled=args.refinement == "on")
         conf = replace(conf, refinement=refinement)
+    if args.download:
+        for feature in conf.features:
+            adapters.adapter_of(feature).download(replace(conf.extraction, feature=feature))
     run(conf, args.dataset, args.output, args.ground_truth)
 
 

@@ -284,6 +284,11 @@ def test_two_results_are_combined_by_their_scores(pipeline, scene, finished, tmp
     expected = read_poses(finished / "sparse+pv" / "poses.txt")
     for name, pose in read_poses(output / "poses.txt").items():
         assert np.allclose(pose.matrix(), expected[name].matrix(), atol=1e-6)
+    scores = json.loads((output / "run.json").read_text())["scores"]
+    assert scores["combined"]["recall_0.25m_10deg"] == 1
+    shutil.copy(output / "poses.txt", tmp_path)
+    more = "--combine", *paths, "--output", str(tmp_path)
+    assert pipeline.run_command("inloc", lambda: pipeline.main(list(more))) == 1
 
 
 @pytest.fixture(scope="module")
