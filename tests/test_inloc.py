@@ -373,3 +373,25 @@ def test_the_focal_length_of_exif(scene, finished, tmp_path):
     rule = query_cameras(options, scene.folder, [query], features)[query]
     assert rule.focal_length == pytest.approx(480 * 28 / 36)
     assert read.focal_length > 1.2 * rule.focal_length
+
+
+def test_real_rooms(pipeline, shared, tmp_path):
+    """RootSIFT on photographs: every query within 25 cm, most within 5."""
+    folder = shared / "data/inloc-mini"
+    pairs, truth = folder / "pairs-query-exhaustive.txt", folder / "ground_truth.txt"
+    given = [
+        "--dataset",
+        folder,
+        "--ground-truth",
+        truth,
+        "--retrieval",
+        pairs,
+        "--feature",
+        "sift",
+    ]
+    output = tmp_path / "out"
+    arguments = [str(a) for a in (*given, "--output", output)]
+    assert pipeline.run_command("inloc", lambda: pipeline.main(arguments)) == 0
+    scores = json.loads((output / "run.json").read_text())["scores"]["sparse"]
+    assert scores["recall_0.25m_10deg"] == 1
+    assert scores["recall_0.05m_1deg"] >= 9 / 12
