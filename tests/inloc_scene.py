@@ -12,7 +12,7 @@ from d2_hloc.scene import DAY, Camera, Scene, market_square, render
 from d2_hloc.scene.demo import around
 
 FLOOR = "DUC1"
-SIZE = (480, 360)
+SIZE = (400, 300)
 # Degrees, metres, metres, and what of the view is aside of the middle.
 CUTOUTS = ((-24.0, 4.8, 1.6, 0.2), (4.0, 4.6, 1.5, 0.0), (30.0, 4.8, 1.7, -0.2))
 QUERIES = ((-14.0, 4.7, 1.5, 0.1), (12.0, 4.5, 1.6, 0.0))

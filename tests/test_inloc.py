@@ -344,18 +344,18 @@ def test_cameras_by_rule_and_by_list(scene, finished, tmp_path):
     features = finished / "features.h5"
     found = query_cameras(CameraOptions(), scene.folder, scene.queries, features)
     camera = found[scene.queries[0]]
-    assert camera.params.tolist() == [480 * 28 / 36, 240, 180]
+    assert camera.params.tolist() == pytest.approx([400 * 28 / 36, 200, 150])
     assert camera.focal_length == pytest.approx(query_camera().focal)
     assert inloc_camera((4032, 3024)).focal_length == 3136
     listed = tmp_path / "intrinsics.txt"
-    listed.write_text("IMG_0000.JPG SIMPLE_PINHOLE 480 360 400 240 180\n")
+    listed.write_text("IMG_0000.JPG SIMPLE_PINHOLE 400 300 350 200 150\n")
     options = CameraOptions(intrinsics=listed)
     one = query_cameras(options, scene.folder, scene.queries[:1], features)
-    assert one[scene.queries[0]].focal_length == 400
+    assert one[scene.queries[0]].focal_length == 350
     with pytest.raises(ValueError, match=r"intrinsics\.txt: lacks IMG_0001\.JPG"):
         query_cameras(options, scene.folder, scene.queries, features)
-    listed.write_text("IMG_0000.JPG SIMPLE_PINHOLE 481 360 400 240 180\n")
-    with pytest.raises(ValueError, match="is 480 x 360 pixels, but its camera 481 x 360"):
+    listed.write_text("IMG_0000.JPG SIMPLE_PINHOLE 401 300 350 200 150\n")
+    with pytest.raises(ValueError, match="is 400 x 300 pixels, but its camera 401 x 300"):
         query_cameras(options, scene.folder, scene.queries[:1], features)
 
 
@@ -371,7 +371,7 @@ def test_the_focal_length_of_exif(scene, finished, tmp_path):
     features = finished / "features.h5"
     read = query_cameras(options, tmp_path, [query], features)[query]
     rule = query_cameras(options, scene.folder, [query], features)[query]
-    assert rule.focal_length == pytest.approx(480 * 28 / 36)
+    assert rule.focal_length == pytest.approx(400 * 28 / 36)
     assert read.focal_length > 1.2 * rule.focal_length
 
 
