@@ -1,0 +1,30 @@
+"""Results come in order, and a consumer that stops leaves the rest undone."""
+
+import time
+
+import pytest
+
+from d2_hloc.threads import in_threads
+
+
+def test_results_come_in_order():
+    delays = [0.03, 0.0, 0.02, 0.01]
+    assert list(in_threads(lambda d: (time.sleep(d), d)[1], delays, 4)) == delays
+
+
+def test_errors_reach_the_consumer():
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(lambda n: 1 / n, [1, 0, 1], 2))
+
+
+def test_what_is_not_begun_is_left():
+    begun = []
+
+    def work(number):
+        begun.append(number)
+        time.sleep(0.02)
+
+    results = in_threads(work, range(50), 1)
+    next(results)
+    results.close()
+    assert len(begun) < 10
