@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from scipy.spatial import cKDTree
 
 from d2_hloc.dense_workspace import DenseView, Workspace
@@ -105,6 +105,21 @@ def read_cloud(path: Path) -> Float[np.ndarray, "N 3"]:
     """
     found = _vertices(path)
     return np.stack([found[axis] for axis in "xyz"], axis=1).astype(float)
+
+
+def read_coloured_cloud(
+    path: Path,
+) -> tuple[Float[np.ndarray, "N 3"], UInt8[np.ndarray, "N 3"]]:
+    """The points of a binary PLY file and their colours, 0 to 255.
+
+    Raises:
+        ValueError: if it is missing, cut short or has no colours.
+    """
+    found = _vertices(path)
+    if "red" not in found.dtype.names:
+        raise ValueError(f"{path}: its points have no colours; fuse again.")
+    xyz = np.stack([found[axis] for axis in "xyz"], axis=1).astype(float)
+    return xyz, np.stack([found[c] for c in ("red", "green", "blue")], axis=1)
 
 
 def _vertices(path: Path) -> np.ndarray:

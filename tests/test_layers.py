@@ -29,7 +29,7 @@ LAYERS = [
     "dense_verification pose_verification inloc_scores",
     "drawing charts report plots",
     "runs query_runs aachen_run aachen_report presentation demo hpatches_results hpatches_report "
-    "relative_pose_report training_report inloc_report",
+    "relative_pose_report training_report inloc_report lfe_run lfe_report",
     "base_model own_runner plugin hloc extractors matchers",
     PACKAGE,
     "command cli __main__",
