@@ -25,6 +25,9 @@ from d2_hloc.tracks import PairMatches
 
 logger = logging.getLogger(__name__)
 
+OUTLIER_FACTOR = 5.0  # median errors
+ROUNDS = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalizationOptions:
@@ -279,7 +282,31 @@ def estimate_pose(
     if answer is None:
         return None, 0
     inliers = int(answer["num_inliers"])
-    return (answer["cam_from_world"] if inliers >= options.min_num_inliers else None), inliers
+    if inliers < options.min_num_inliers:
+        return None, inliers
+    mask = np.asarray(answer["inlier_mask"], dtype=bool)
+    return settle_pose(answer["cam_from_world"], to_colmap(matched.xy), xyz, mask, camera), inliers
+
+
+def settle_pose(
+    pose: pycolmap.Rigid3d,
+    xy: np.ndarray,
+    xyz: np.ndarray,
+    inliers: np.ndarray,
+    camera: pycolmap.Camera,
+) -> pycolmap.Rigid3d:
+    """The pose again, from the inliers within OUTLIER_FACTOR median errors, as models are settled.
+
+    `xy` (K, 2) are COLMAP's pixels, `inliers` a mask (K,). The focal length stays.
+    """
+    for _ in range(ROUNDS):
+        errors = np.linalg.norm(camera.img_from_cam(pose * xyz) - xy, axis=1)
+        near = inliers & (errors <= OUTLIER_FACTOR * np.median(errors[inliers]))
+        answer = pycolmap.refine_absolute_pose(pose, xy, xyz, near, camera)
+        if answer is None:
+            break
+        pose, inliers = answer["cam_from_world"], near
+    return pose
 
 
 def covisible_clusters(

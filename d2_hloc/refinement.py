@@ -48,7 +48,7 @@ class RefinementOptions:
     fine_window: int = 2  # 0: conv2_2 alone
     fine_score: float = 0.9
     neighbours: int = 16
-    ambiguity: float = 0.03
+    ambiguity: float = 0.02
 
 
 class Outcome(IntEnum):

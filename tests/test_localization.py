@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic import synthesize, write_features, write_matches
 
-from d2_hloc import evaluation, storage
+from d2_hloc import evaluation, localization, storage
 from d2_hloc.colmap import pycolmap
 from d2_hloc.localization import (
     LocalizationOptions,
@@ -123,6 +123,29 @@ def test_a_refiner_moves_keypoints_to_the_points(scene, tmp_path):
         worst.append(max(e[0] for e in errors.values()))
     assert worst[1] < 1e-4
     assert worst[0] > 100 * worst[1]
+
+
+def test_the_few_that_are_off_do_not_move_the_pose(scene, tmp_path, monkeypatch):
+    """One keypoint in five is pixels away, and yet within the largest error of an inlier."""
+    features, rng = tmp_path / "features.h5", np.random.default_rng(0)
+    moved = {}
+    for name in scene.cameras:
+        xy = storage.read_features(scene.features, name).keypoints.numpy()
+        off = rng.random(len(xy)) < 0.2
+        noise = np.where(off[:, None], 4.0, 0.05) * np.abs(rng.normal(1, 0.3, xy.shape))
+        moved[name] = (xy + noise).astype(np.float32)
+    write_features(features, moved)
+    known = {
+        name: pycolmap.Camera(camera.todict() | {"has_prior_focal_length": True})
+        for name, camera in scene.cameras.items()
+    }
+    truth, means = evaluation.model_poses(scene.model), []
+    for factor in (1e9, 5.0):
+        monkeypatch.setattr(localization, "OUTLIER_FACTOR", factor)
+        run(scene, tmp_path, features=features, cameras=known)
+        errors = evaluation.pose_errors(read_poses(tmp_path / "poses.txt"), truth)
+        means.append(np.mean([e[0] for e in errors.values()]))
+    assert means[1] < 0.9 * means[0]
 
 
 def test_a_place_that_was_moved_goes_before_others():
