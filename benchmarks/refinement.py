@@ -65,7 +65,7 @@ def variants() -> dict[str, RefinementOptions]:
         "coarse patch 11 x 11": {"coarse_patch": 5},
         "fine patch 7 x 7": {"fine_patch": 3},
         "coarse window +-4 px": {"coarse_window": 2},
-        "coarse window +-6 px": {"coarse_window": 3},
+        "coarse window +-10 px": {"coarse_window": 5},
         "ambiguous peaks count": {"ambiguity": 0.0},
     }
     return {name: dataclasses.replace(BASE, **change) for name, change in changes.items()}

@@ -32,7 +32,7 @@ MAX_STRETCH = 3.0  # of a patch, by a local affinity
 
 @dataclass(frozen=True, kw_only=True)
 class RefinementOptions:
-    """Sizes in cells: a radius of 3 is 7 x 7. The windows reach 10 pixels, then 2 around the place
+    """Sizes in cells: a radius of 3 is 7 x 7. The windows reach 6 pixels, then 2 around the place
     found; a cell of conv2_2 is two pixels.
 
     `fine_score`: conv1_2 has the last word only where patches agree so well there (cosine): it is
@@ -43,12 +43,12 @@ class RefinementOptions:
 
     enabled: bool = False
     coarse_patch: int = 3
-    coarse_window: int = 5
+    coarse_window: int = 3
     fine_patch: int = 5
     fine_window: int = 2  # 0: conv2_2 alone
     fine_score: float = 0.9
     neighbours: int = 16
-    ambiguity: float = 0.02
+    ambiguity: float = 0.01
 
 
 class Outcome(IntEnum):
