@@ -96,6 +96,13 @@ def cameras_of(
         raise CameraError(
             f"{intrinsics}: names none of the images of {folder}; its first is {next(iter(known))}."
         )
+    return known_or_guessed(known, folder, names, model)
+
+
+def known_or_guessed(
+    known: Mapping[str, pycolmap.Camera], folder: Path, names: Sequence[str], model: str
+) -> dict[str, pycolmap.Camera]:
+    """A camera for each image; those that are not known are guessed."""
     return {n: known[n] if n in known else guess_camera(folder / n, model) for n in names}
 
 

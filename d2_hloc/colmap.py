@@ -5,15 +5,27 @@ zlib comes first: with pycolmap 4.1-4.2 the other order aborts the process at th
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import tempfile
 import zlib  # noqa: F401 - before pycolmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pycolmap
 
 from d2_hloc import model_files
 
-__all__ = ["ModelError", "check_database", "open_database", "pycolmap", "quiet", "read_model"]
+__all__ = [
+    "ModelError",
+    "check_database",
+    "open_database",
+    "opened_copy",
+    "pycolmap",
+    "quiet",
+    "read_model",
+]
 
 
 class ModelError(ValueError):
@@ -61,6 +73,20 @@ def open_database(path: Path) -> pycolmap.Database:
         return pycolmap.Database.open(path)
     except RuntimeError as error:
         raise ModelError(f"{path}: is damaged or not a COLMAP database.") from error
+
+
+@contextmanager
+def opened_copy(path: Path) -> Iterator[pycolmap.Database]:
+    """A copy of a database of any age, opened: COLMAP migrates an old one that it opens.
+
+    Raises:
+        ModelError: as open_database.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copyfile(path, Path(folder) / path.name))
+        copy.chmod(0o600)  # the original may be read-only
+        with open_database(copy) as database:
+            yield database
 
 
 def check_database(path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from d2_hloc import config
-from d2_hloc.cameras import guess_camera
+from d2_hloc.cameras import known_or_guessed
 from d2_hloc.colmap import pycolmap
 from d2_hloc.datasets.lfe import Scene
 from d2_hloc.dense import DenseOptions, reconstruct_dense
@@ -96,7 +96,8 @@ def evaluate(conf: Benchmark, feature: str, scene: Scene, output: Path) -> Model
     steps = conf.steps(feature)
 
     def cameras(names: Sequence[str]) -> dict[str, pycolmap.Camera]:
-        return {n: camera_of(scene, n, conf.reconstruction.camera_model) for n in names}
+        model = conf.reconstruction.camera_model
+        return known_or_guessed(scene.cameras, scene.images, names, model)
 
     matched = match_images(steps, scene.images, output, record, scene.names, cameras)
     database = prepare_database(matched)
@@ -108,11 +109,6 @@ def evaluate(conf: Benchmark, feature: str, scene: Scene, output: Path) -> Model
     if conf.dense is not None:
         reconstruct_depth(conf.dense, matched, found)
     return found
-
-
-def camera_of(scene: Scene, name: str, model: str) -> pycolmap.Camera:
-    """The benchmark's camera where it knows one, otherwise from EXIF or a guess."""
-    return scene.cameras.get(name) or guess_camera(scene.images / name, model)
 
 
 def reconstruct_depth(options: DenseOptions, matched: Matched, run: ModelRun) -> None:

@@ -6,15 +6,13 @@ a copy is opened.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from d2_hloc import pairs
 from d2_hloc.cameras import read_intrinsics
-from d2_hloc.colmap import open_database, pycolmap
+from d2_hloc.colmap import opened_copy, pycolmap
 from d2_hloc.datasets import nvm
 from d2_hloc.pairs import Pair
 
@@ -122,8 +120,5 @@ def survey(files: AachenFiles, dataset: Path) -> Aachen:
 
 def database_names(path: Path) -> list[str]:
     """Names of the images of a COLMAP database of any age, by their ids."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(shutil.copyfile(path, Path(folder) / "database.db"))
-        copy.chmod(0o600)  # the original may be read-only
-        with open_database(copy) as database:
-            return [i.name for i in sorted(database.read_all_images(), key=lambda i: i.image_id)]
+    with opened_copy(path) as database:
+        return [i.name for i in sorted(database.read_all_images(), key=lambda i: i.image_id)]

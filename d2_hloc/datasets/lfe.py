@@ -6,8 +6,6 @@ cameras. The database is opened as a copy: COLMAP migrates old ones.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 
 from d2_hloc import storage
-from d2_hloc.colmap import open_database, pycolmap
+from d2_hloc.colmap import opened_copy, pycolmap
 from d2_hloc.images import list_images
 from d2_hloc.pairs import Pair
 from d2_hloc.pixels import from_colmap, to_colmap
@@ -52,12 +50,9 @@ def read(folder: Path) -> Scene:
 
 def read_database(path: Path) -> tuple[list[str], dict[str, pycolmap.Camera]]:
     """Names of a COLMAP database's images, and the cameras of those with a known focal length."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(shutil.copyfile(path, Path(folder) / "database.db"))
-        copy.chmod(0o600)  # the original may be read-only
-        with open_database(copy) as database:
-            images = database.read_all_images()
-            found = {i.name: database.read_camera(i.camera_id) for i in images}
+    with opened_copy(path) as database:
+        images = database.read_all_images()
+        found = {i.name: database.read_camera(i.camera_id) for i in images}
     return sorted(found), {n: c for n, c in found.items() if c.has_prior_focal_length}
 
 
