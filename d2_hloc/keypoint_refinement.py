@@ -29,7 +29,7 @@ from d2_hloc.refinement import (
     shallow_maps,
 )
 from d2_hloc.staging import Staged, Value
-from d2_hloc.tracks import PairMatches, Tracks, build_tracks
+from d2_hloc.tracks import PairMatches, Tracks, build_tracks, matches_between
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def move_tracks(
     order = order_for_reuse(list(jobs), BLOCK)
     for name0, name1 in tqdm(order, desc="refine keypoints", unit="pair"):
         index0, index1 = torch.from_numpy(jobs[name0, name1]).unbind(dim=1)
-        known = _between(verified, name0, name1)
+        known = torch.from_numpy(matches_between(verified, name0, name1).astype(np.int64))
         xy0, xy1 = keypoints[name0], keypoints[name1]
         around = (xy0[known[:, 0]], xy1[known[:, 1]])
         found = _refine(options, maps[name0], maps[name1], xy0[index0], xy1[index1], around)
@@ -151,15 +151,6 @@ def jobs_of(tracks: Tracks) -> dict[Pair, np.ndarray]:
         for image, keypoint in zip(images[1:].tolist(), keypoints[1:].tolist(), strict=True):
             jobs[reference, tracks.names[image]].append((int(keypoints[0]), keypoint))
     return {pair: np.array(index) for pair, index in jobs.items()}
-
-
-def _between(verified: Mapping[Pair, PairMatches], name0: str, name1: str) -> Tensor:
-    """Verified matches of two images, in whichever order they are there."""
-    if (name0, name1) in verified:
-        return torch.from_numpy(verified[name0, name1].pairs.astype(np.int64))
-    if (name1, name0) in verified:
-        return torch.from_numpy(verified[name1, name0].pairs[:, ::-1].astype(np.int64))
-    return torch.empty(0, 2, dtype=torch.int64)
 
 
 def resize_max_of(features: Path) -> int | None:

@@ -7,6 +7,7 @@ import io
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from d2_hloc.pairs import Pair
 from d2_hloc.pixels import from_colmap, to_colmap
 from d2_hloc.staging import write_atomically
 from d2_hloc.textfile import numbered_lines
-from d2_hloc.tracks import PairMatches
+from d2_hloc.tracks import PairMatches, matches_between
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,9 @@ def localize(
             images[query].append(image)
     found = []
     with storage.open_h5(features) as feature_file, storage.open_h5(matches) as match_file:
-        lookup = _all_matches(match_file) if verified is None else _among(verified)
+        lookup = (
+            _all_matches(match_file) if verified is None else partial(matches_between, verified)
+        )
         task = _Task(options, model, seen, feature_file, lookup, refine)
         for name in tqdm(images, desc="localize", unit="query"):
             query = Query(name=name, camera=cameras[name], images=images[name])
@@ -171,17 +174,6 @@ class _Task:
 
 def _all_matches(file: h5py.File) -> Lookup:
     return lambda query, image: storage.matches_of(file, query, image).pairs.numpy()
-
-
-def _among(verified: Mapping[Pair, PairMatches]) -> Lookup:
-    def lookup(query: str, image: str) -> np.ndarray:
-        if (query, image) in verified:
-            return verified[query, image].pairs
-        if (image, query) in verified:
-            return verified[image, query].pairs[:, ::-1]
-        return np.empty((0, 2), dtype=np.int64)
-
-    return lookup
 
 
 def _localize_query(task: _Task, query: Query) -> Localized:

@@ -18,6 +18,15 @@ class PairMatches:
     scores: np.ndarray  # (K,) similarity, higher is better
 
 
+def matches_between(verified: Mapping[Pair, PairMatches], name0: str, name1: str) -> np.ndarray:
+    """Matches (K, 2) of two images, in whichever order they are there; none for another pair."""
+    if (name0, name1) in verified:
+        return verified[name0, name1].pairs
+    if (name1, name0) in verified:
+        return verified[name1, name0].pairs[:, ::-1]
+    return np.empty((0, 2), dtype=np.int64)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tracks:
     """Observations, track by track: the reference first, then the others in order of images."""
