@@ -20,7 +20,6 @@ from d2_hloc.pairing import PairsOptions
 from d2_hloc.pairs import read_pairs
 from d2_hloc.presentation import present_localization, present_model
 from d2_hloc.query_runs import Localize, localize_queries
-from d2_hloc.refinement import RefinementOptions
 from d2_hloc.runs import MATCHING, Reconstruct, reconstruct, triangulate_known
 
 FEATURES = tuple(MATCHING)
@@ -160,7 +159,7 @@ def run_localize(args: argparse.Namespace) -> None:
     conf = dataclasses.replace(
         conf,
         pairs=pairs_options(conf.pairs, args.pairs),
-        refinement=refinement_options(conf.refinement, args.refinement),
+        refinement=conf.refinement.switched(args.refinement),
         intrinsics=args.intrinsics or conf.intrinsics,
     )
     check_truth(args)
@@ -203,7 +202,7 @@ def model_configuration(args: argparse.Namespace) -> Reconstruct:
         extraction=extraction_options(conf.extraction, args),
         pairs=pairs_options(conf.pairs, args.pairs),
         matching=matching,
-        refinement=refinement_options(conf.refinement, args.refinement),
+        refinement=conf.refinement.switched(args.refinement),
         intrinsics=intrinsics or conf.intrinsics,
     )
 
@@ -218,13 +217,6 @@ def extraction_options(options: ExtractionOptions, args: argparse.Namespace) -> 
     if args.max_keypoints is not None:
         given["sift"] = dataclasses.replace(options.sift, max_keypoints=args.max_keypoints)
     return dataclasses.replace(options, d2net=d2net, **given)
-
-
-def refinement_options(options: RefinementOptions, argument: str | None) -> RefinementOptions:
-    """--refinement on or off."""
-    if argument is None:
-        return options
-    return dataclasses.replace(options, enabled=argument == "on")
 
 
 def pairs_options(options: PairsOptions, argument: str | None) -> PairsOptions:

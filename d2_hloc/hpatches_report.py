@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from d2_hloc import accuracy_cache, metrics, storage
+from d2_hloc import accuracy_cache, adapters, metrics, storage
 from d2_hloc.charts import timings_figure
 from d2_hloc.datasets.hpatches import HomographyPair, HPatches
 from d2_hloc.drawing import draw_matches
@@ -78,8 +78,8 @@ def conclude(evaluation: Evaluation, others: Sequence[Summary] = ()) -> Evaluati
     }
     record.scores = {s.part: summary_values(s) for s in evaluation.summaries}
     record.write()
-    name = evaluation.feature.replace(":", "-")
-    accuracy_cache.write(evaluation.folder / f"{name}.npy", to_cache(evaluation.scores))
+    cache = evaluation.folder / f"{adapters.file_name(evaluation.feature)}.npy"
+    accuracy_cache.write(cache, to_cache(evaluation.scores))
     present([evaluation], evaluation.folder, others)
     return evaluation
 

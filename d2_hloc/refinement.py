@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import torch
@@ -49,6 +49,10 @@ class RefinementOptions:
     fine_score: float = 0.9
     neighbours: int = 16
     ambiguity: float = 0.01
+
+    def switched(self, argument: str | None) -> RefinementOptions:
+        """As the argument --refinement says: 'on', 'off', or None to leave it."""
+        return self if argument is None else replace(self, enabled=argument == "on")
 
 
 class Outcome(IntEnum):

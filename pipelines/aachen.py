@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from d2_hloc import config
+from d2_hloc import adapters, config
 from d2_hloc.aachen_report import compare, present
 from d2_hloc.aachen_results import read_truth
 from d2_hloc.aachen_run import METHODS, Aachen, place
@@ -30,7 +30,7 @@ def run(conf: Aachen, dataset: Path, output: Path, truth: Path | None = None) ->
     known = read_truth(truth, data.queries) if truth else None
     runs = {}
     for feature in conf.features:
-        folder = output if len(conf.features) == 1 else output / feature.replace(":", "-")
+        folder = output if len(conf.features) == 1 else output / adapters.file_name(feature)
         runs[feature] = place(replace(conf, features=(feature,)), data, folder)
         present(runs[feature], known)
     if len(runs) > 1:
@@ -50,9 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ground-truth", type=Path, help="(ground_truth.txt of the data set)")
     args = parser.parse_args(arguments)
     conf = config.load(Aachen, args.config)
-    if args.refinement is not None:
-        refinement = replace(conf.refinement, enabled=args.refinement == "on")
-        conf = replace(conf, refinement=refinement)
+    conf = replace(conf, refinement=conf.refinement.switched(args.refinement))
     conf = replace(
         conf,
         features=tuple(dict.fromkeys(args.feature or conf.features)),

@@ -49,7 +49,7 @@ def run(conf: HPatches, dataset: Path, output: Path, others: Sequence[Summary] =
         return
     shared = config.to_dict(replace(conf, features=()))  # more may join them later
     record = RunRecord(output, {"dataset": str(data.folder), **shared})
-    folders = {feature: output / feature.replace(":", "-") for feature in conf.features}
+    folders = {feature: output / adapters.file_name(feature) for feature in conf.features}
     found = [evaluate(conf, name, data, folder, others) for name, folder in folders.items()]
     compare(found, record, output, others)
 
@@ -95,9 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     conf = config.load(HPatches, args.config)
     if args.top_k is not None:
         conf = replace(conf, extraction=replace(conf.extraction, top_k=args.top_k))
-    if args.refinement is not None:
-        refinement = replace(conf.refinement, enabled=args.refinement == "on")
-        conf = replace(conf, refinement=refinement)
+    conf = replace(conf, refinement=conf.refinement.switched(args.refinement))
     conf = replace(conf, features=tuple(dict.fromkeys(args.feature or conf.features)))
     if args.download:
         for feature in conf.features:

@@ -68,7 +68,7 @@ def run(conf: InLoc, dataset: Path, output: Path, truth: Path | None = None) -> 
         return
     asked = {"dataset": str(dataset.resolve()), **config.to_dict(conf.shared)}
     record = RunRecord(output, asked)
-    folders = {feature: output / feature.replace(":", "-") for feature in conf.features}
+    folders = {feature: output / adapters.file_name(feature) for feature in conf.features}
     found = [evaluate(conf, name, data, folder, truth) for name, folder in folders.items()]
     compare(found, record, output)
 
@@ -143,9 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     conf = replace(conf, **{k: v for k, v in given.items() if v not in (None, ())})
     if args.intrinsics:
         conf = replace(conf, cameras=replace(conf.cameras, intrinsics=args.intrinsics))
-    if args.refinement:
-        refinement = replace(conf.refinement, enabled=args.refinement == "on")
-        conf = replace(conf, refinement=refinement)
+    conf = replace(conf, refinement=conf.refinement.switched(args.refinement))
     if args.download:
         for feature in conf.features:
             adapters.adapter_of(feature).download(replace(conf.extraction, feature=feature))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from d2_hloc import config, storage
+from d2_hloc import adapters, config, storage
 from d2_hloc.command import run_command
 from d2_hloc.datasets import lfe
 from d2_hloc.lfe_report import compare, present
@@ -26,7 +26,7 @@ def run(conf: Benchmark, dataset: Path, output: Path, export: bool = False) -> N
     """One feature in OUT, or several, each in a folder of its own, compared in a table."""
     scene, runs = lfe.read(dataset), {}
     for feature in conf.features:
-        folder = output if len(conf.features) == 1 else output / feature.replace(":", "-")
+        folder = output if len(conf.features) == 1 else output / adapters.file_name(feature)
         runs[feature] = evaluate(conf, feature, scene, folder)
         present(feature, runs[feature])
         if export:
@@ -51,9 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--export", action="store_true", help="write the benchmark's own files too")
     args = parser.parse_args(arguments)
     conf = config.load(Benchmark, args.config)
-    if args.refinement is not None:
-        refinement = replace(conf.refinement, enabled=args.refinement == "on")
-        conf = replace(conf, refinement=refinement)
+    conf = replace(conf, refinement=conf.refinement.switched(args.refinement))
     if args.mapper is not None:
         conf = replace(conf, reconstruction=replace(conf.reconstruction, mapper=args.mapper))
     conf = replace(

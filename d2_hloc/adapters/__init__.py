@@ -65,6 +65,11 @@ def has_global_descriptor(feature: str) -> bool:
     return MODULES.get(feature) == "d2net"
 
 
+def file_name(feature: str) -> str:
+    """A feature's name as files and folders can have it."""
+    return feature.replace(":", "-")
+
+
 def check_name(feature: str) -> None:
     """Raise ValueError if there is no feature of that name. hloc's own are not looked up yet."""
     is_of_hloc = feature.startswith(HLOC) and len(feature) > len(HLOC)
