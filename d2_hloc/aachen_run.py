@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -131,34 +131,25 @@ def place_queries(
     if conf.refinement.enabled:
         resize_max = conf.extraction.resize_max
         refine = QueryRefiner(conf.refinement, data.images, data.images, resize_max)
+    verified = None
+    if conf.method == "registration":
+        verified = verified_matches(
+            database, matches, lambda pair: not matched.queries.isdisjoint(pair)
+        )
     found = localize(
         conf.localization or METHODS[conf.method],
         model,
         features,
         {name: data.cameras[name] for name in data.queries},
-        query_first(matched.pairs, matched.queries),
+        aachen.query_first(matched.pairs, matched.queries),
         features,
         matches,
         output,
         refine,
-        verified_matches(database, matches) if conf.method == "registration" else None,
+        verified,
     )
     if conf.fallback:
-        found = with_fallback(found, by_query(matched.pairs, matched.queries), data.poses)
+        found = with_fallback(found, aachen.by_query(matched.pairs, matched.queries), data.poses)
         write_poses(output, {r.name: r.cam_from_world for r in found if r.cam_from_world})
         write_table(output.with_suffix(".csv"), found)
-    return found
-
-
-def query_first(pairs: Sequence[Pair], queries: frozenset[str]) -> list[Pair]:
-    """The pairs of a query with a database image, in that order."""
-    ordered = [pair if pair[0] in queries else pair[::-1] for pair in pairs]
-    return [(query, image) for query, image in ordered if query in queries and image not in queries]
-
-
-def by_query(pairs: Sequence[Pair], queries: frozenset[str]) -> Mapping[str, list[str]]:
-    """The database images of each query, in the list's order."""
-    found: dict[str, list[str]] = {}
-    for query, image in query_first(pairs, queries):
-        found.setdefault(query, []).append(image)
     return found

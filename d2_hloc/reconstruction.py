@@ -160,21 +160,23 @@ def _write_matches(
                 database.write_matches(ids[name0], ids[name1], found.astype(np.uint32))
 
 
-def verified_matches(database: Path, matches: Path) -> dict[Pair, PairMatches]:
-    """The matches of every pair that fit its two-view geometry, with their similarities."""
+def verified_matches(
+    database: Path, matches: Path, wanted: Callable[[Pair], bool] = lambda pair: True
+) -> dict[Pair, PairMatches]:
+    """The matches of the pairs wanted that fit their two-view geometry, with their similarities."""
     found = {}
     with open_database(database) as db, storage.open_h5(matches) as file:
         names = {image.image_id: image.name for image in db.read_all_images()}
         pair_ids, counts = db.read_two_view_geometry_num_inliers()
         for pair_id, count in zip(pair_ids, counts, strict=True):
-            if not count:
-                continue
             image0, image1 = pycolmap.pair_id_to_image_pair(pair_id)
+            pair = names[image0], names[image1]
+            if not count or not wanted(pair):
+                continue
             index = db.read_two_view_geometry(image0, image1).inlier_matches.astype(np.int64)
-            all_matches = storage.matches_of(file, names[image0], names[image1])
+            all_matches = storage.matches_of(file, *pair)
             scores = np.zeros(int(all_matches.pairs[:, 0].max()) + 1)
             scores[all_matches.pairs[:, 0]] = all_matches.scores
-            pair = names[image0], names[image1]
             found[pair] = PairMatches(pairs=index, scores=scores[index[:, 0]])
     return found
 

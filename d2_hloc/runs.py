@@ -230,8 +230,7 @@ def verified_database(run: Matched, stage: str, keypoints: Path) -> Path:
 def refine(run: Matched, verified: Path, output: Path) -> None:
     """Move keypoints by tracks, into a file of their own."""
     output.unlink(missing_ok=True)  # of other matches
-    found = verified_matches(verified, run.output / "matches.h5")
-    found = {pair: matches for pair, matches in found.items() if run.queries.isdisjoint(pair)}
+    found = verified_matches(verified, run.output / "matches.h5", run.queries.isdisjoint)
     _, run.record.counts["refined_keypoints"] = refine_tracks(
         run.conf.refinement, run.images, run.output / "features.h5", found, output
     )

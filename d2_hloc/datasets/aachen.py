@@ -67,12 +67,22 @@ class Aachen:
 
     def query_pairs(self) -> dict[str, list[str]]:
         """For each query the database images that it is listed with, in the list's order."""
-        found: dict[str, list[str]] = {name: [] for name in self.queries}
-        for name0, name1 in self.pairs:
-            for query, other in ((name0, name1), (name1, name0)):
-                if query in found and other not in found:
-                    found[query].append(other)
-        return found
+        listed = by_query(self.pairs, frozenset(self.queries))
+        return {name: listed.get(name, []) for name in self.queries}
+
+
+def query_first(pairs: Sequence[Pair], queries: frozenset[str]) -> list[Pair]:
+    """The pairs of a query with a database image, in that order."""
+    ordered = [pair if pair[0] in queries else pair[::-1] for pair in pairs]
+    return [(query, image) for query, image in ordered if query in queries and image not in queries]
+
+
+def by_query(pairs: Sequence[Pair], queries: frozenset[str]) -> dict[str, list[str]]:
+    """The database images of each query that has some, in the list's order."""
+    found: dict[str, list[str]] = {}
+    for query, image in query_first(pairs, queries):
+        found.setdefault(query, []).append(image)
+    return found
 
 
 def read(files: AachenFiles, dataset: Path) -> Aachen:
