@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from d2_hloc import accuracy_cache, adapters, metrics, storage
-from d2_hloc.charts import timings_figure
 from d2_hloc.datasets.hpatches import HomographyPair, HPatches
 from d2_hloc.drawing import draw_matches
 from d2_hloc.homography_scores import (
@@ -36,7 +34,7 @@ from d2_hloc.hpatches_results import (
     write_csv,
 )
 from d2_hloc.plots import Line, accuracy_figure, write_figure
-from d2_hloc.presentation import open_or_blank
+from d2_hloc.presentation import add_making, add_skipped, open_or_blank, print_rows
 from d2_hloc.record import RunRecord
 from d2_hloc.report import Report
 
@@ -138,7 +136,7 @@ def present(
     write_csv(output / "hpatches.csv", rows)
     write_figure(curves(summaries), output / "mma.png", output / "mma.svg")
     make_report(evaluations, summaries, output).write(output / "report.html")
-    print_summaries(summaries)
+    print_rows(accuracy_rows(summaries), num_labels=3)
     for evaluation in evaluations:
         for name, reason in skipped(evaluation).items():
             print(f"skipped by {evaluation.feature}: {name}: {reason}")
@@ -190,20 +188,6 @@ def other_rows(summaries: Iterable[Summary]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: list(PARTS).index(row[""]))
 
 
-def print_summaries(summaries: Sequence[Summary]) -> None:
-    """The main table in the terminal."""
-    rows = accuracy_rows(summaries)
-    texts = [list(rows[0])] + [["-" if v is None else str(v) for v in r.values()] for r in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    print()
-    for line in texts:
-        cells = [
-            cell.ljust(width) if k < 3 else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        print("  ".join(cells).rstrip())
-
-
 def make_report(
     evaluations: Sequence[Evaluation], summaries: Sequence[Summary], output: Path
 ) -> Report:
@@ -223,15 +207,10 @@ def make_report(
         report.picture(f"Best and worst pairs: {e.feature}", draw_extremes(e))
     for e in evaluations:
         report.table(f"Sequences: {e.feature}", short_sequence_rows(e))
-    rows = [(e.feature, *item) for e in evaluations for item in skipped(e).items()]
-    if rows:
-        report.table("Skipped", rows, columns=("feature", "what", "why"))
+    add_skipped(report, {e.feature: skipped(e) for e in evaluations})
     if data.left_out:
         report.text("Left out, as in the paper", ", ".join(data.left_out))
-    for e in evaluations:
-        report.figure(f"Time: {e.feature}", timings_figure(e.record.timings))
-    configuration = {e.feature: e.record.configuration for e in evaluations}
-    report.listing("Configuration", json.dumps(configuration, indent=1))
+    add_making(report, {e.feature: e.record for e in evaluations})
     return report
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from d2_hloc import storage
-from d2_hloc.charts import timings_figure
 from d2_hloc.datasets.image_lists import read_list
 from d2_hloc.datasets.inloc import InLoc, InLocError, short_name
 from d2_hloc.drawing import draw_matches
@@ -36,7 +34,13 @@ from d2_hloc.inloc_scores import (
 from d2_hloc.localization import read_poses
 from d2_hloc.pixels import from_colmap
 from d2_hloc.pose_verification import Verifier
-from d2_hloc.presentation import open_or_blank
+from d2_hloc.presentation import (
+    add_making,
+    add_skipped,
+    ends,
+    open_or_blank,
+    print_rows,
+)
 from d2_hloc.record import RunRecord
 from d2_hloc.report import Report
 
@@ -145,7 +149,7 @@ def present_combined(paths: Sequence[Path], output: Path, truth: Path | None) ->
     row = Measured(method="combined", feature=name, refined=None, found=found, errors=errors).row
     record.scores = {"combined": scores_of(row)}
     record.write()
-    print_rows([table_row(row)])
+    print_rows([table_row(row)], num_labels=4)
     print(f"\n{output / 'poses.txt'}")
 
 
@@ -153,24 +157,11 @@ def present(evaluations: Sequence[Evaluation], output: Path) -> None:
     """Print the table, name what was skipped, and write OUT/report.html."""
     rows = [table_row(m.row) for e in evaluations for m in e.measured]
     make_report(evaluations, [*rows, *map(table_row, PAPER)]).write(output / "report.html")
-    print_rows(rows)
+    print_rows(rows, num_labels=4)
     for evaluation in evaluations:
         for name, reason in evaluation.skipped.items():
             print(f"skipped by {evaluation.feature}: {name}: {reason}")
     print(f"\n{output / 'report.html'}")
-
-
-def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table in the terminal."""
-    texts = [list(rows[0])] + [["-" if v is None else str(v) for v in r.values()] for r in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    print()
-    for line in texts:
-        cells = [
-            cell.ljust(width) if k < 4 else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        print("  ".join(cells).rstrip())
 
 
 def make_report(evaluations: Sequence[Evaluation], rows: Sequence[Mapping[str, Any]]) -> Report:
@@ -189,13 +180,8 @@ def make_report(evaluations: Sequence[Evaluation], rows: Sequence[Mapping[str, A
             report.picture(f"Queries: {e.feature}, {last.method}", pictures, note=PICTURE_NOTE)
         for measured in e.measured:
             report.table(f"Queries: {e.feature}, {measured.method}", query_rows(measured))
-    skipped = [(e.feature, *item) for e in evaluations for item in e.skipped.items()]
-    if skipped:
-        report.table("Skipped", skipped, columns=("feature", "what", "why"))
-    for e in evaluations:
-        report.figure(f"Time: {e.feature}", timings_figure(e.record.timings))
-    configuration = {e.feature: e.record.configuration for e in evaluations}
-    report.listing("Configuration", json.dumps(configuration, indent=1))
+    add_skipped(report, {e.feature: e.skipped for e in evaluations})
+    add_making(report, {e.feature: e.record for e in evaluations})
     return report
 
 
@@ -220,11 +206,9 @@ def query_rows(measured: Measured) -> list[dict[str, Any]]:
 def draw_queries(evaluation: Evaluation, measured: Measured) -> list[tuple[Image.Image, str]]:
     """The queries of fewest and of most inliers, two pictures each."""
     placed = sorted((q for q in measured.found if q.best), key=lambda q: q.best.num_inliers)
-    half = DRAWN // 2
-    chosen = placed if len(placed) <= DRAWN else placed[:half] + placed[-half:]
     setting, pictures = evaluation.setting, []
     with open_matched(setting.features, setting.matches, setting.points) as files:
-        for query in chosen:
+        for query in ends(placed, DRAWN):
             pictures.append(draw_inliers(evaluation, files, query))
             pictures.append(draw_render(evaluation, query))
     return pictures

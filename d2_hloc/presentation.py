@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -29,6 +30,7 @@ DRAWN_QUERIES = 4
 MAX_POINTS = 50_000  # of a model that a report is made from
 
 Row = tuple[str, Any]
+T = TypeVar("T")
 
 
 def present_model(run: ModelRun, ground_truth: Path | None = None) -> None:
@@ -157,6 +159,19 @@ def print_table(rows: Iterable[Row]) -> None:
         print(f"{name:32} {text:>14}")
 
 
+def print_rows(rows: Sequence[Mapping[str, Any]], num_labels: int) -> None:
+    """A table in the terminal; the first columns are labels, the others numbers."""
+    texts = [list(rows[0])] + [["-" if v is None else str(v) for v in r.values()] for r in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    print()
+    for line in texts:
+        cells = [
+            cell.ljust(width) if k < num_labels else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
 def print_queries(found: Sequence[Localized], errors: dict[str, tuple[float, float]]) -> None:
     """A line a query."""
     print(f"\n{'query':32} {'inliers':>8} {'of':>6} {'error, mm':>10} {'deg':>7}")
@@ -202,6 +217,21 @@ def add_failures(report: Report, counts: dict[str, Any]) -> None:
     skipped = {**counts.get("failed_images", {}), **counts.get("failed_pairs", {})}
     if skipped:
         report.table("Skipped", list(skipped.items()), columns=("what", "why"))
+
+
+def add_skipped(report: Report, skipped: Mapping[str, Mapping[str, str]]) -> None:
+    """What each feature left out and why, if anything."""
+    rows = [(feature, *item) for feature, found in skipped.items() for item in found.items()]
+    if rows:
+        report.table("Skipped", rows, columns=("feature", "what", "why"))
+
+
+def add_making(report: Report, records: Mapping[str, RunRecord]) -> None:
+    """How long each feature took, and the options it was run with."""
+    for feature, record in records.items():
+        report.figure(f"Time: {feature}", timings_figure(record.timings))
+    configuration = {feature: record.configuration for feature, record in records.items()}
+    report.listing("Configuration", json.dumps(configuration, indent=1))
 
 
 def draw_model(model: pycolmap.Reconstruction, queries: Sequence[Localized] = ()) -> Any:
@@ -272,11 +302,15 @@ def add_localization(
 def draw_queries(run: LocalizationRun) -> list[tuple[Image.Image, str]]:
     """The queries of fewest and of most inliers, each with its best image of the model."""
     placed = sorted((r for r in run.found if r.cam_from_world), key=lambda r: r.num_inliers)
-    half = DRAWN_QUERIES // 2
-    chosen = placed if len(placed) <= DRAWN_QUERIES else placed[:half] + placed[-half:]
     seen = observations(run.model, run.source.features)
     with storage.open_h5(run.output / "matches.h5") as matches:
-        return [draw_query(run, r, seen, matches) for r in chosen]
+        return [draw_query(run, r, seen, matches) for r in ends(placed, DRAWN_QUERIES)]
+
+
+def ends(items: Sequence[T], count: int) -> list[T]:
+    """Half of `count` from the front and half from the back, or all where there are no more."""
+    half = count // 2
+    return list(items) if len(items) <= count else [*items[:half], *items[-half:]]
 
 
 def draw_query(
