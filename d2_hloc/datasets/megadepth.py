@@ -23,6 +23,7 @@ from d2_hloc.training.pair import (
     TrainingPair,
     are_inside,
     cell_centres,
+    check_crop,
     generator,
     to_float,
     warn_once,
@@ -48,8 +49,7 @@ class MegaDepthOptions:
             raise ValueError(
                 f"overlaps must be in [0, 1], not {self.min_overlap} to {self.max_overlap}."
             )
-        if self.crop < 64 or self.crop % 8:
-            raise ValueError(f"crop must be a multiple of 8 and 64 at least, not {self.crop}.")
+        check_crop(self.crop)
         if self.pairs_per_scene < 1:
             raise ValueError(f"pairs_per_scene must be positive, not {self.pairs_per_scene}.")
 

@@ -63,6 +63,12 @@ def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch, index])
 
 
+def check_crop(crop: int) -> None:
+    """Raise ValueError for a size of crops, in pixels, that the network's cells do not divide."""
+    if crop < 64 or crop % 8:
+        raise ValueError(f"crop must be a multiple of 8 and 64 at least, not {crop}.")
+
+
 def cell_centres(width: int, height: int) -> Float[np.ndarray, "N 2"]:
     """Pixels (x, y) of the training form's cells in an image, row by row."""
     columns, rows = np.meshgrid(

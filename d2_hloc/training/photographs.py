@@ -25,6 +25,7 @@ from d2_hloc.training.pair import (
     TrainingPair,
     are_inside,
     cell_centres,
+    check_crop,
     generator,
     to_float,
     warn_once,
@@ -59,8 +60,7 @@ class PhotographOptions:
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
 
     def __post_init__(self) -> None:
-        if self.crop < 64 or self.crop % 8:
-            raise ValueError(f"crop must be a multiple of 8 and 64 at least, not {self.crop}.")
+        check_crop(self.crop)
         if self.pairs_per_photo < 1:
             raise ValueError(f"pairs_per_photo must be positive, not {self.pairs_per_photo}.")
 

@@ -6,7 +6,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from d2_hloc.training.loss import LossOptions, at_cells, dense_descriptors, nearest_cells, pair_loss
+from d2_hloc.training.loss import (
+    LossOptions,
+    at_cells,
+    dense_descriptors,
+    nearest_cells,
+    pair_loss,
+    weighted_mean,
+)
 
 MEASURES = ("loss", "accuracy", "detected_accuracy")
 TOLERANCE = 1  # cells, Linf, between a nearest neighbour and the right cell
@@ -35,8 +42,7 @@ def measure(
         ]
     )
     shares = right.float().mean(dim=0)
-    weights = found.weights / found.weights.sum().clamp(min=1e-20)
-    return torch.stack([loss, shares.mean(), (weights * shares).sum()])
+    return torch.stack([loss, shares.mean(), weighted_mean(shares, found.weights)])
 
 
 def are_right(
