@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
 
@@ -14,23 +15,38 @@ class Sized(Protocol):
     def nbytes(self) -> int: ...
 
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V", bound=Sized)
 
 
-class BoundedCache(Generic[V]):
-    """Holds at most `capacity` bytes, and yet `at_least` values, however large they are."""
+class BoundedCache(Generic[K, V]):
+    """Holds at most `capacity` bytes, and yet `at_least` values, however large they are.
 
-    def __init__(self, make: Callable[[str], V], capacity: int, at_least: int = 1) -> None:
+    Several threads may share it: each value is made by one of them, while others make others.
+    """
+
+    def __init__(self, make: Callable[[K], V], capacity: int, at_least: int = 1) -> None:
         self._make, self._capacity, self._at_least = make, capacity, at_least
-        self._held: OrderedDict[str, V] = OrderedDict()
+        self._held: OrderedDict[K, V] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()
+        self._making: defaultdict[K, threading.Lock] = defaultdict(threading.Lock)
 
-    def __getitem__(self, key: str) -> V:
-        if key not in self._held:
-            self._held[key] = self._make(key)
-            self._bytes += self._held[key].nbytes
-        self._held.move_to_end(key)
-        found = self._held[key]
+    def __getitem__(self, key: K) -> V:
+        with self._lock:
+            making = self._making[key]
+        with making:
+            with self._lock:
+                if key in self._held:
+                    self._held.move_to_end(key)
+                    return self._held[key]
+            found = self._make(key)
+            with self._lock:
+                self._hold(key, found)
+        return found
+
+    def _hold(self, key: K, value: V) -> None:
+        self._held[key] = value
+        self._bytes += value.nbytes
         while self._bytes > self._capacity and len(self._held) > self._at_least:
             self._bytes -= self._held.popitem(last=False)[1].nbytes
-        return found

@@ -7,8 +7,6 @@ CVPR 2018, Section 4.3.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +19,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from d2_hloc.bounded_cache import BoundedCache
 from d2_hloc.datasets import inloc
 from d2_hloc.datasets.cutout_maps import MapCache
 from d2_hloc.datasets.inloc import InLoc, InLocError
@@ -205,10 +204,9 @@ class CloudCache:
     def __init__(
         self, data: InLoc, options: DenseOptions, maps: MapCache, capacity: int = CLOUD_BYTES
     ) -> None:
-        self._data, self._options, self._maps, self._capacity = data, options, maps, capacity
+        self._data, self._options, self._maps = data, options, maps
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._held: OrderedDict[tuple[str, ...], Cloud] = OrderedDict()
-        self._lock = threading.Lock()
+        self._clouds = BoundedCache(self._read, capacity)
         self._scans: Mapping[str, list[str]] = _by_scan(data.cutouts)
 
     def __getitem__(self, cutout: str) -> Cloud:
@@ -220,19 +218,9 @@ class CloudCache:
         names = (cutout,)
         if self._options.points == "scan":
             names = tuple(self._scans.get(inloc.scan_of(cutout), names))
-        with self._lock:
-            if names not in self._held:
-                self._held[names] = self._read(names)
-            self._held.move_to_end(names)
-            found = self._held[names]
-            while len(self._held) > 1 and self._bytes() > self._capacity:
-                self._held.popitem(last=False)
-        return found
+        return self._clouds[names]
 
-    def _bytes(self) -> int:
-        return sum(cloud.nbytes for cloud in self._held.values())
-
-    def _read(self, names: Sequence[str]) -> Cloud:
+    def _read(self, names: tuple[str, ...]) -> Cloud:
         parts, problems = [], []
         for name in names:
             try:

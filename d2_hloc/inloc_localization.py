@@ -314,7 +314,7 @@ def verified_matches(
     return found[verify(options.verification, found.xy0, found.xy1, found.scales0, found.scales1)]
 
 
-REFINING = threading.Lock()  # a refiner's cache is not made for several threads
+REFINING = threading.Lock()  # refinement has torch use all threads, or one, as a whole
 
 
 def place(

@@ -68,7 +68,7 @@ class MapReader:
         self._backbone = D2Net(D2NetOptions(precision=precision)).backbone
         self._resize_max = resize_max
 
-    def of(self, folder: Path, capacity: int, at_least: int) -> BoundedCache[ImageMaps]:
+    def of(self, folder: Path, capacity: int, at_least: int) -> BoundedCache[str, ImageMaps]:
         """Those of a folder's images by name, made once while they are in use.
 
         Looking one up raises ImageError if the image is no longer there.
@@ -120,7 +120,7 @@ def refine_tracks(
 
 def move_tracks(
     options: RefinementOptions,
-    maps: BoundedCache[ImageMaps],
+    maps: BoundedCache[str, ImageMaps],
     tracks: Tracks,
     keypoints: Mapping[str, Tensor],
     verified: Mapping[Pair, PairMatches],

@@ -23,7 +23,7 @@ CACHE_BYTES = 2 << 30  # of descriptors held at once
 BLOCK = 32  # images; pairs are ordered so that blocks of them stay in the cache
 
 
-def descriptor_cache(file: h5py.File, capacity: int = CACHE_BYTES) -> BoundedCache[Tensor]:
+def descriptor_cache(file: h5py.File, capacity: int = CACHE_BYTES) -> BoundedCache[str, Tensor]:
     """Descriptors (N, D) float32 of a features file, read once while they are in use."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
 

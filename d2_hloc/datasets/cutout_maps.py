@@ -6,8 +6,6 @@ first pixel. Keypoints have the same origin, so they look points up as they are.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import numpy as np
 import scipy.io
 from jaxtyping import Float, UInt8
 
+from d2_hloc.bounded_cache import BoundedCache
 from d2_hloc.datasets.inloc import InLocError
 
 POINTS, COLOURS = "XYZcut", "RGBcut"
@@ -70,28 +69,11 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
         return {name: np.asarray(file[name]).T for name in (POINTS, COLOURS) if name in file}
 
 
-class MapCache:
+class MapCache(BoundedCache[Path, CutoutMap]):
     """Maps by path, read once while they are in use; for several threads."""
 
     def __init__(self, capacity: int = CACHE_BYTES) -> None:
-        self._capacity, self._bytes = capacity, 0
-        self._held: OrderedDict[Path, CutoutMap] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __getitem__(self, path: Path) -> CutoutMap:
-        """As read_map."""
-        with self._lock:
-            if path in self._held:
-                self._held.move_to_end(path)
-                return self._held[path]
-        found = read_map(path)  # outside the lock: others go on meanwhile
-        with self._lock:
-            if path not in self._held:
-                self._held[path] = found
-                self._bytes += found.nbytes
-            while self._bytes > self._capacity and len(self._held) > 1:
-                self._bytes -= self._held.popitem(last=False)[1].nbytes
-        return found
+        super().__init__(read_map, capacity)
 
 
 def points_at(
