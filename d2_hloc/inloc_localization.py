@@ -23,16 +23,15 @@ from d2_hloc import config, storage
 from d2_hloc.colmap import pycolmap
 from d2_hloc.datasets.image_lists import Candidate, Ranked
 from d2_hloc.inloc_poses import PoseStore, QueryPoses, RankedPose, digest, pose_numbers
+from d2_hloc.localization import FEWEST, absolute_pose
 from d2_hloc.matching import MatchingOptions
 from d2_hloc.pair_matching import match
 from d2_hloc.pairs import Pair
-from d2_hloc.pixels import to_colmap
 from d2_hloc.threads import in_threads
 from d2_hloc.verification import VerificationOptions, verify
 
 REFERENCE_WIDTH = 4032  # pixels of InLoc's queries, which thresholds in pixels are given for
 EXTRACTED_EDGE = 1600  # pixels; larger images are reduced to it before extraction
-FEWEST = 4  # matches that determine a pose and confirm it
 
 # Moves the matched keypoints (K, 2) of a pair of images, given by name: keypoint_refinement.
 Refine = Callable[[Pair, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -366,23 +365,15 @@ def estimate_pose(
 
     `max_angle` in degrees is as many pixels as it is wide in the middle of the image.
     """
-    if len(xy) < FEWEST:
-        return None, 0
-    ransac = pycolmap.RANSACOptions(
-        max_error=camera.mean_focal_length() * math.tan(math.radians(max_angle)),
-        min_inlier_ratio=0.01,
-        confidence=0.9999,
-        max_num_trials=100_000,
-        random_seed=options.random_seed,
-    )
     # Where the loss turns robust: as many pixels as one of the image that keypoints were found in.
     width = max(1.0, max(camera.width, camera.height) / EXTRACTED_EDGE)
-    answer = pycolmap.estimate_and_refine_absolute_pose(
-        to_colmap(xy),
+    answer = absolute_pose(
+        xy,
         xyz,
         camera,
-        pycolmap.AbsolutePoseEstimationOptions(ransac=ransac),
-        pycolmap.AbsolutePoseRefinementOptions(loss_function_scale=width),
+        max_error=camera.mean_focal_length() * math.tan(math.radians(max_angle)),
+        random_seed=options.random_seed,
+        loss_scale=width,
     )
     if answer is None:
         return None, 0

@@ -26,6 +26,7 @@ from d2_hloc.tracks import PairMatches, matches_between
 
 logger = logging.getLogger(__name__)
 
+FEWEST = 4  # matches that determine a pose and confirm it
 OUTLIER_FACTOR = 5.0  # median errors
 ROUNDS = 3
 
@@ -251,25 +252,14 @@ def estimate_pose(
 
     The focal length is estimated too where it is only a guess.
     """
-    if len(matched.point_ids) < 4:
-        return None, 0
-    xyz = np.array([model.points3D[i].xyz for i in matched.point_ids.tolist()])
-    is_guess = not camera.has_prior_focal_length
-    answer = pycolmap.estimate_and_refine_absolute_pose(
-        to_colmap(matched.xy),
+    xyz = np.array([model.points3D[i].xyz for i in matched.point_ids.tolist()]).reshape(-1, 3)
+    answer = absolute_pose(
+        matched.xy,
         xyz,
         camera,
-        pycolmap.AbsolutePoseEstimationOptions(
-            estimate_focal_length=is_guess,
-            ransac=pycolmap.RANSACOptions(
-                max_error=options.max_error,
-                min_inlier_ratio=0.01,
-                confidence=0.9999,
-                max_num_trials=100_000,
-                random_seed=options.random_seed,
-            ),
-        ),
-        pycolmap.AbsolutePoseRefinementOptions(refine_focal_length=is_guess),
+        max_error=options.max_error,
+        random_seed=options.random_seed,
+        estimate_focal_length=not camera.has_prior_focal_length,
     )
     if answer is None:
         return None, 0
@@ -278,6 +268,43 @@ def estimate_pose(
         return None, inliers
     mask = np.asarray(answer["inlier_mask"], dtype=bool)
     return settle_pose(answer["cam_from_world"], to_colmap(matched.xy), xyz, mask, camera), inliers
+
+
+def absolute_pose(
+    xy: np.ndarray,
+    xyz: np.ndarray,
+    camera: pycolmap.Camera,
+    *,
+    max_error: float,
+    random_seed: int,
+    estimate_focal_length: bool = False,
+    loss_scale: float = 1.0,
+) -> dict[str, Any] | None:
+    """P3P in COLMAP's LO-RANSAC, and its refinement: cam_from_world, num_inliers, inlier_mask.
+
+    `xy` (K, 2) has (0, 0) at the centre of the first pixel. Errors are in pixels; beyond
+    `loss_scale` the loss of the refinement is robust. None for too few points, or no pose.
+    """
+    if len(xy) < FEWEST:
+        return None
+    ransac = pycolmap.RANSACOptions(
+        max_error=max_error,
+        min_inlier_ratio=0.01,
+        confidence=0.9999,
+        max_num_trials=100_000,
+        random_seed=random_seed,
+    )
+    return pycolmap.estimate_and_refine_absolute_pose(
+        to_colmap(xy),
+        xyz,
+        camera,
+        pycolmap.AbsolutePoseEstimationOptions(
+            estimate_focal_length=estimate_focal_length, ransac=ransac
+        ),
+        pycolmap.AbsolutePoseRefinementOptions(
+            refine_focal_length=estimate_focal_length, loss_function_scale=loss_scale
+        ),
+    )
 
 
 def settle_pose(
