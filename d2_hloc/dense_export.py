@@ -9,12 +9,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from d2_hloc.datasets.scene_info import objects, pair_matrices
 from d2_hloc.dense_workspace import DenseView, Workspace, read_workspace
 from d2_hloc.pixels import to_colmap
 from d2_hloc.staging import write_whole
-from d2_hloc.stereo import read_map, shared_points, write_depth_h5
-
-NO_OVERLAP = -1.0
+from d2_hloc.stereo import read_map, write_depth_h5
 
 
 def save_megadepth(folder: Path) -> Path:
@@ -53,7 +52,7 @@ def scene_info(workspace: Workspace) -> dict[str, np.ndarray]:
     views = list(workspace.views.values())
     places = [_places(view, workspace) for view in views]
     ndepths = [dict(zip(ids.tolist(), nd.tolist(), strict=True)) for ids, _, nd in places]
-    overlap, ratio = _pairs([ids for ids, _, _ in places], [nd for _, _, nd in places])
+    overlap, ratio = pair_matrices([ids for ids, _, _ in places], [nd for _, _, nd in places])
     return {
         "image_paths": np.array([f"images/{view.name}" for view in views]),
         "depth_paths": np.array([depth_path(view.name) for view in views]),
@@ -62,10 +61,10 @@ def scene_info(workspace: Workspace) -> dict[str, np.ndarray]:
         "overlap_matrix": overlap,
         "scale_ratio_matrix": ratio,
         "n_points3D": np.array([len(ids) for ids, _, _ in places]),
-        "points3D_id_to_2D": _objects(
+        "points3D_id_to_2D": objects(
             [dict(zip(ids.tolist(), xy, strict=True)) for ids, xy, _ in places]
         ),
-        "points3D_id_to_ndepth": _objects(ndepths),
+        "points3D_id_to_ndepth": objects(ndepths),
     }
 
 
@@ -86,26 +85,3 @@ def _colmap_intrinsics(view: DenseView) -> Float[np.ndarray, "3 3"]:
     K = view.K.copy()
     K[:2, 2] = to_colmap(K[:2, 2])
     return K
-
-
-def _pairs(
-    ids: list[Int[np.ndarray, " _"]], ndepths: list[Float[np.ndarray, " _"]]
-) -> tuple[Float[np.ndarray, "V V"], Float[np.ndarray, "V V"]]:
-    """Overlap and scale ratio of each two views."""
-    known = np.unique(np.concatenate(ids))
-    shared = shared_points([np.searchsorted(known, i) for i in ids], len(known))
-    np.fill_diagonal(shared, 0)
-    counts = np.array([max(1, len(i)) for i in ids])
-    overlap = np.where(shared > 0, shared / counts[:, None], NO_OVERLAP)
-    ratio = np.full(shared.shape, NO_OVERLAP)
-    for i, j in zip(*np.nonzero(np.triu(shared)), strict=True):
-        _, at_i, at_j = np.intersect1d(ids[i], ids[j], return_indices=True)
-        quotient = ndepths[i][at_i] / ndepths[j][at_j]
-        ratio[i, j] = ratio[j, i] = np.maximum(quotient, 1 / quotient).min()
-    return overlap, ratio
-
-
-def _objects(values: list[dict]) -> np.ndarray:
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array

@@ -16,7 +16,10 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from d2_hloc.stereo import shared_points
+
 ALLOWED = {"_reconstruct", "scalar", "ndarray", "dtype", "_frombuffer"}
+NO_OVERLAP = -1.0
 KEYS = ("image_paths", "depth_paths", "intrinsics", "poses")
 
 
@@ -40,6 +43,35 @@ class Scene:
 
     views: dict[int, View]
     pairs: Int[np.ndarray, "P 2"]
+
+
+def pair_matrices(
+    ids: Sequence[Int[np.ndarray, " _"]], ndepths: Sequence[Float[np.ndarray, " _"]]
+) -> tuple[Float[np.ndarray, "V V"], Float[np.ndarray, "V V"]]:
+    """overlap_matrix and scale_ratio_matrix of D2-Net's form, from the points that each view sees.
+
+    The share of the row's points that the column sees, and the least ratio of the depths, each by
+    its focal length, of shared points, 1 or more; NO_OVERLAP where nothing is shared.
+    """
+    known = np.unique(np.concatenate(ids))
+    shared = shared_points([np.searchsorted(known, i) for i in ids], len(known))
+    np.fill_diagonal(shared, 0)
+    counts = np.array([max(1, len(i)) for i in ids])
+    overlap = np.where(shared > 0, shared / counts[:, None], NO_OVERLAP)
+    ratio = np.full(shared.shape, NO_OVERLAP)
+    for i, j in zip(*np.nonzero(np.triu(shared)), strict=True):
+        _, at_i, at_j = np.intersect1d(ids[i], ids[j], return_indices=True)
+        quotient = ndepths[i][at_i] / ndepths[j][at_j]
+        ratio[i, j] = ratio[j, i] = np.maximum(quotient, 1 / quotient).min()
+    return overlap, ratio
+
+
+def objects(values: Sequence[Any]) -> np.ndarray:
+    """One object a row, whatever its shape."""
+    array = np.empty(len(values), dtype=object)
+    for k, value in enumerate(values):
+        array[k] = value
+    return array
 
 
 def read_scene(path: Path, overlap: tuple[float, float], max_scale_ratio: float) -> Scene:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from d2_hloc.colmap import pycolmap, read_model
-from d2_hloc.datasets.scene_info import SceneError
+from d2_hloc.datasets.scene_info import SceneError, objects, pair_matrices
 from d2_hloc.staging import write_atomically
 
 UNDISTORTED = ("PINHOLE", "SIMPLE_PINHOLE")
@@ -44,8 +43,15 @@ def make_training_scene(model: Path, depth_folder: Path, images: Path, output: P
             f"{depth_folder}: holds depth maps of {has_depth.sum()} of the {len(rows)} images, and "
             "two are needed; their names are the images', followed by .h5."
         )
-    columns = {key: _objects([row[key] for row in rows]) for key in rows[0]}
-    overlap, ratio = _matrices(columns["points3D_id_to_ndepth"], has_depth)
+    columns = {key: objects([row[key] for row in rows]) for key in rows[0]}
+    depths = [
+        row["points3D_id_to_ndepth"] if usable else {}
+        for row, usable in zip(rows, has_depth, strict=True)
+    ]
+    overlap, ratio = pair_matrices(
+        [np.array(list(d), dtype=np.int64) for d in depths],
+        [np.array(list(d.values())) for d in depths],
+    )
     columns |= {"overlap_matrix": overlap, "scale_ratio_matrix": ratio}
     columns["n_points3D"] = columns["n_points3D"].astype(int)
     buffer = io.BytesIO()
@@ -80,30 +86,3 @@ def _row(
         "points3D_id_to_2D": {i: tuple(map(float, xy)) for i, xy in points.items()},
         "points3D_id_to_ndepth": depths,  # over the focal length: the size of a pixel there
     }
-
-
-def _objects(values: list[Any]) -> np.ndarray:
-    """One object a row, whatever its shape."""
-    result = np.empty(len(values), dtype=object)
-    for k, value in enumerate(values):
-        result[k] = value
-    return result
-
-
-def _matrices(
-    depths: np.ndarray, has_depth: np.ndarray
-) -> tuple[Float[np.ndarray, "N N"], Float[np.ndarray, "N N"]]:
-    """Overlap: the share of the row's points that the column sees; scale ratio: the least of those
-    points, 1 or more. -1 where there is none."""
-    overlap, ratio = (np.full((len(depths), len(depths)), -1.0) for _ in range(2))
-    usable = np.flatnonzero(has_depth).tolist()
-    for i in usable:
-        for j in usable:
-            shared = depths[i].keys() & depths[j].keys()
-            if i == j or not shared:
-                continue
-            overlap[i, j] = len(shared) / len(depths[i])
-            ratio[i, j] = min(
-                max(depths[i][k] / depths[j][k], depths[j][k] / depths[i][k]) for k in shared
-            )
-    return overlap, ratio
