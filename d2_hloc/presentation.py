@@ -268,7 +268,7 @@ def verified_pairs(database: Path) -> list[tuple[tuple[str, str], np.ndarray]]:
 def draw_pair(images: Path, output: Path, names: tuple[str, str], index: np.ndarray) -> Image.Image:
     """Two images of a model and lines between their matches."""
     xy = [
-        storage.read_features(output / "features.h5", name).keypoints.numpy()[index[:, k]]
+        storage.read_keypoints(output / "features.h5", name)[index[:, k]]
         for k, name in enumerate(names)
     ]
     return draw_matches(open_or_blank(images / names[0]), open_or_blank(images / names[1]), *xy)
@@ -325,8 +325,8 @@ def draw_query(
         found = found[seen[name].point_ids[found[:, 1]] >= 0]
         if len(found) >= len(pairs):
             best, pairs = name, found
-    xy0 = storage.read_features(run.output / "features.h5", query.name).keypoints.numpy()
-    xy1 = storage.read_features(run.source.features, best).keypoints.numpy()
+    xy0 = storage.read_keypoints(run.output / "features.h5", query.name)
+    xy1 = storage.read_keypoints(run.source.features, best)
     xy0, xy1, ids = xy0[pairs[:, 0]], xy1[pairs[:, 1]], seen[best].point_ids[pairs[:, 1]]
     inliers = fits_pose(run, query, xy0, ids)
     images = open_or_blank(run.queries / query.name), open_or_blank(run.source.images / best)

@@ -122,6 +122,12 @@ def features_of(file: h5py.File, name: str) -> Features:
     )
 
 
+def read_keypoints(path: Path, name: str) -> np.ndarray:
+    """As keypoints_of, from a file that is not open."""
+    with open_h5(path) as file:
+        return keypoints_of(file, name)
+
+
 def keypoints_of(file: h5py.File, name: str) -> np.ndarray:
     """Keypoints (N, 2) float32 of one image; of its other datasets only the lengths are read.
 
