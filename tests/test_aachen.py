@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import load
 
 from d2_hloc import config
 from d2_hloc.aachen_results import read_truth, with_fallback
@@ -33,10 +33,7 @@ QUERIES = ("day_1.jpg", "night_1.jpg")
 
 
 def script():
-    spec = importlib.util.spec_from_file_location("aachen_pipeline", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("aachen")
 
 
 def nvm_line(name, pose):

@@ -2,7 +2,6 @@
 that are warped by known homographies."""
 
 import csv
-import importlib.util
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scripts import load
 from skimage import data, transform
 
 from d2_hloc import accuracy_cache, extraction, storage
@@ -91,11 +91,7 @@ def copied(dataset, tmp_path):
 
 @pytest.fixture(scope="module")
 def pipeline():
-    spec = importlib.util.spec_from_file_location("hpatches_pipeline", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("hpatches")
 
 
 def arguments(dataset, output, *more):

@@ -1,7 +1,6 @@
 """InLoc from a folder to its report, on a rendered scene whose points and poses are exact."""
 
 import csv
-import importlib.util
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from inloc_scene import (
     write_scene,
 )
 from PIL import Image
+from scripts import load
 
 from d2_hloc import evaluation, storage
 from d2_hloc.colmap import pycolmap
@@ -53,11 +53,7 @@ def copied(scene, tmp_path):
 
 @pytest.fixture(scope="module")
 def pipeline():
-    spec = importlib.util.spec_from_file_location("inloc_pipeline", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("inloc")
 
 
 def arguments(scene, output, *more):

@@ -2,13 +2,13 @@
 
 import csv
 import hashlib
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load
 
 from d2_hloc import config, storage
 from d2_hloc.colmap import pycolmap
@@ -22,7 +22,6 @@ from d2_hloc.pairs import read_pairs
 from d2_hloc.scene.demo import write_demo
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "pipelines" / "local_feature_benchmark.py"
 CONF = """
 extraction: {resize_max: 400}
 ratios: {off_the_shelf: 0.95}
@@ -31,10 +30,7 @@ dense: {max_image_size: 320, fusion: {min_num_pixels: 2}}
 
 
 def script():
-    spec = importlib.util.spec_from_file_location("lfe_pipeline", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("local_feature_benchmark")
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,14 @@
 points."""
 
 import csv
-import importlib.util
 import json
 import logging
-import sys
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load
 
 from d2_hloc.cameras import cameras_of
 from d2_hloc.colmap import pycolmap
@@ -23,7 +21,6 @@ from d2_hloc.relative_pose import RelativePoseOptions, score_pair
 from d2_hloc.relative_pose_report import summarize
 from d2_hloc.scene.demo import write_demo
 
-SCRIPT = Path(__file__).parents[1] / "pipelines" / "relative_pose.py"
 VIEWS = ("view_03.jpg", "view_04.jpg", "view_05.jpg")
 SIZE = (640, 480)
 K = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
@@ -55,11 +52,7 @@ def line_of(pair):
 
 @pytest.fixture(scope="module")
 def pipeline():
-    spec = importlib.util.spec_from_file_location("relative_pose_pipeline", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("relative_pose")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """pipelines/train.py, from photographs and from scenes with depth to checkpoints and report."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import h5py
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from scripts import load
 from skimage import data
 
 from d2_hloc import config, weights
@@ -25,11 +24,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def pipeline():
-    spec = importlib.util.spec_from_file_location("train_pipeline", ROOT / "pipelines" / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("train")
 
 
 @pytest.fixture(scope="module")
