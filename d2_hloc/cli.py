@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from d2_hloc import __version__, config, weights
+from d2_hloc.colmap import sparse_folder
 from d2_hloc.command import run_command
 from d2_hloc.d2net import D2NetOptions
 from d2_hloc.demo import demo
+from d2_hloc.dense import DenseOptions, reconstruct_dense
+from d2_hloc.dense_report import present_dense
 from d2_hloc.extraction import ExtractionOptions, extract
 from d2_hloc.localization import read_poses
 from d2_hloc.matching import MatchingOptions
@@ -19,8 +22,9 @@ from d2_hloc.pair_matching import match
 from d2_hloc.pairing import PairsOptions
 from d2_hloc.pairs import read_pairs
 from d2_hloc.presentation import present_localization, present_model
-from d2_hloc.query_runs import Localize, localize_queries
+from d2_hloc.query_runs import Localize, localize_queries, source_of, triangulate_anew
 from d2_hloc.runs import MATCHING, Reconstruct, reconstruct, triangulate_known
+from d2_hloc.training_scene import make_training_scene
 
 FEATURES = tuple(MATCHING)
 
@@ -38,7 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"d2-hloc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_demo, _reconstruct, _triangulate, _localize, _extract, _match, _weights):
+    for add in (_demo, _reconstruct, _triangulate, _localize, _dense, _make_training_scene):
+        add(commands)
+    for add in (_extract, _match, _weights):
         add(commands)
     return parser
 
@@ -110,10 +116,31 @@ def _localize(commands: argparse._SubParsersAction) -> None:
     text = "Camera poses of query images in a model that reconstruct or triangulate made."
     parser = _command(commands, "localize", run_localize, text, "model", "queries", "output")
     parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
+    parser.add_argument(
+        "--weights", help="D2-Net's, other than the model's: its points are triangulated anew"
+    )
     parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of 'query image' lines")
     parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
     _add_intrinsics_argument(parser)
     _add_truth_argument(parser)
+
+
+def _dense(commands: argparse._SubParsersAction) -> None:
+    text = "A model's depth maps, dense cloud and, if asked for, mesh."
+    parser = _command(commands, "dense", run_dense, text, "model", "output")
+    parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
+    parser.add_argument("--images", type=Path, help="folder of the model's images, if not ours")
+    parser.add_argument("--max-image-size", type=int, help="longest edge in pixels (1200)")
+    parser.add_argument("--backend", choices=("auto", "torch", "colmap"))
+    parser.add_argument("--mesh", action="store_true", help="Poisson reconstruction of the cloud")
+
+
+def _make_training_scene(commands: argparse._SubParsersAction) -> None:
+    text = "A model with depth maps, as 'dense' makes them, -> a data set to train with."
+    paths = ("model", "depth", "output")
+    parser = _command(commands, "make-training-scene", run_make_training_scene, text, *paths)
+    parser.add_argument("--images", type=Path, help="folder of images (beside the model)")
+    parser.add_argument("--name", default="0000", help="of the scene, where OUTPUT has several")
 
 
 def _extract(commands: argparse._SubParsersAction) -> None:
@@ -163,8 +190,28 @@ def run_localize(args: argparse.Namespace) -> None:
         intrinsics=args.intrinsics or conf.intrinsics,
     )
     check_truth(args)
-    run = localize_queries(conf, args.model, args.queries, args.output)
+    model = args.model
+    if args.weights:
+        model = triangulate_anew(model, args.weights, args.output / "model")
+    run = localize_queries(conf, model, args.queries, args.output)
     present_localization(run, args.ground_truth)
+
+
+def run_dense(args: argparse.Namespace) -> None:
+    """d2-hloc dense."""
+    options = config.load(DenseOptions, args.config) if args.config else DenseOptions()
+    given = {"max_image_size": args.max_image_size, "backend": args.backend}
+    options = dataclasses.replace(options, **{k: v for k, v in given.items() if v is not None})
+    if args.mesh:
+        options = dataclasses.replace(options, mesh=dataclasses.replace(options.mesh, enabled=True))
+    images = args.images or source_of(args.model).images
+    found = reconstruct_dense(options, sparse_folder(args.model), images, args.output)
+    present_dense(found, args.output)
+
+
+def run_make_training_scene(args: argparse.Namespace) -> None:
+    """d2-hloc make-training-scene."""
+    print(make_training_scene(args.model, args.depth, args.output, args.images, args.name))
 
 
 def run_extract(args: argparse.Namespace) -> None:

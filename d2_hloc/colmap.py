@@ -25,6 +25,7 @@ __all__ = [
     "pycolmap",
     "quiet",
     "read_model",
+    "sparse_folder",
 ]
 
 
@@ -52,6 +53,11 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
         raise ModelError(str(error)) from error
     except (RuntimeError, ValueError, IndexError) as error:
         raise ModelError(f"{folder}: its model is damaged or cut short; make it again.") from error
+
+
+def sparse_folder(path: Path) -> Path:
+    """The folder of COLMAP's files, whether it is named itself or the output that holds it."""
+    return path / "sparse" if (path / "sparse").is_dir() else path
 
 
 def _num_params(model_id: int) -> int:

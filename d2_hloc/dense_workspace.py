@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -25,10 +25,11 @@ from tqdm import tqdm
 from d2_hloc.colmap import ModelError, pycolmap, read_model
 from d2_hloc.images import fit, open_image, read_image
 from d2_hloc.metrics import camera_centre
-from d2_hloc.pixels import from_colmap
+from d2_hloc.pixels import from_colmap, to_colmap
 from d2_hloc.staging import ConfigurationChanged, DiskFull, differences, write_whole
 from d2_hloc.stereo import View, choose_sources, depth_range, grey, read_map
 
+RECORD = "dense.json"  # in a workspace: what it was made from
 CACHED = 16  # images, and as many depth maps, held at a time
 BYTES_PER_PIXEL = 22  # of two depth maps, normals and an image
 MAPS = {"depth": "depth_maps", "normal": "normal_maps"}
@@ -95,7 +96,7 @@ def prepare_workspace(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     _undistort(model_folder, images, part, max_image_size)
-    write_whole(part / "dense.json", json.dumps(wanted, indent=1).encode())
+    write_whole(part / RECORD, json.dumps(wanted, indent=1).encode())
     part.replace(folder)
     return folder
 
@@ -117,7 +118,7 @@ def _made_from(
 
 
 def _is_prepared(folder: Path, wanted: dict[str, Any]) -> bool:
-    record = folder / "dense.json"
+    record = folder / RECORD
     if not record.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(
@@ -182,17 +183,39 @@ def _undistort(model_folder: Path, images: Path, part: Path, max_image_size: int
     for script in part.glob("run-colmap-*.sh"):  # they are for a model that was not shifted
         script.unlink()
     model = read_model(part / "sparse")
-    for camera in model.cameras.values():
-        camera.principal_point_x = from_colmap(camera.principal_point_x)
-        camera.principal_point_y = from_colmap(camera.principal_point_y)
-    for image in model.images.values():
-        for point in image.points2D:
-            point.xy = from_colmap(point.xy)
+    _shift(model, from_colmap)
     model.write(part / "sparse")
     for image_id in model.reg_image_ids():
         name = model.images[image_id].name
         if not (part / "images" / name).is_file():
             raise ModelError(f"{images / name}: COLMAP could not undistort it; save it as PNG.")
+
+
+def _shift(model: pycolmap.Reconstruction, move: Callable[[Any], Any]) -> None:
+    """Principal points and keypoints from one convention to the other."""
+    for camera in model.cameras.values():
+        camera.principal_point_x = move(camera.principal_point_x)
+        camera.principal_point_y = move(camera.principal_point_y)
+    for image in model.images.values():
+        for point in image.points2D:
+            point.xy = move(point.xy)
+
+
+def is_workspace(folder: Path) -> bool:
+    """Did prepare_workspace() make it?"""
+    return (folder / RECORD).is_file() and (folder / "stereo").is_dir()
+
+
+def read_undistorted(sparse: Path) -> pycolmap.Reconstruction:
+    """A model with pixel centres at half-integers, be it a workspace's own `sparse/`.
+
+    Raises:
+        ModelError: if it cannot be read.
+    """
+    model = read_model(sparse)
+    if is_workspace(sparse.parent):
+        _shift(model, to_colmap)
+    return model
 
 
 def read_workspace(folder: Path, num_sources: int) -> Workspace:
@@ -201,7 +224,7 @@ def read_workspace(folder: Path, num_sources: int) -> Workspace:
     Raises:
         ModelError: if the folder is no whole workspace.
     """
-    if not (folder / "dense.json").is_file():
+    if not is_workspace(folder):
         raise ModelError(f"{folder}: is not a workspace of dense stereo; prepare it first.")
     model = read_model(folder / "sparse")
     ids = np.array(sorted(model.point3D_ids()), dtype=np.int64)

@@ -8,18 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
-from PIL import Image
-
-from d2_hloc.charts import model_figure
-from d2_hloc.dense_statistics import read_coloured_cloud
-from d2_hloc.evaluation import centre, model_poses
+from d2_hloc.dense_report import add_dense
 from d2_hloc.presentation import add_model, model_rows, print_table
 from d2_hloc.report import Report
 from d2_hloc.runs import ModelRun
 from d2_hloc.staging import write_atomically
-from d2_hloc.stereo import read_map
 
 COLUMNS = (
     "method",
@@ -55,8 +48,6 @@ PUBLISHED: Mapping[str, Mapping[str, Sequence[str]]] = {
         "D2 MS trained": ("708 of 1576", "287K", "5.20", "1.34", "2.86M"),
     },
 }
-SHOWN_POINTS = 60_000  # of a dense cloud
-SHOWN_MAPS = 6
 
 
 def table_row(name: str, run: ModelRun) -> tuple[Any, ...]:
@@ -91,7 +82,7 @@ def present(name: str, run: ModelRun) -> None:
     report = Report("Local feature benchmark", subtitle=f"{name}, {run.images}")
     add_model(report, run)
     if "dense" in run.record.scores:
-        add_dense(report, run)
+        add_dense(report, run.record.scores["dense"], run.output / "dense")
     report.write(run.output / "report.html")
     print(f"\n{run.output / 'report.html'}")
 
@@ -110,41 +101,3 @@ def compare(scene: str, runs: Mapping[str, ModelRun], output: Path) -> None:
     report.table("Table 1", [*rows, *published_rows(scene)], columns=COLUMNS)
     report.write(output / "report.html")
     print(f"\n{output / 'report.html'}")
-
-
-def add_dense(report: Report, run: ModelRun) -> None:
-    """The dense cloud, thinned, and a few depth maps."""
-    dense = run.record.scores["dense"]
-    rows = [(k.replace("_", " "), "-" if v is None else v) for k, v in dense.items()]
-    report.table("Dense stereo", rows, columns=("", "value"))
-    xyz, rgb = read_coloured_cloud(run.output / "fused.ply")
-    step = max(1, len(xyz) // SHOWN_POINTS)
-    poses = model_poses(run.model)
-    figure = model_figure(
-        xyz[::step],
-        rgb[::step],
-        np.array([centre(p) for p in poses.values()]).reshape(-1, 3),
-        np.array([p.rotation.matrix() for p in poses.values()]).reshape(-1, 3, 3),
-        list(poses),
-        set(),
-    )
-    report.figure("The dense cloud", figure, note=f"One point in {step} is shown.")
-    maps = sorted((run.output / "dense" / "stereo" / "depth_maps").rglob("*.geometric.bin"))
-    pictures = [
-        (draw_depth(read_map(path)), path.name.removesuffix(".geometric.bin"))
-        for path in maps[:: max(1, len(maps) // SHOWN_MAPS)]
-    ]
-    if pictures:
-        report.picture("Depth maps", pictures)
-
-
-def draw_depth(depth: np.ndarray) -> Image.Image:
-    """Near is bright, far is dark, black has no depth."""
-    known = depth > 0
-    shade = np.zeros(depth.shape)
-    if known.any():
-        near, far = np.percentile(1 / depth[known], [98, 2])
-        inverse = 1 / np.where(known, depth, 1)
-        shade = np.clip((inverse - far) / max(near - far, 1e-9), 0, 1)
-    colours = matplotlib.colormaps["viridis"](shade)[:, :, :3] * known[:, :, None]
-    return Image.fromarray((255 * colours).astype(np.uint8))

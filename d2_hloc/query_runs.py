@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from d2_hloc import config, pairing, pairs, storage
@@ -19,6 +19,7 @@ from d2_hloc.pair_matching import match
 from d2_hloc.pairing import PairsOptions
 from d2_hloc.record import RunRecord
 from d2_hloc.refinement import RefinementOptions
+from d2_hloc.runs import Reconstruct, triangulate_known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +143,37 @@ def source_of(model: Path) -> ModelSource:
     record = folder / "run.json"
     try:
         made = json.loads(record.read_text())["configuration"]
-        images, has_given_poses = Path(made["images"]), "reference" in made
+        images, reference = Path(made["images"]), made.get("reference")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{record}: cannot be read; give the folder of a COLMAP model that "
             "'d2-hloc reconstruct' or 'd2-hloc triangulate' made."
         ) from error
-    return ModelSource(folder=folder, images=images, has_given_poses=has_given_poses)
+    return ModelSource(
+        folder=folder,
+        images=images,
+        has_given_poses=reference is not None and not is_own_frame(Path(reference)),
+    )
+
+
+def is_own_frame(model: Path) -> bool:
+    """Is this a model of reconstruct(), whose poses are in no frame but its own?"""
+    try:
+        return not source_of(model).has_given_poses
+    except ModelError:  # of a data set
+        return False
+
+
+def triangulate_anew(model: Path, weights: str, output: Path) -> Path:
+    """The model, at its poses, with points of D2-Net by other weights, to localize in."""
+    source = source_of(model)
+    options = extraction_of(source.features)
+    if options.feature not in ("d2net", "d2net-ms"):
+        raise ModelError(f"{source.features}: holds {options.feature}, which has no such weights.")
+    options = replace(options, d2net=replace(options.d2net, weights=weights))
+    conf = Reconstruct(extraction=options)
+    triangulate_known(conf, source.folder / "sparse", source.images, output)
+    return output
 
 
 def extraction_of(features: Path) -> ExtractionOptions:

@@ -13,7 +13,14 @@ from typing import TypeVar
 
 from d2_hloc import config, pairing, pairs, storage
 from d2_hloc.cameras import cameras_of, check_sizes, known_names
-from d2_hloc.colmap import ModelError, check_database, open_database, pycolmap, read_model
+from d2_hloc.colmap import (
+    ModelError,
+    check_database,
+    open_database,
+    pycolmap,
+    read_model,
+    sparse_folder,
+)
 from d2_hloc.extraction import ExtractionOptions, extract
 from d2_hloc.images import list_images
 from d2_hloc.keypoint_refinement import refine_tracks
@@ -131,7 +138,7 @@ def triangulate_known(conf: Reconstruct, reference: Path, images: Path, output: 
     Raises:
         ValueError: as reconstruct.
     """
-    model = read_model(model_folder(reference))
+    model = read_model(sparse_folder(reference))
     record = RunRecord(
         output,
         {
@@ -150,11 +157,6 @@ def triangulate_known(conf: Reconstruct, reference: Path, images: Path, output: 
         "triangulate",
         lambda: triangulate(conf.reconstruction, model, database, images, output / "sparse"),
     )
-
-
-def model_folder(path: Path) -> Path:
-    """The folder of COLMAP's files, whether it is named itself or the output that holds it."""
-    return path / "sparse" if (path / "sparse").is_dir() else path
 
 
 def match_images(

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from d2_hloc import config, weights
 from d2_hloc.command import run_command
-from d2_hloc.datasets.megadepth import MegaDepthOptions, MegaDepthPairs
+from d2_hloc.datasets.megadepth import MegaDepthOptions, MegaDepthPairs, Part
 from d2_hloc.datasets.scene_info import find_scenes, read_scene_list
 from d2_hloc.images import list_images
 from d2_hloc.record import RunRecord
@@ -33,7 +33,8 @@ class Train:
     """What to train with, and how.
 
     `scenes` is MegaDepth's folder of scenes (DATASET/scene_info); the lists name those to train
-    with and those held back. Without lists, `held_back` of the scenes, or of the photographs, are.
+    with and those held back. Without lists, `held_back` of the scenes or photographs are, or of the
+    images of a scene that is alone.
     """
 
     source: Literal["photographs", "megadepth"] = "photographs"
@@ -61,16 +62,23 @@ def sources(conf: Train) -> tuple[PairSource, PairSource]:
             PhotographPairs(conf.photographs, conf.dataset, held, unseen),
         )
     folder = conf.scenes or conf.dataset / "scene_info"
-    if conf.train_scenes is None or conf.valid_scenes is None:
-        train, held = split(find_scenes(folder, None), conf.held_back, seed)
-    else:
-        lists = conf.train_scenes, conf.valid_scenes
-        train, held = (find_scenes(folder, read_scene_list(path)) for path in lists)
+    kept, held = scenes(conf, folder)
     fewer = replace(conf.megadepth, pairs_per_scene=conf.held_back_pairs_per_scene)
     return (
-        MegaDepthPairs(conf.megadepth, conf.dataset, train, seed),
-        MegaDepthPairs(fewer, conf.dataset, held, unseen),
+        MegaDepthPairs(conf.megadepth, conf.dataset, *kept, seed=seed),
+        MegaDepthPairs(fewer, conf.dataset, *held, seed=unseen),
     )
+
+
+def scenes(conf: Train, folder: Path) -> list[tuple[list[Path], Part | None]]:
+    """Scenes to train with, and held back; of a scene that is alone, a part is either."""
+    if conf.train_scenes is not None and conf.valid_scenes is not None:
+        lists = conf.train_scenes, conf.valid_scenes
+        return [(find_scenes(folder, read_scene_list(path)), None) for path in lists]
+    found = find_scenes(folder, None)
+    if len(found) == 1:
+        return [(found, Part(share=conf.held_back, is_held_back=h)) for h in (False, True)]
+    return [(part, None) for part in split(found, conf.held_back, conf.training.seed)]
 
 
 def what_matters(conf: Train) -> dict[str, Any]:

@@ -23,12 +23,12 @@ from d2_hloc.dense import (
     reconstruct_dense,
     sweep_view,
 )
-from d2_hloc.dense_export import save_megadepth
 from d2_hloc.dense_statistics import read_cloud, statistics, surface_distances
 from d2_hloc.dense_workspace import Reader, read_workspace
 from d2_hloc.images import ImageError
 from d2_hloc.staging import ConfigurationChanged, DiskFull
 from d2_hloc.stereo import SweepOptions, is_map, read_depth_h5, read_map, write_map
+from d2_hloc.training_scene import make_training_scene
 
 OPTIONS = DenseOptions(backend="torch", sweep=SweepOptions(hypotheses=48))
 
@@ -380,13 +380,13 @@ def test_another_folder_is_no_workspace(scene):
         read_workspace(scene[0], 4)
 
 
-def test_megadepths_form_has_the_depth_and_what_leads_to_it(scene, copy):
-    info = np.load(save_megadepth(copy), allow_pickle=True)
+def test_megadepths_form_has_the_depth_and_what_leads_to_it(scene, whole, tmp_path):
+    folder = whole[0]
+    info = np.load(make_training_scene(folder, folder, tmp_path), allow_pickle=True)
     for k, rendered in enumerate(scene[1]):
-        assert info["image_paths"][k] == f"images/{name_of(k)}"
-        assert (copy / info["image_paths"][k]).is_file()
-        depth = read_depth_h5(copy / info["depth_paths"][k])
-        geometric = read_map(copy / "stereo/depth_maps" / f"{name_of(k)}.geometric.bin")
+        assert info["image_paths"][k] == str(folder / "images" / name_of(k))
+        depth = read_depth_h5(tmp_path / info["depth_paths"][k])
+        geometric = read_map(folder / "stereo/depth_maps" / f"{name_of(k)}.geometric.bin")
         assert np.array_equal(depth, geometric)
         shift = info["intrinsics"][k] - rendered.view.K.numpy()
         assert np.allclose(shift, [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
@@ -396,8 +396,8 @@ def test_megadepths_form_has_the_depth_and_what_leads_to_it(scene, copy):
         assert len(places) == info["n_points3D"][k] == len(info["points3D_id_to_ndepth"][k])
 
 
-def test_megadepths_pairs_overlap_by_the_rows_points(copy):
-    info = np.load(save_megadepth(copy), allow_pickle=True)
+def test_megadepths_pairs_overlap_by_the_rows_points(whole, tmp_path):
+    info = np.load(make_training_scene(whole[0], whole[0], tmp_path), allow_pickle=True)
     seen = [set(places) for places in info["points3D_id_to_2D"]]
     share = len(seen[0] & seen[3]) / len(seen[0])
     assert info["overlap_matrix"][0, 3] == pytest.approx(share)

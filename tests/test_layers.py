@@ -24,12 +24,13 @@ LAYERS = [
     "d2net sift",
     "adapters",
     "extraction pair_matching keypoint_refinement reconstruction localization evaluation "
-    "homography_scores relative_pose pairing dense dense_workspace dense_statistics dense_export "
+    "homography_scores relative_pose pairing dense dense_workspace dense_statistics training_scene "
     "aachen_results scan_points inloc_cameras inloc_retrieval inloc_poses inloc_localization "
     "dense_verification pose_verification inloc_scores",
     "drawing charts report plots",
     "runs query_runs aachen_run aachen_report presentation demo hpatches_results hpatches_report "
-    "relative_pose_report training_report inloc_report lfe_run lfe_report",
+    "relative_pose_report training_report inloc_report lfe_run lfe_report "
+    "dense_report",
     "base_model own_runner plugin hloc extractors matchers",
     PACKAGE,
     "command cli __main__",

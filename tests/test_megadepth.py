@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from d2_hloc.colmap import ModelError
 from d2_hloc.datasets.depth_maps import correspond, interpolate, read_depth
-from d2_hloc.datasets.megadepth import MegaDepthOptions, MegaDepthPairs
-from d2_hloc.datasets.scene_info import SceneError, find_scenes, read_scene, read_scene_list
-from d2_hloc.datasets.training_scene import make_training_scene
+from d2_hloc.datasets.megadepth import MegaDepthOptions, MegaDepthPairs, Part, part_of
+from d2_hloc.datasets.scene_info import Scene, SceneError, find_scenes, read_scene, read_scene_list
 from d2_hloc.training.pair import cell_centres
+from d2_hloc.training_scene import make_training_scene
 
 SIZE = 200, 160
 INTRINSICS = np.array([[180.0, 0, 97.3], [0, 182.0, 81.9], [0, 0, 1]])
@@ -110,9 +111,7 @@ def write_model(folder, names, camera="PINHOLE 200 160 180 182 97.3 81.9"):
 def scenes(data):
     """The same scene in both forms: made from the model, and as LoFTR lists its pairs."""
     folder = data / "scenes"
-    made = make_training_scene(
-        data / "model", data / "depths", data / "images", folder / "0042.npz"
-    )
+    made = make_training_scene(data / "model", data / "depths", folder, data / "images", "0042")
     pairs = np.empty(2, dtype=object)
     pairs[0], pairs[1] = ((0, 1), 0.8, np.zeros((3, 4))), ((1, 0), 0.2, None)
     listed = folder / "loftr" / "0042_0.1_0.7.npz"
@@ -211,6 +210,17 @@ def test_an_epoch_and_an_index_give_the_same_pair_always(scenes, data):
     assert not torch.equal(one.image1, other.image1)
 
 
+def test_images_held_back_of_a_scene_are_in_no_pair_to_train_with():
+    rows = range(3, 13)
+    pairs = np.array([(i, j) for i in rows for j in rows if i != j])
+    scene = Scene(views=dict.fromkeys(rows), pairs=pairs)
+    train, held = (part_of(scene, Part(share=0.2, is_held_back=h)).pairs for h in (False, True))
+    assert len(train) + len(held) == len(pairs)
+    unseen = set(rows) - set(train.ravel().tolist())
+    assert len(unseen) == 2
+    assert all(unseen & set(pair) for pair in held.tolist())
+
+
 def write_views(path, data, **changes):
     """A scene of two views in LoFTR's form."""
     pairs = np.empty(1, dtype=object)
@@ -254,13 +264,13 @@ def test_a_bad_depth_map_leaves_its_pair_out_by_name(tmp_path, data, caplog, con
                 1 if isinstance(content, str) else content
             )
     with caplog.at_level(logging.WARNING):
-        assert MegaDepthPairs(OPTIONS, data, [path], 0).pair(0, 0) is None
+        assert MegaDepthPairs(OPTIONS, data, [path], seed=0).pair(0, 0) is None
     assert text in caplog.text
 
 
 def test_a_crop_larger_than_an_image_gives_no_pair(scenes, data):
     options = MegaDepthOptions(crop=256)
-    assert MegaDepthPairs(options, data, [scenes["loftr"]], 0).pair(0, 0) is None
+    assert MegaDepthPairs(options, data, [scenes["loftr"]], seed=0).pair(0, 0) is None
 
 
 def test_depth_that_is_not_a_number_is_none(tmp_path):
@@ -319,11 +329,13 @@ def test_a_scene_list_is_read_or_named(tmp_path):
 def test_a_distorted_model_or_missing_depth_says_what_to_do(tmp_path, data):
     names = ["walk/a.png", "walk/b.png"]
     write_model(tmp_path, names, "SIMPLE_RADIAL 200 160 180 97.3 81.9 0.1")
-    with pytest.raises(SceneError, match=r"walk/a.png has a camera of model SIMPLE_RADIAL; undist"):
-        make_training_scene(tmp_path, data / "depths", data / "images", tmp_path / "s.npz")
+    with pytest.raises(SceneError, match=r"walk/a.png has a camera of model SIMPLE_RADIAL; give"):
+        make_training_scene(tmp_path, data / "depths", tmp_path / "out", data / "images")
     with pytest.raises(SceneError, match=r"holds depth maps of 0 of the 2 images"):
-        make_training_scene(data / "model", tmp_path, data / "images", tmp_path / "s.npz")
-    assert not (tmp_path / "s.npz").exists()
+        make_training_scene(data / "model", tmp_path, tmp_path / "out", data / "images")
+    with pytest.raises(ModelError, match=r"lost: there is no such folder; name the images' by"):
+        make_training_scene(data / "model", data / "depths", tmp_path / "out", tmp_path / "lost")
+    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_options_are_named():

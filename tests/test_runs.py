@@ -14,11 +14,13 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import load
 
-from d2_hloc import cli, config, evaluation
+from d2_hloc import cli, config, evaluation, extraction
 from d2_hloc.colmap import pycolmap, read_model
+from d2_hloc.extraction import ExtractionOptions
 from d2_hloc.localization import read_poses
-from d2_hloc.query_runs import Localize
+from d2_hloc.query_runs import Localize, source_of
 from d2_hloc.runs import Reconstruct
 from d2_hloc.scene.demo import write_demo
 
@@ -143,6 +145,49 @@ def test_localizes_views_that_were_kept_out(scene, whole, tmp_path, capsys):
     assert "localized queries                        3 of 3" in capsys.readouterr().out
     assert len((output / "poses.txt").read_text().splitlines()) == 3
     assert (output / "report.html").is_file()
+
+
+def test_features_are_fine_tuned_on_the_place_where_they_localize(scene, whole, tmp_path, capsys):
+    """Photos -> model (`whole`) -> depth maps -> training scene -> weights -> localization."""
+    dense, place, trained = tmp_path / "dense", tmp_path / "place", tmp_path / "trained"
+    small = ["--max-image-size", "160"]
+    assert cli.main(["dense", str(whole), str(dense), *small]) == 0
+    assert (dense / "report.html").is_file()
+    assert cli.main(["make-training-scene", str(dense), str(dense), str(place)]) == 0
+
+    conf = tmp_path / "tiny.yaml"
+    conf.write_text(
+        "{source: megadepth, held_back_pairs_per_scene: 2, megadepth: {crop: 64, min_overlap: 0.05,"
+        " pairs_per_scene: 4}, training: {epochs: 1, min_correspondences: 8, device: cpu}}"
+    )
+    arguments = ["--config", conf, "--dataset", place, "--output", trained]
+    train = load("train")
+    assert train.run_command("train", lambda: train.main(list(map(str, arguments)))) == 0
+
+    weights = ["--weights", str(trained / "best.safetensors")]
+    weights += ["--intrinsics", str(scene / "intrinsics.txt")]
+    output = tmp_path / "poses"
+    capsys.readouterr()
+    assert cli.main(["localize", str(whole), str(scene / "queries"), str(output), *weights]) == 0
+    assert "localized queries                        3 of 3" in capsys.readouterr().out
+    assert not source_of(output / "model").has_given_poses  # they are the reconstruction's
+    made_by = json.loads((output / "model" / "run.json").read_text())["configuration"]
+    assert made_by["extraction"]["d2net"]["weights"] == str(trained / "best.safetensors")
+    assert made_by["extraction"]["resize_max"] == 400  # as the model's
+
+
+def test_other_weights_are_for_d2net_alone(tmp_path, capsys, whole):
+    sift = tmp_path / "sift"
+    sift.mkdir()
+    shutil.copy(whole / "run.json", sift)
+    extraction.extract(
+        ExtractionOptions(feature="sift", resize_max=100),
+        Path(json.loads((whole / "run.json").read_text())["configuration"]["images"]),
+        sift / "features.h5",
+    )
+    arguments = [str(sift), str(tmp_path), str(tmp_path / "out"), "--weights", "d2_ots"]
+    assert cli.main(["localize", *arguments]) == 1
+    assert "features.h5: holds sift, which has no such weights" in capsys.readouterr().err
 
 
 def test_triangulates_a_known_model(scene, whole, tmp_path):

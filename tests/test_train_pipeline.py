@@ -159,7 +159,7 @@ def test_what_is_wrong_is_one_sentence(pipeline, photos, tmp_path, capsys, value
     assert not (tmp_path / "out").exists()  # the mended command may use it
 
 
-@pytest.mark.parametrize("name", ["train_photos", "train_megadepth"])
+@pytest.mark.parametrize("name", ["train_photos", "train_megadepth", "train_place"])
 def test_the_configurations_that_are_shipped_are_valid(pipeline, name):
     conf = config.load(pipeline.Train, ROOT / "configs" / f"{name}.yaml")
     assert conf.training.trained_from == "conv4_3"

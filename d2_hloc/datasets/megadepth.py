@@ -7,7 +7,7 @@ of scenes, in D2-Net's or LoFTR's form (see scene_info.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from d2_hloc.training.pair import (
     cell_centres,
     check_crop,
     generator,
+    split,
     to_float,
     warn_once,
 )
@@ -54,13 +55,28 @@ class MegaDepthOptions:
             raise ValueError(f"pairs_per_scene must be positive, not {self.pairs_per_scene}.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Pairs of which an image is among those held back of each scene, or those of which none is."""
+
+    share: float  # of the images
+    is_held_back: bool
+
+
 class MegaDepthPairs:
-    """A PairSource: `pairs_per_scene` random pairs an epoch of each scene."""
+    """A PairSource: `pairs_per_scene` random pairs an epoch of each scene, or of a part of it."""
 
     def __init__(
-        self, options: MegaDepthOptions, root: Path, scenes: Sequence[Path], seed: int
+        self,
+        options: MegaDepthOptions,
+        root: Path,
+        scenes: Sequence[Path],
+        part: Part | None = None,
+        *,
+        seed: int,
     ) -> None:
         self.options, self.root, self.scenes, self.seed = options, root, list(scenes), seed
+        self.part = part
 
     @property
     def crop(self) -> int:
@@ -74,7 +90,7 @@ class MegaDepthPairs:
         path = self.scenes[index // self.options.pairs_per_scene]
         rng = generator(self.seed, epoch, index)
         try:
-            scene = _read(path, self.options)
+            scene = _read(path, self.options, self.part)
             if not len(scene.pairs):
                 raise SceneError(f"{path}: no two of its images overlap as is asked for.")
             chosen = scene.pairs[rng.integers(len(scene.pairs))]
@@ -86,9 +102,17 @@ class MegaDepthPairs:
 
 
 @lru_cache(maxsize=SCENES_HELD)
-def _read(path: Path, options: MegaDepthOptions) -> Scene:
+def _read(path: Path, options: MegaDepthOptions, part: Part | None) -> Scene:
     limits = options.min_overlap, options.max_overlap
-    return read_scene(path, limits, options.max_scale_ratio)
+    scene = read_scene(path, limits, options.max_scale_ratio)
+    return scene if part is None else part_of(scene, part)
+
+
+def part_of(scene: Scene, part: Part) -> Scene:
+    """The scene with the pairs of its part. The images held back are always the same."""
+    _, held_back = split(sorted(scene.views), part.share, seed=0)
+    is_held_back = np.isin(scene.pairs, held_back).any(axis=1)
+    return replace(scene, pairs=scene.pairs[is_held_back == part.is_held_back])
 
 
 def make_pair(
