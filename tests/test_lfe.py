@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from killing import run_until_killed
+from PIL import Image
 from scripts import load
 
 from d2_hloc import config, storage
@@ -15,8 +17,9 @@ from d2_hloc.colmap import pycolmap
 from d2_hloc.command import run_command
 from d2_hloc.datasets import lfe
 from d2_hloc.datasets.lfe import LfeError
+from d2_hloc.dense_report import draw_depth
 from d2_hloc.extraction import ExtractionOptions
-from d2_hloc.lfe_report import PUBLISHED, draw_depth, published_rows
+from d2_hloc.lfe_report import PUBLISHED, published_rows
 from d2_hloc.lfe_run import Benchmark, Ratios
 from d2_hloc.pairs import read_pairs
 from d2_hloc.scene.demo import write_demo
@@ -110,6 +113,48 @@ def test_a_rerun_makes_nothing_anew(scene, whole, tmp_path, conf):
     assert run(scene, output, conf, "--feature", "d2net") == 0
     after = (output / "fused.ply").stat().st_ino, (output / "sparse" / "images.bin").stat().st_ino
     assert after == before
+
+
+def test_a_run_killed_in_each_stage_ends_in_the_same_files(scene, whole, tmp_path, conf):
+    """One run: each start gets to the next stage, and is killed there."""
+    output = tmp_path / "out"
+    arguments = ["--dataset", scene, "--output", output, "--config", conf, "--feature", "d2net"]
+    command = [load("local_feature_benchmark").__file__, *map(str, arguments)]
+    for stage in ("extract", "match:", "verify:", "map:", "check images:", "depth maps:", "consis"):
+        assert run_until_killed(command, 0.1, stage.encode()), stage
+    assert run(scene, output, conf, "--feature", "d2net") == 0
+    expected = whole / "d2net"
+    maps = sorted((expected / "dense" / "stereo").rglob("*.bin"))
+    assert len(maps) == 6 * 3  # photometric, geometric, normals
+    for path in (expected / "fused.ply", *maps):
+        assert (output / path.relative_to(expected)).read_bytes() == path.read_bytes()
+    assert record(output)["scores"] == record(expected)["scores"]
+
+
+def test_internet_photos_are_taken_or_counted_and_never_fatal(scene, tmp_path, conf):
+    images = tmp_path / "odd" / "images"
+    images.mkdir(parents=True)
+    views = {k: Image.open(scene / "images" / f"view_0{k}.jpg") for k in range(3, 9)}
+    views[3].save(images / "plain.jpg", quality=95)
+    views[4].convert("CMYK").save(images / "cmyk.jpg", quality=95)
+    deep = np.asarray(views[5].convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(images / "sixteen.png")
+    exif = Image.Exif()
+    exif[0x0112], exif[0x8769] = 6, {0xA405: 60000}  # turned; a focal length of 60 m
+    views[6].save(images / "wrong-exif.jpg", exif=exif, quality=95)
+    views[7].convert("L").resize((2560, 1920)).save(images / "huge-grey.jpg", quality=95)
+    views[8].save(images / "UPPER.JPG", quality=95)
+    views[8].resize((20, 15)).save(images / "tiny.jpg")
+    (images / "cut.jpg").write_bytes((images / "plain.jpg").read_bytes()[:9000])
+    (images / "empty.jpg").touch()
+    output = tmp_path / "out"
+    assert run(images.parent, output, conf, "--feature", "d2net") == 0
+    found = record(output)
+    assert set(found["counts"]["failed_images"]) == {"cut.jpg", "empty.jpg"}
+    assert found["counts"]["images"] == 7  # the tiny one has no features
+    assert found["scores"]["registered_images"] >= 5
+    assert found["scores"]["dense"]["depth_maps"] == found["scores"]["registered_images"]
+    assert found["scores"]["dense"]["points"] > 500
 
 
 def test_a_lost_cloud_is_made_again(scene, whole, tmp_path, conf):

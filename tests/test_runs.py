@@ -1,18 +1,14 @@
 """The main jobs from images to results, through kills and bad input, as a user meets them."""
 
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from killing import run_until_killed
 from PIL import Image
 from scripts import load
 
@@ -25,6 +21,7 @@ from d2_hloc.runs import Reconstruct
 from d2_hloc.scene.demo import write_demo
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+CLI = "-m", "d2_hloc.cli"
 
 
 @pytest.fixture(scope="module")
@@ -68,28 +65,6 @@ def whole(scene, tmp_path_factory):
     return output
 
 
-def run_until_killed(arguments: list[str], seconds: float, sign: bytes = b"") -> bool:
-    """Start the command and kill it a while after it prints `sign`; did it still run?"""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "d2_hloc.cli", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    printed = b""
-    while (byte := process.stderr.read(1)) and sign not in (printed := printed + byte):
-        pass
-    threading.Thread(target=process.stderr.read, daemon=True).start()
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
-    assert process.returncode == 0
-    return False
-
-
 def assert_same_results(output: Path, expected: Path) -> None:
     for name in ("features.h5", "matches.h5"):
         assert contents(output / name) == contents(expected / name)
@@ -107,7 +82,7 @@ def test_a_run_killed_in_a_stage_ends_in_the_same_files_and_model(scene, whole, 
     (output / "run.json").write_text(json.dumps(record | {"done": {}}))
     arguments = command(scene, output)
     for seconds in (0.02, 0.15, 0.3):
-        run_until_killed(arguments, seconds, stage)
+        run_until_killed([*CLI, *arguments], seconds, stage)
     assert cli.main(arguments) == 0
     assert_same_results(output, whole)
 
@@ -119,7 +94,7 @@ def test_a_killed_run_ends_in_the_same_files_and_model(scene, whole, tmp_path, k
     arguments, rng = command(scene, tmp_path / "out"), random.Random(kills)
     killed = 0
     while killed < kills:
-        if run_until_killed(arguments, rng.uniform(0.5, 8)):
+        if run_until_killed([*CLI, *arguments], rng.uniform(0.5, 8)):
             killed += 1
         else:  # finished before the kill: begin anew, so that earlier stages are killed too
             shutil.rmtree(tmp_path / "out")
