@@ -27,7 +27,7 @@ from d2_hloc import evaluation, storage
 from d2_hloc.cameras import cameras_of
 from d2_hloc.colmap import pycolmap, quiet
 from d2_hloc.extraction import ExtractionOptions, extract
-from d2_hloc.keypoint_refinement import CACHE_BYTES, MapReader, move_tracks
+from d2_hloc.image_maps import CACHE_BYTES, MapReader
 from d2_hloc.localization import observations, read_poses
 from d2_hloc.matching import MatchingOptions
 from d2_hloc.pair_matching import match
@@ -42,6 +42,7 @@ from d2_hloc.reconstruction import (
 )
 from d2_hloc.refinement import Outcome, RefinementOptions
 from d2_hloc.staging import Staged, Value, write_atomically
+from d2_hloc.track_refinement import jobs_of, move_pairs, put_together
 from d2_hloc.tracks import Tracks, build_tracks
 
 BASE = RefinementOptions(enabled=True)
@@ -116,7 +117,8 @@ class Bench:
         """New keypoints, their outcomes, and the processor seconds it took."""
         maps = MapReader(self.resize_max).of(self.images, CACHE_BYTES, at_least=2)
         begin = time.process_time()
-        moved = move_tracks(options, maps, tracks, start, self.verified)
+        jobs = jobs_of(tracks)
+        moved = put_together(jobs, start, move_pairs(options, maps, jobs, start, self.verified))
         return *moved, time.process_time() - begin
 
     def map(self, keypoints: Keypoints) -> pycolmap.Reconstruction:

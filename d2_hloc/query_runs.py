@@ -11,8 +11,9 @@ from d2_hloc.cameras import cameras_of, check_sizes, known_names
 from d2_hloc.colmap import ModelError, pycolmap, read_model
 from d2_hloc.evaluation import model_poses
 from d2_hloc.extraction import ExtractionOptions, extract, options_of
+from d2_hloc.image_maps import resize_max_of
 from d2_hloc.images import list_images
-from d2_hloc.keypoint_refinement import QueryRefiner, resize_max_of
+from d2_hloc.keypoint_refinement import QueryRefiner
 from d2_hloc.localization import LocalizationOptions, Localized, count_found, localize
 from d2_hloc.matching import MatchingOptions
 from d2_hloc.pair_matching import match

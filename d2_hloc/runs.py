@@ -23,7 +23,6 @@ from d2_hloc.colmap import (
 )
 from d2_hloc.extraction import ExtractionOptions, extract
 from d2_hloc.images import list_images
-from d2_hloc.keypoint_refinement import refine_tracks
 from d2_hloc.matching import MatchingOptions
 from d2_hloc.pair_matching import match
 from d2_hloc.pairing import PairsOptions
@@ -39,6 +38,7 @@ from d2_hloc.reconstruction import (
 )
 from d2_hloc.record import RunRecord
 from d2_hloc.refinement import RefinementOptions
+from d2_hloc.track_refinement import refine_tracks
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,8 @@ LAYERS = [
     "verification",
     "d2net sift",
     "adapters",
-    "extraction pair_matching keypoint_refinement reconstruction localization evaluation "
+    "extraction pair_matching image_maps keypoint_refinement track_refinement reconstruction "
+    "localization evaluation "
     "homography_scores relative_pose pairing dense dense_workspace dense_statistics training_scene "
     "aachen_results scan_points inloc_cameras inloc_retrieval inloc_poses inloc_localization "
     "dense_verification pose_verification inloc_scores",

@@ -12,13 +12,16 @@ from killing import run_until_killed
 from PIL import Image
 from scripts import load
 
-from d2_hloc import cli, config, evaluation, extraction
+from d2_hloc import cli, config, evaluation, extraction, track_refinement
 from d2_hloc.colmap import pycolmap, read_model
 from d2_hloc.extraction import ExtractionOptions
 from d2_hloc.localization import read_poses
 from d2_hloc.query_runs import Localize, source_of
+from d2_hloc.reconstruction import verified_matches
+from d2_hloc.refinement import RefinementOptions
 from d2_hloc.runs import Reconstruct
 from d2_hloc.scene.demo import write_demo
+from d2_hloc.track_refinement import refine_tracks
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CLI = "-m", "d2_hloc.cli"
@@ -66,7 +69,7 @@ def whole(scene, tmp_path_factory):
 
 
 def assert_same_results(output: Path, expected: Path) -> None:
-    for name in ("features.h5", "matches.h5"):
+    for name in ("features.h5", "matches.h5", "refined.h5"):
         assert contents(output / name) == contents(expected / name)
     found, wanted = poses(output), poses(expected)
     assert sorted(found) == sorted(wanted)
@@ -74,7 +77,7 @@ def assert_same_results(output: Path, expected: Path) -> None:
         np.testing.assert_allclose(pose, wanted[name], atol=1e-6)
 
 
-@pytest.mark.parametrize("stage", [b"match:", b"verify:", b"map:"])
+@pytest.mark.parametrize("stage", [b"match:", b"verify:", b"refine", b"map:"])
 def test_a_run_killed_in_a_stage_ends_in_the_same_files_and_model(scene, whole, tmp_path, stage):
     output = tmp_path / "out"
     shutil.copytree(whole, output, ignore=shutil.ignore_patterns("matches.h5", "*.db", "sparse"))
@@ -85,6 +88,40 @@ def test_a_run_killed_in_a_stage_ends_in_the_same_files_and_model(scene, whole, 
         run_until_killed([*CLI, *arguments], seconds, stage)
     assert cli.main(arguments) == 0
     assert_same_results(output, whole)
+
+
+def test_pairs_that_were_refined_are_not_refined_again(scene, whole, tmp_path, monkeypatch):
+    output, options = tmp_path / "refined.h5", RefinementOptions(enabled=True)
+    verified = verified_matches(whole / "database.db", whole / "matches.h5", lambda _: True)
+    given = options, scene / "images", whole / "features.h5"
+    original, calls = track_refinement.refine_matches, []
+
+    def until_killed(*arguments):
+        calls.append(len(arguments[3]))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(track_refinement, "refine_matches", until_killed)
+        with pytest.raises(KeyboardInterrupt):
+            refine_tracks(*given, verified, output)
+        fewer = dict(list(verified.items())[:-1])
+        calls.clear()
+        with pytest.raises(KeyboardInterrupt):  # other matches: another work
+            refine_tracks(*given, fewer, output)
+        calls[:] = [0] * 4
+        refine_tracks(*given, verified, output)
+    again = len(calls) - 4
+    undisturbed = tmp_path / "undisturbed" / "refined.h5"
+    undisturbed.parent.mkdir()
+    with monkeypatch.context() as context:
+        calls[:] = [0] * 4
+        context.setattr(track_refinement, "refine_matches", until_killed)
+        refine_tracks(*given, verified, undisturbed)
+    assert again == len(calls) - 4 - 3
+    assert contents(output) == contents(undisturbed)
+    assert [p.name for p in output.parent.glob("refined*")] == ["refined.h5"]
 
 
 @pytest.mark.parametrize(
