@@ -23,18 +23,18 @@ from d2_hloc import config, storage
 from d2_hloc.colmap import pycolmap
 from d2_hloc.datasets.image_lists import Candidate, Ranked
 from d2_hloc.inloc_poses import PoseStore, QueryPoses, RankedPose, digest, pose_numbers
+from d2_hloc.keypoint_refinement import PairRefiner
 from d2_hloc.localization import FEWEST, absolute_pose
 from d2_hloc.matching import MatchingOptions
 from d2_hloc.pair_matching import match
 from d2_hloc.pairs import Pair
+from d2_hloc.pixels import from_colmap
+from d2_hloc.polishing import polish_pose
 from d2_hloc.threads import in_threads
 from d2_hloc.verification import VerificationOptions, verify
 
 REFERENCE_WIDTH = 4032  # pixels of InLoc's queries, which thresholds in pixels are given for
 EXTRACTED_EDGE = 1600  # pixels; larger images are reduced to it before extraction
-
-# Moves the matched keypoints (K, 2) of a pair of images, given by name: keypoint_refinement.
-Refine = Callable[[Pair, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class PoseOptions:
     `num_candidates` are matched, `num_poses` of those estimated by Sparse PE.
     `enough_inliers`: a query with so many verified matches with one of its first `num_first`
     candidates is matched with no further ones.
+    `polish`: where keypoints are refined, the best pose of Direct and Sparse PE is found again from
+    all points of its cutout that the query shows.
     """
 
     num_candidates: int = 100
@@ -55,6 +57,7 @@ class PoseOptions:
     min_num_inliers: int = FEWEST
     enough_inliers: int | None = None
     num_first: int = 10
+    polish: bool = True
     random_seed: int = 0
     verification: VerificationOptions = field(default_factory=VerificationOptions)
 
@@ -113,6 +116,10 @@ class MatchedCutouts:
             xyz=self._points[cutout]["points"][()][index1],
         )
 
+    def points_of(self, cutout: str) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N 3"]]:
+        """All keypoints of a cutout that has points, and the points; NaN where there is none."""
+        return self._keypoints(cutout)[0], self._points[cutout]["points"][()].astype(float)
+
     def _keypoints(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         xy = storage.keypoints_of(self._features, name).astype(float)
         group = self._features[name]
@@ -144,7 +151,7 @@ class Setting:
     features: Path
     matches: Path
     points: Path
-    refine: Refine | None = None
+    refine: PairRefiner | None = None
     workers: int = 1  # threads; they share the open files and the caches
 
 
@@ -259,7 +266,8 @@ def direct_poses(
     """Direct PE: the best retrieved cutout, all of its matches."""
     best = candidates[0]
     found = files.between(query, best.cutout)
-    return [place(setting, query, [found], best, setting.options.max_angle)]
+    pose = place(setting, query, [found], best, setting.options.max_angle)
+    return [polished(setting, files, query, pose)]
 
 
 def sparse_poses(
@@ -282,7 +290,8 @@ def sparse_poses(
         )
         for k in best
     ]
-    return sorted(poses, key=lambda p: (p.pose is None, -p.num_inliers))
+    poses.sort(key=lambda p: (p.pose is None, -p.num_inliers))
+    return [polished(setting, files, query, poses[0]), *poses[1:]]
 
 
 def pooled_poses(
@@ -340,7 +349,7 @@ def place(
     )
 
 
-def refined(refine: Refine | None, query: str, found: PairMatches) -> PairMatches:
+def refined(refine: PairRefiner | None, query: str, found: PairMatches) -> PairMatches:
     """The same matches with the query's keypoints moved to where the cutout's are seen.
 
     The cutout's stay, and with them the points that were looked up for them.
@@ -352,6 +361,34 @@ def refined(refine: Refine | None, query: str, found: PairMatches) -> PairMatche
             (found.cutout, query), found.xy1.astype(np.float32), found.xy0.astype(np.float32)
         )
     return replace(found, xy0=moved.astype(float))
+
+
+def fits_pose(setting: Setting, query: str, pose: RankedPose, found: PairMatches) -> np.ndarray:
+    """Mask of the matches whose point is seen near the query's keypoint."""
+    points = pose.cam_from_world * found.xyz
+    camera = setting.cameras[query]
+    is_before = points[:, 2] > 0  # not for NaN
+    projected = np.full(found.xy0.shape, np.inf)
+    projected[is_before] = from_colmap(camera.img_from_cam(points[is_before]))
+    max_error = camera.mean_focal_length() * math.tan(math.radians(setting.options.max_angle))
+    return np.linalg.norm(projected - found.xy0, axis=1) <= max_error
+
+
+def polished(setting: Setting, files: MatchedCutouts, query: str, best: RankedPose) -> RankedPose:
+    """The pose again, from all points that its cutout shows."""
+    if setting.refine is None or not setting.options.polish or best.pose is None:
+        return best
+    camera, pair = setting.cameras[query], (best.cutout, query)
+    keypoints, xyz = files.points_of(best.cutout)
+    matches = files.between(query, best.cutout)
+    near = matches[fits_pose(setting, query, best, matches)]
+
+    def search(index: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with REFINING:
+            return setting.refine.search(pair, keypoints[index], expected, (near.xy1, near.xy0))
+
+    pose = polish_pose(best.cam_from_world, camera, xyz, search)
+    return replace(best, pose=pose_numbers(pose))
 
 
 def estimate_pose(

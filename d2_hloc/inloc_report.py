@@ -14,10 +14,9 @@ from d2_hloc import storage
 from d2_hloc.datasets.image_lists import read_list
 from d2_hloc.datasets.inloc import InLoc, InLocError, short_name
 from d2_hloc.drawing import draw_matches
-from d2_hloc.inloc_localization import MatchedCutouts, PairMatches, Setting, open_matched
+from d2_hloc.inloc_localization import MatchedCutouts, Setting, fits_pose, open_matched
 from d2_hloc.inloc_poses import (
     QueryPoses,
-    RankedPose,
     combine,
     from_list,
     query_row,
@@ -32,7 +31,6 @@ from d2_hloc.inloc_scores import (
     table_row,
 )
 from d2_hloc.localization import read_poses
-from d2_hloc.pixels import from_colmap
 from d2_hloc.pose_verification import Verifier
 from d2_hloc.presentation import (
     add_making,
@@ -225,17 +223,6 @@ def draw_inliers(
     names = " - ".join(map(short_name, (query.name, found.cutout)))
     caption = f"{names}: {inliers.sum()} of {len(inliers)} matches fit"
     return draw_matches(*images, found.xy0, found.xy1, inliers), caption
-
-
-def fits_pose(setting: Setting, query: str, pose: RankedPose, found: PairMatches) -> np.ndarray:
-    """Mask of the matches whose point is seen near the query's keypoint."""
-    points = pose.cam_from_world * found.xyz
-    camera = setting.cameras[query]
-    is_before = points[:, 2] > 0  # not for NaN
-    projected = np.full(found.xy0.shape, np.inf)
-    projected[is_before] = from_colmap(camera.img_from_cam(points[is_before]))
-    max_error = camera.mean_focal_length() * np.tan(np.radians(setting.options.max_angle))
-    return np.linalg.norm(projected - found.xy0, axis=1) <= max_error
 
 
 def draw_render(evaluation: Evaluation, query: QueryPoses) -> tuple[Image.Image, str]:

@@ -43,9 +43,26 @@ class PairRefiner:
         self, pair: Pair, xy0: np.ndarray, xy1: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Matched keypoints (K, 2) of two images, original pixels -> the same, refined."""
-        both = torch.from_numpy(xy0), torch.from_numpy(xy1)
-        moved, _ = refine_matches(self._options, *(self._maps[n] for n in pair), *both, around=both)
-        return xy0, moved.numpy()
+        moved, _ = self.search(pair, xy0, xy1, (xy0, xy1))
+        return xy0, moved
+
+    def search(
+        self,
+        pair: Pair,
+        xy0: np.ndarray,
+        xy1: np.ndarray,
+        around: tuple[np.ndarray, np.ndarray],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where the second image shows what is at `xy0` (K, 2) in the first, near `xy1`.
+
+        `around` are matches of the two images. Returns places (K, 2), original pixels, and a mask
+        (K,) of those that were found.
+        """
+        both = torch.from_numpy(xy0).float(), torch.from_numpy(xy1).float()
+        matches = torch.from_numpy(around[0]).float(), torch.from_numpy(around[1]).float()
+        maps = self._maps[pair[0]], self._maps[pair[1]]
+        found, outcomes = refine_matches(self._options, *maps, *both, matches)
+        return found.numpy(), (outcomes == Outcome.MOVED).numpy()
 
 
 class QueryRefiner:

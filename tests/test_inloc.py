@@ -172,7 +172,7 @@ def test_refinement_and_several_features_in_one_table(pipeline, scene, tmp_path,
     assert tables[-2:] == [["sparse", "sift", "yes"], ["sparse", "d2net", "yes"]]
     for feature in ("sift", "d2net"):
         for metres, degrees in errors_in(tmp_path / "out" / feature / "poses.txt", scene).values():
-            assert metres < 0.02
+            assert metres < 0.01
             assert degrees < 0.2
 
 
