@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from d2_hloc import winograd
 from d2_hloc.pixels import STRIDE
 
 # name: (channels in, channels out, index in the published checkpoints)
@@ -98,7 +99,7 @@ class Backbone(nn.Module):
         start, stop = max(0, top - HALO_CONV4), min(pooled.shape[2], bottom + HALO_CONV4)
         x, (height, width) = to_lattices(pooled[:, :, start:stop]), (stop - start, pooled.shape[3])
         for name in CONV4:
-            x = F.relu_(self.get_submodule(name)(x))
+            x = self._layer(name, x)
             clear_beyond(x, height, width)
         maps = self._empty(len(pooled), DIMENSION, height, width)
         from_lattices(x, maps)
@@ -108,8 +109,13 @@ class Backbone(nn.Module):
         for name in tuple(LAYERS)[:7]:
             if name in ("conv2_1", "conv3_1"):
                 x = F.max_pool2d(x, 2)
-            x = F.relu_(self.get_submodule(name)(x))
+            x = self._layer(name, x)
         return x
+
+    def _layer(self, name: str, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
+        """A convolution and its ReLU."""
+        conv = self.get_submodule(name)
+        return F.relu_(winograd.convolve(conv, x) if winograd.is_faster(conv, x) else conv(x))
 
     def empty_maps(self, pooled: Float[Tensor, "B 256 h w"]) -> Float[Tensor, "B 512 h w"]:
         """Memory for the whole maps of these, to fill strip by strip."""

@@ -17,6 +17,7 @@ from torch import Tensor
 SoftForm = Literal["paper", "released"]
 
 MAX_EXPONENT = 60.0  # of Eq. 4; float32 ends at 88
+ROUNDING = 1e-4  # of a response; true peaks have curvatures of some 1e-2 of theirs
 MAX_STEP = 0.5  # cells, in either axis; a larger step belongs to a neighbouring cell
 
 
@@ -53,7 +54,7 @@ def detect(maps: Float[Tensor, "D h w"], edge_threshold: float = 5.0) -> Detecti
         values=values[cells[:, 0], cells[:, 1]].float(),
         steps=newton_steps(first_differences(patches), hessians),
     )
-    return found.where(is_not_edge(hessians, edge_threshold))
+    return found.where(is_not_edge(hessians, edge_threshold) & is_curved(hessians, found.values))
 
 
 def hard_detections(
@@ -124,6 +125,12 @@ def is_not_edge(hessians: Float[Tensor, "N 3"], threshold: float) -> Bool[Tensor
     dii, djj, dij = hessians.unbind(dim=1)
     determinant, trace = dii * djj - dij**2, dii + djj
     return (determinant > 0) & (trace**2 / determinant <= (threshold + 1) ** 2 / threshold)
+
+
+def is_curved(hessians: Float[Tensor, "N 3"], values: Float[Tensor, " N"]) -> Bool[Tensor, " N"]:
+    """Is there a peak beyond rounding? Where an image is of one colour, its maps are not quite."""
+    dii, djj, dij = hessians.unbind(dim=1)
+    return dii * djj - dij**2 > (ROUNDING * values) ** 2
 
 
 def newton_steps(
