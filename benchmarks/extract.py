@@ -2,7 +2,9 @@
 
 The plain formulation takes the whole image at once through dilated convolutions and builds the
 detection and localisation maps of all 512 channels at every cell. Each measurement runs in a
-process of its own; the two are interleaved, and the fastest of the repeats counts.
+process of its own; the two are interleaved, and the fastest of the repeats counts. 'of peak' is the
+rate of the trunk's multiply-adds, counted as direct convolutions over the whole time, against that
+of a large matrix product: Winograd's form needs fewer, so it can pass 1.
 
     python benchmarks/extract.py
 """
@@ -120,7 +122,29 @@ def measure(method: str, case: str, repeats: int) -> dict[str, float]:
         found = net(image)
         seconds.append(time.perf_counter() - start)
     count = found if method == "plain" else len(found[0])
-    return {"seconds": min(seconds), "bytes": peak_bytes(), "features": count}
+    found = {"seconds": min(seconds), "bytes": peak_bytes(), "features": count}
+    return found | {"of_peak": multiply_adds(scales, size) / min(seconds) / peak_rate()}
+
+
+def multiply_adds(scales: tuple[float, ...], size: tuple[int, int]) -> float:
+    """Of the trunk's direct convolutions over all levels; conv4 is as dense as conv3."""
+    total = 0.0
+    for scale in scales:
+        for name, (channels_in, channels_out, _) in LAYERS.items():
+            stride = 2 ** (min(int(name[4]), 3) - 1)
+            cells = scale * size[0] * scale * size[1] / stride**2
+            total += 9 * channels_in * channels_out * cells
+    return total
+
+
+def peak_rate(edge: int = 2048, repeats: int = 5) -> float:
+    """Multiply-adds a second of a large matrix product in float32."""
+    matrix, seconds = torch.rand(edge, edge), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        matrix @ matrix
+        seconds.append(time.perf_counter() - start)
+    return edge**3 / min(seconds)
 
 
 def peak_bytes() -> int:
@@ -142,14 +166,17 @@ def main() -> None:
     if args.child:
         print(json.dumps(measure(*args.child, args.repeats)))
         return
-    print(f"{'case':26}{'plain':>9}{'ours':>9}{'faster':>9}{'memory':>19}{'ratio':>7}  features")
+    print(
+        f"{'case':26}{'plain':>9}{'ours':>9}{'faster':>9}{'memory':>19}{'ratio':>7}{'of peak':>14}  features"
+    )
     for case in CASES:
         plain, ours = (in_child(method, case, args.repeats) for method in ("plain", "ours"))
         print(
             f"{case:26}{plain['seconds']:8.2f}s{ours['seconds']:8.2f}s"
             f"{plain['seconds'] / ours['seconds']:8.2f}x"
             f"{plain['bytes'] / 2**30:8.2f} -> {ours['bytes'] / 2**30:4.2f} GB"
-            f"{ours['bytes'] / plain['bytes']:7.2f}  {plain['features']} = {ours['features']}",
+            f"{ours['bytes'] / plain['bytes']:7.2f}{plain['of_peak']:6.2f} -> {ours['of_peak']:4.2f}"
+            f"  {plain['features']} = {ours['features']}",
             flush=True,
         )
 
