@@ -166,17 +166,17 @@ def main() -> None:
     if args.child:
         print(json.dumps(measure(*args.child, args.repeats)))
         return
-    print(
-        f"{'case':26}{'plain':>9}{'ours':>9}{'faster':>9}{'memory':>19}{'ratio':>7}{'of peak':>14}  features"
-    )
+    columns = f"{'plain':>9}{'ours':>9}{'faster':>9}{'memory':>19}{'ratio':>7}{'of peak':>14}"
+    print(f"{'case':26}{columns}  features")
     for case in CASES:
         plain, ours = (in_child(method, case, args.repeats) for method in ("plain", "ours"))
         print(
             f"{case:26}{plain['seconds']:8.2f}s{ours['seconds']:8.2f}s"
             f"{plain['seconds'] / ours['seconds']:8.2f}x"
             f"{plain['bytes'] / 2**30:8.2f} -> {ours['bytes'] / 2**30:4.2f} GB"
-            f"{ours['bytes'] / plain['bytes']:7.2f}{plain['of_peak']:6.2f} -> {ours['of_peak']:4.2f}"
-            f"  {plain['features']} = {ours['features']}",
+            f"{ours['bytes'] / plain['bytes']:7.2f}"
+            f"{plain['of_peak']:6.2f} -> {ours['of_peak']:4.2f}  "
+            f"{plain['features']} = {ours['features']}",
             flush=True,
         )
 
