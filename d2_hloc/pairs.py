@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from d2_hloc.textfile import numbered_lines
 
@@ -65,12 +67,34 @@ def from_retrieval(
     """Each query, or each image, with the `count` images whose global descriptors are nearest.
 
     Descriptors are (N, D). The images' mean is taken off first: what all of them share says
-    nothing about which of them show the same place.
+    nothing about which of them show the same place. Images among themselves get the pairs too that
+    make one whole of them: groups that only know their own would be models apart.
     """
     mean = descriptors.mean(axis=0)
     database = _unit(descriptors - mean)
-    queries = database if query_descriptors is None else _unit(query_descriptors - mean)
-    return _best(queries @ database.T, query_names, names, count)
+    if query_descriptors is not None:
+        return _best(_unit(query_descriptors - mean) @ database.T, query_names, names, count)
+    scores = database @ database.T
+    found = _best(scores, None, names, count)
+    return found + bridges(names, scores, found)
+
+
+def bridges(names: Sequence[str], scores: np.ndarray, pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs of highest score that connect groups of images; the smallest group comes first."""
+    index = {name: k for k, name in enumerate(names)}
+    ends = np.array([(index[a], index[b]) for a, b in pairs], dtype=int).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends)), tuple(ends.T)), shape=(len(names), len(names)))
+    _, groups = connected_components(graph, directed=False)
+    found = []
+    while groups.max(initial=0) > 0:
+        smallest = np.bincount(groups).argmin()
+        inside = np.flatnonzero(groups == smallest)
+        outside = np.flatnonzero(groups != smallest)
+        i, j = divmod(int(scores[np.ix_(inside, outside)].argmax()), len(outside))
+        found.append((names[inside[i]], names[outside[j]]))
+        groups[inside] = groups[outside[j]]
+        groups = np.unique(groups, return_inverse=True)[1]
+    return found
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
