@@ -130,6 +130,8 @@ def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
     since, changed = features.stat().st_mtime, []
     with storage.open_h5(features) as file:
         for name in names:
+            if name not in file:  # it waits in a part
+                continue
             made_from, path = storage.source_of(file, name), images / name
             if made_from is None or not path.is_file():
                 continue
