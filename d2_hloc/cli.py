@@ -15,12 +15,14 @@ from d2_hloc.demo import demo
 from d2_hloc.extraction import ExtractionOptions, extract
 from d2_hloc.localization import read_poses
 from d2_hloc.matching import MatchingOptions
+from d2_hloc.merging import merge
 from d2_hloc.pair_matching import match
 from d2_hloc.pairing import PairsOptions
 from d2_hloc.pairs import read_pairs
 from d2_hloc.presentation import present_localization, present_model
 from d2_hloc.query_runs import Localize, localize_queries
 from d2_hloc.runs import MATCHING, Reconstruct, reconstruct, triangulate_known
+from d2_hloc.shards import Shard
 
 FEATURES = tuple(MATCHING)
 
@@ -38,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"d2-hloc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_demo, _reconstruct, _triangulate, _localize, _extract, _match, _weights):
+    for add in (_demo, _reconstruct, _triangulate, _localize, _extract, _match, _merge, _weights):
         add(commands)
     return parser
 
@@ -120,12 +122,26 @@ def _extract(commands: argparse._SubParsersAction) -> None:
     text = "A folder of images -> features.h5 in hloc's format."
     parser = _command(commands, "extract", run_extract, text, "images", "output")
     _add_extraction_arguments(parser)
+    _add_shard_argument(parser)
 
 
 def _match(commands: argparse._SubParsersAction) -> None:
     text = "Pairs and features.h5 -> matches.h5 in hloc's format."
     parser = _command(commands, "match", run_match, text, "pairs", "features", "output")
     parser.add_argument("--ratio", type=float, help="ratio threshold (none)")
+    _add_shard_argument(parser)
+
+
+def _add_shard_argument(parser: argparse.ArgumentParser) -> None:
+    text = "do the i-th of n shards, i from 1 to n, or from 0 to n - 1; then d2-hloc merge"
+    parser.add_argument("--shard", metavar="i/n", help=text)
+
+
+def _merge(commands: argparse._SubParsersAction) -> None:
+    text = "The shards of features.h5 or matches.h5 -> one file."
+    parser = _command(commands, "merge", lambda a: print(merge(a.output, a.link)), text, "output")
+    text = "leave the records in the shards, and link to them"
+    parser.add_argument("--link", action="store_true", help=text)
 
 
 def _weights(commands: argparse._SubParsersAction) -> None:
@@ -169,13 +185,20 @@ def run_localize(args: argparse.Namespace) -> None:
 
 def run_extract(args: argparse.Namespace) -> None:
     """d2-hloc extract."""
-    print(extract(extraction_options(ExtractionOptions(), args), args.images, args.output))
+    options = extraction_options(ExtractionOptions(), args)
+    print(extract(options, args.images, args.output, shard=shard_of(args)))
 
 
 def run_match(args: argparse.Namespace) -> None:
     """d2-hloc match."""
     options = MatchingOptions(ratio_threshold=args.ratio)
-    print(match(options, read_pairs(args.pairs), args.features, args.output))
+    pairs = read_pairs(args.pairs)
+    print(match(options, pairs, args.features, args.output, shard=shard_of(args)))
+
+
+def shard_of(args: argparse.Namespace) -> Shard | None:
+    """--shard, where it is given."""
+    return None if args.shard is None else Shard.parse(args.shard)
 
 
 def run_weights(args: argparse.Namespace) -> None:
