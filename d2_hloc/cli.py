@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from d2_hloc import __version__, config, weights
+from d2_hloc.cluster import Cluster
+from d2_hloc.cluster_steps import extract_on, match_on
 from d2_hloc.command import run_command
 from d2_hloc.d2net import D2NetOptions
 from d2_hloc.demo import demo
@@ -122,19 +124,28 @@ def _extract(commands: argparse._SubParsersAction) -> None:
     text = "A folder of images -> features.h5 in hloc's format."
     parser = _command(commands, "extract", run_extract, text, "images", "output")
     _add_extraction_arguments(parser)
-    _add_shard_argument(parser)
+    _add_shard_arguments(parser)
 
 
 def _match(commands: argparse._SubParsersAction) -> None:
     text = "Pairs and features.h5 -> matches.h5 in hloc's format."
     parser = _command(commands, "match", run_match, text, "pairs", "features", "output")
     parser.add_argument("--ratio", type=float, help="ratio threshold (none)")
-    _add_shard_argument(parser)
+    _add_shard_arguments(parser)
 
 
-def _add_shard_argument(parser: argparse.ArgumentParser) -> None:
+def _add_shard_arguments(parser: argparse.ArgumentParser) -> None:
     text = "do the i-th of n shards, i from 1 to n, or from 0 to n - 1; then d2-hloc merge"
     parser.add_argument("--shard", metavar="i/n", help=text)
+    _add_engine_arguments(parser)
+
+
+def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    text = "this process, or the workers of a Ray cluster (docs/clusters.md)"
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
+    text = "the cluster: auto (the default), host:port, ray://host:port, local (a new one, here)"
+    parser.add_argument("--address", help=text)
+    parser.add_argument("--worker-cpus", type=int, help="CPUs and threads of a worker (1)")
 
 
 def _merge(commands: argparse._SubParsersAction) -> None:
@@ -185,20 +196,43 @@ def run_localize(args: argparse.Namespace) -> None:
 
 def run_extract(args: argparse.Namespace) -> None:
     """d2-hloc extract."""
-    options = extraction_options(ExtractionOptions(), args)
-    print(extract(options, args.images, args.output, shard=shard_of(args)))
+    options, cluster = extraction_options(ExtractionOptions(), args), cluster_of(args)
+    if cluster is None:
+        print(extract(options, args.images, args.output, shard=shard_of(args)))
+    else:
+        print(extract_on(cluster, options, args.images, args.output))
 
 
 def run_match(args: argparse.Namespace) -> None:
     """d2-hloc match."""
     options = MatchingOptions(ratio_threshold=args.ratio)
-    pairs = read_pairs(args.pairs)
-    print(match(options, pairs, args.features, args.output, shard=shard_of(args)))
+    pairs, cluster = read_pairs(args.pairs), cluster_of(args)
+    if cluster is None:
+        print(match(options, pairs, args.features, args.output, shard=shard_of(args)))
+    else:
+        print(match_on(cluster, options, pairs, args.features, args.output))
 
 
 def shard_of(args: argparse.Namespace) -> Shard | None:
     """--shard, where it is given."""
     return None if args.shard is None else Shard.parse(args.shard)
+
+
+def cluster_of(args: argparse.Namespace) -> Cluster | None:
+    """--engine ray, and what is said about it; None for the local engine.
+
+    Raises:
+        ValueError: for arguments that do not go together.
+    """
+    given = {"address": args.address, "cpus": args.worker_cpus}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.engine == "local":
+        if given:
+            raise ValueError("--address and --worker-cpus are for --engine ray; give that too.")
+        return None
+    if getattr(args, "shard", None) is not None:
+        raise ValueError("--engine ray makes the shards itself; leave --shard out.")
+    return Cluster(**given)
 
 
 def run_weights(args: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,8 @@ from d2_hloc.structs import Features
 logger = logging.getLogger(__name__)
 
 AHEAD = 4  # images that are decoded while one is extracted
+
+CreateExtractor = Callable[[FeatureOptions], Extractor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +80,14 @@ def extract(
     output: Path,
     names: Sequence[str] | None = None,
     shard: Shard | None = None,
+    create: CreateExtractor | None = None,
 ) -> Path:
     """Extract the features of all images below a folder, or of those named, into `output`.
 
     Images that are done are left alone. Ones that cannot be used are reported at the end and noted
     in the file (storage.failures); the others are done all the same. A `shard` of those that
-    `output` lacks goes into the shard's own file, which may be left without any image.
+    `output` lacks goes into the shard's own file, which may be left without any image. `create`
+    takes the place of create_extractor().
 
     Raises:
         ImageError: if there is no image at all, or none that can be used.
@@ -99,7 +103,8 @@ def extract(
         refuse_changed(images, [n for n in usable if n in staged.done], staged.path)
         todo = [n for n in usable if n not in staged.done]
         if todo:
-            _extract_all(options, images, todo, staged)
+            extractor = (create or create_extractor)(options)
+            _extract_all(options, extractor, images, todo, staged)
         for name, reason in staged.failures.items():
             logger.warning("skipped %s: %s", name, reason)
         if shard is None and not staged.done & set(names):
@@ -172,9 +177,12 @@ def source_of(path: Path) -> tuple[int, int]:
 
 
 def _extract_all(
-    options: ExtractionOptions, images: Path, names: Sequence[str], staged: Staged
+    options: ExtractionOptions,
+    extractor: Extractor,
+    images: Path,
+    names: Sequence[str],
+    staged: Staged,
 ) -> None:
-    extractor = create_extractor(options)
     with tqdm(total=len(names), desc=f"extract {options.feature}", unit="image") as progress:
         for batch in _batches(_decoded(options, images, names, staged.failures), options):
             for item in _extract_batch(options, extractor, batch, staged.failures):

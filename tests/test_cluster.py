@@ -1,0 +1,264 @@
+"""Steps on a Ray cluster: nodes and drivers may be killed, the files equal those of one process."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+
+import cluster_work
+import pytest
+import torch
+from cluster_work import COUNT, EXTRACTION, MATCHING, extract_noting, match_noting, notes
+from hdf5 import contents
+from PIL import Image
+from skimage import data
+
+import d2_hloc
+from d2_hloc import cluster, storage
+from d2_hloc.cli import main
+from d2_hloc.cluster import Cluster, ClusterError, run_shards
+from d2_hloc.cluster_steps import extract_on, match_on
+from d2_hloc.extraction import ExtractionOptions, extract
+from d2_hloc.images import list_images
+from d2_hloc.merging import merge
+from d2_hloc.pair_matching import match
+from d2_hloc.pairs import write_pairs
+from d2_hloc.shards import Shard, is_finished
+from d2_hloc.staging import ConfigurationChanged
+
+NODE = {"object_store_memory": 80 << 20, "include_dashboard": False}
+PATHS = (Path(d2_hloc.__file__).parents[1], Path(__file__).parent)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Eleven photographs and one that cannot be read."""
+    folder = tmp_path_factory.mktemp("images")
+    photo = Image.fromarray(data.astronaut())
+    for k in range(11):
+        photo.crop((30 * k, 20, 30 * k + 101, 107)).save(folder / f"{k:02d}.png")
+    (folder / "05-empty.png").touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(images, tmp_path_factory):
+    """Features and matches that one process makes, with one thread as the workers have."""
+    folder, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    features = extract(EXTRACTION, images, folder / "features.h5")
+    matches = match(MATCHING, pairs(images), features, folder / "matches.h5")
+    torch.set_num_threads(threads)
+    return features, matches
+
+
+def pairs(images):
+    """With some of an image that has no features."""
+    return list(combinations(list_images(images), 2))[:30]
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """Starts a head, which does no work, and nodes of one CPU each."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, PATHS)))
+    utilities = pytest.importorskip("ray.cluster_utils")
+    running = []
+
+    def start_nodes(count):
+        head = utilities.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
+        running.append(head)
+        return head, {
+            n.node_id: n for n in (head.add_node(num_cpus=1, **NODE) for _ in range(count))
+        }
+
+    yield start_nodes
+    for head in running:
+        head.shutdown()
+
+
+def kill_midway(head, nodes, output, log, killed):
+    """Wait for a node that has done a part of a shard; kill what runs on it."""
+    while not killed:
+        found = notes(log)
+        times = Counter(shard for *_, shard, _ in found)
+        for node, process, shard, _ in found:
+            if node in nodes and times[shard] == 1:
+                killed.append((node, shard))
+                os.kill(process, signal.SIGKILL)
+                head.remove_node(nodes.pop(node), allow_graceful=False)
+                return
+        time.sleep(0.02)
+
+
+def run_and_kill(head, nodes, output, log, work):
+    """Run the work's shards; a node is killed on the way. Which, and the shard it was at."""
+    killed = []
+    killer = threading.Thread(target=kill_midway, args=(head, nodes, output, log, killed))
+    killer.start()
+    try:
+        cluster_work.run(head.address, work)
+    finally:
+        killed.append(None)  # ends the thread in any case
+        killer.join()
+    assert killed[0] is not None, "nothing was killed"
+    return killed[0]
+
+
+def assert_done_once(log, killed, keys):
+    """Another node went on with the killed node's shard; no finished record was made again."""
+    found = notes(log)
+    times = Counter(key for *_, key in found)
+    assert max(times.values()) == 1
+    assert len(keys - set(times)) <= 1  # one that came to disk, but not into the log
+    node, shard = killed
+    of_shard = [by for by, _, where, _ in found if where == shard]
+    assert of_shard[0] == node
+    assert len(set(of_shard)) == 2
+    assert not [by for by in of_shard[of_shard.count(node) :] if by == node]
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_killed_nodes_lose_only_what_is_unfinished(start, images, alone, tmp_path, capsys):
+    head, nodes = start(3)
+    features, log = tmp_path / "features.h5", tmp_path / "extraction.log"
+    killed = run_and_kill(
+        head, nodes, features, log, partial(extract_noting, images, features, log)
+    )
+    assert_done_once(log, killed, set(storage.image_names(alone[0])))
+    assert contents(merge(features)) == contents(alone[0])
+    matches, log = tmp_path / "matches.h5", tmp_path / "matching.log"
+    work = partial(match_noting, pairs(images), features, matches, log)
+    killed = run_and_kill(head, nodes, matches, log, work)
+    known = [storage.pair_key(*p) for p in pairs(images) if "05-empty.png" not in p]
+    assert_done_once(log, killed, set(known))
+    assert contents(merge(matches)) == contents(alone[1])
+    the_command_does_the_same(head.address, images, alone, tmp_path / "command")
+
+
+def the_command_does_the_same(address, images, alone, folder):
+    folder.mkdir()
+    features, matches = folder / "features.h5", folder / "matches.h5"
+    listed = write_pairs(folder / "pairs.txt", pairs(images))
+    engine = ["--engine", "ray", "--address", address]
+    extraction = ["extract", str(images), str(features), *engine]
+    assert main([*extraction, "--max-keypoints", "30"]) == 0
+    assert contents(features) == contents(alone[0])
+    assert main(["match", str(listed), str(features), str(matches), *engine]) == 0
+    assert contents(matches) == contents(alone[1])
+    (images / "new.png").write_bytes((images / "00.png").read_bytes())
+    try:
+        with pytest.raises(ConfigurationChanged, match=r'features\.h5: .*"max_keypoints": 30'):
+            extract_on(Cluster(address=address), ExtractionOptions(), images, features)
+    finally:
+        (images / "new.png").unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_driver_and_a_head_that_are_killed_go_on_when_restarted(start, images, alone, tmp_path):
+    features, log = tmp_path / "features.h5", tmp_path / "log"
+    head, _ = start(1)
+    with driver(head.address, images, features, log) as process:
+        while not is_finished(features, Shard(1, COUNT)) or len(notes(log)) < 4:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    head.shutdown()
+    before = notes(log)
+    assert len(before) < 11
+    head, _ = start(1)
+    with driver(head.address, images, features, log) as process:
+        assert process.wait() == 0
+    assert max(Counter(key for *_, key in notes(log)).values()) == 1
+    assert contents(features) == contents(alone[0])
+
+
+def driver(*arguments):
+    return subprocess.Popen([sys.executable, cluster_work.__file__, *map(str, arguments)])
+
+
+def test_what_is_done_needs_no_cluster(images, alone, tmp_path):
+    nowhere = Cluster(address="nowhere")
+    names = [n for n in list_images(images) if "empty" not in n]
+    assert extract_on(nowhere, EXTRACTION, images, alone[0], names) == alone[0]
+    known = [pair for pair in pairs(images) if "empty" not in "".join(pair)]
+    assert match_on(nowhere, MATCHING, known, alone[0], alone[1]) == alone[1]
+
+
+def test_without_ray_a_sentence_says_how_to_get_it(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["extract", str(images), str(tmp_path / "f.h5"), "--engine", "ray"]) == 1
+    assert "pip install 'd2_hloc[ray]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
+def test_a_cluster_that_does_not_answer_is_one_sentence(address):
+    pytest.importorskip("ray")
+    with pytest.raises(ClusterError, match=f"--address {address}: no Ray cluster .* 'ray start"):
+        run_shards(Cluster(address=address), print, {Shard(1, 1): 1}, "test", "shard")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--address", "auto"], "--address and --worker-cpus are for --engine ray"),
+        (["--engine", "ray", "--shard", "1/2"], "leave --shard out"),
+        (["--engine", "ray", "--worker-cpus", "0"], "cpus is 0; a worker takes 1 or more"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_one_sentence(arguments, sentence, capsys):
+    assert main(["extract", "images", "f.h5", *arguments]) == 1
+    assert sentence in capsys.readouterr().err
+
+
+class FakeRay:
+    """Workers that die at some shards, so many times each."""
+
+    class exceptions:  # noqa: N801 - as the module is called
+        class RayError(Exception): ...
+
+        class RayTaskError(RayError): ...
+
+    def __init__(self, deaths):
+        self.deaths, self.begun, self.cancelled = Counter(deaths), [], []
+
+    def submit(self, shard):
+        self.begun.append(shard)
+        return shard, len(self.begun)
+
+    def wait(self, references):
+        return references[:1], references[1:]
+
+    def get(self, reference):
+        shard, _ = reference
+        if self.deaths[shard] > 0:
+            self.deaths[shard] -= 1
+            raise self.exceptions.RayError("out of memory\nmore")
+
+    def cancel(self, reference):
+        self.cancelled.append(reference[0])
+
+
+def test_a_shard_that_kills_its_workers_is_named_after_the_others_are_done():
+    ray, shards = FakeRay({Shard(1, 3): 2, Shard(2, 3): 9}), Shard.all(3)
+    done = []
+    with pytest.raises(ClusterError, match=r"shard 2/3: 5 workers .*\(out of memory\)"):
+        done.extend(cluster._finished(ray, ray.submit, shards))
+    assert sorted(shard.index for shard in done) == [1, 3]
+    assert Counter(ray.begun) == {Shard(1, 3): 3, Shard(2, 3): 5, Shard(3, 3): 1}
+
+
+def test_what_is_left_is_ended_when_the_driver_is_stopped():
+    ray = FakeRay({})
+    first = cluster._finished(ray, ray.submit, Shard.all(3))
+    assert next(first) == Shard(1, 3)
+    first.close()
+    assert ray.cancelled == [Shard(2, 3), Shard(3, 3)]
