@@ -59,6 +59,9 @@ class Shard:
         return items[first:last]
 
 
+WHOLE = Shard(1, 1)
+
+
 def shards_folder(output: Path) -> Path:
     """Where the shards of a file are."""
     return output.with_name(output.name + ".shards")

@@ -6,6 +6,7 @@ Run as a program it is a driver: ADDRESS IMAGES OUTPUT LOG.
 import os
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -29,22 +30,23 @@ SECONDS = 0.25  # of rest after a record, for a kill to come in between
 
 def extract_noting(images, output, log, shard):
     """A shard of extract()."""
-    note_records(log, shard)
-    extract(EXTRACTION, images, output, shard=shard)
+    with noting(log, shard):
+        extract(EXTRACTION, images, output, shard=shard)
 
 
 def match_noting(pairs, features, output, log, shard):
     """A shard of match()."""
-    note_records(log, shard)
-    match(MATCHING, pairs, features, output, shard=shard)
+    with noting(log, shard):
+        match(MATCHING, pairs, features, output, shard=shard)
 
 
-def note_records(log, shard):
-    """Every record of this process goes to disk at once, and then into the log."""
+@contextmanager
+def noting(log, shard):
+    """Every record goes to disk at once, and then into the log."""
     import ray
 
     node = ray.get_runtime_context().get_node_id()
-    add = vars(Staged).get("original_add", Staged.add)
+    add, seconds = Staged.add, staging.PART_SECONDS
 
     def add_and_note(staged, key, record):
         add(staged, key, record)
@@ -52,8 +54,11 @@ def note_records(log, shard):
             file.write(f"{node} {os.getpid()} {shard.index} {key}\n")
         time.sleep(SECONDS)
 
-    staging.PART_SECONDS = -1.0
-    Staged.original_add, Staged.add = add, add_and_note
+    Staged.add, staging.PART_SECONDS = add_and_note, -1.0
+    try:
+        yield
+    finally:
+        Staged.add, staging.PART_SECONDS = add, seconds
 
 
 def notes(log):

@@ -9,17 +9,16 @@ import time
 from collections import Counter
 from functools import partial
 from itertools import combinations
-from pathlib import Path
 
 import cluster_work
 import pytest
 import torch
+from cluster_nodes import connected, nodes_of_one_cpu
 from cluster_work import COUNT, EXTRACTION, MATCHING, extract_noting, match_noting, notes
 from hdf5 import contents
 from PIL import Image
 from skimage import data
 
-import d2_hloc
 from d2_hloc import cluster, storage
 from d2_hloc.cli import main
 from d2_hloc.cluster import Cluster, ClusterError, run_shards
@@ -31,9 +30,6 @@ from d2_hloc.pair_matching import match
 from d2_hloc.pairs import write_pairs
 from d2_hloc.shards import Shard, is_finished
 from d2_hloc.staging import ConfigurationChanged
-
-NODE = {"object_store_memory": 80 << 20, "include_dashboard": False}
-PATHS = (Path(d2_hloc.__file__).parents[1], Path(__file__).parent)
 
 
 @pytest.fixture(scope="module")
@@ -61,26 +57,6 @@ def alone(images, tmp_path_factory):
 def pairs(images):
     """With some of an image that has no features."""
     return list(combinations(list_images(images), 2))[:30]
-
-
-@pytest.fixture
-def start(monkeypatch):
-    """Starts a head, which does no work, and nodes of one CPU each."""
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, PATHS)))
-    utilities = pytest.importorskip("ray.cluster_utils")
-    running = []
-
-    def start_nodes(count):
-        head = utilities.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
-        running.append(head)
-        return head, {
-            n.node_id: n for n in (head.add_node(num_cpus=1, **NODE) for _ in range(count))
-        }
-
-    yield start_nodes
-    for head in running:
-        head.shutdown()
 
 
 def kill_midway(head, nodes, output, log, killed):
@@ -126,21 +102,20 @@ def assert_done_once(log, killed, keys):
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_killed_nodes_lose_only_what_is_unfinished(start, images, alone, tmp_path, capsys):
-    head, nodes = start(3)
-    features, log = tmp_path / "features.h5", tmp_path / "extraction.log"
-    killed = run_and_kill(
-        head, nodes, features, log, partial(extract_noting, images, features, log)
-    )
-    assert_done_once(log, killed, set(storage.image_names(alone[0])))
-    assert contents(merge(features)) == contents(alone[0])
-    matches, log = tmp_path / "matches.h5", tmp_path / "matching.log"
-    work = partial(match_noting, pairs(images), features, matches, log)
-    killed = run_and_kill(head, nodes, matches, log, work)
-    known = [storage.pair_key(*p) for p in pairs(images) if "05-empty.png" not in p]
-    assert_done_once(log, killed, set(known))
-    assert contents(merge(matches)) == contents(alone[1])
-    the_command_does_the_same(head.address, images, alone, tmp_path / "command")
+def test_killed_nodes_lose_only_what_is_unfinished(images, alone, tmp_path, monkeypatch):
+    with nodes_of_one_cpu(monkeypatch, 3) as (head, nodes), connected(head):
+        features, log = tmp_path / "features.h5", tmp_path / "extraction.log"
+        work = partial(extract_noting, images, features, log)
+        killed = run_and_kill(head, nodes, features, log, work)
+        assert_done_once(log, killed, set(storage.image_names(alone[0])))
+        assert contents(merge(features)) == contents(alone[0])
+        matches, log = tmp_path / "matches.h5", tmp_path / "matching.log"
+        work = partial(match_noting, pairs(images), features, matches, log)
+        killed = run_and_kill(head, nodes, matches, log, work)
+        known = [storage.pair_key(*p) for p in pairs(images) if "05-empty.png" not in p]
+        assert_done_once(log, killed, set(known))
+        assert contents(merge(matches)) == contents(alone[1])
+        the_command_does_the_same(head.address, images, alone, tmp_path / "command")
 
 
 def the_command_does_the_same(address, images, alone, folder):
@@ -163,19 +138,22 @@ def the_command_does_the_same(address, images, alone, folder):
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_a_driver_and_a_head_that_are_killed_go_on_when_restarted(start, images, alone, tmp_path):
+def test_a_driver_and_a_head_that_are_killed_go_on_when_restarted(
+    images, alone, tmp_path, monkeypatch
+):
     features, log = tmp_path / "features.h5", tmp_path / "log"
-    head, _ = start(1)
-    with driver(head.address, images, features, log) as process:
-        while not is_finished(features, Shard(1, COUNT)) or len(notes(log)) < 4:
-            assert process.poll() is None
-            time.sleep(0.02)
-        process.kill()
-    head.shutdown()
-    before = notes(log)
-    assert len(before) < 11
-    head, _ = start(1)
-    with driver(head.address, images, features, log) as process:
+    with nodes_of_one_cpu(monkeypatch, 1) as (head, _):
+        with driver(head.address, images, features, log) as process:
+            while not is_finished(features, Shard(1, COUNT)) or len(notes(log)) < 4:
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.kill()
+        os.kill(head.head_node.all_processes["gcs_server"][0].process.pid, signal.SIGKILL)
+    assert len(notes(log)) < 11
+    with (
+        nodes_of_one_cpu(monkeypatch, 1) as (head, _),
+        driver(head.address, images, features, log) as process,
+    ):
         assert process.wait() == 0
     assert max(Counter(key for *_, key in notes(log)).values()) == 1
     assert contents(features) == contents(alone[0])

@@ -26,7 +26,8 @@ LAYERS = [
     "extraction pair_matching keypoint_refinement reconstruction localization evaluation "
     "homography_scores relative_pose pairing dense dense_workspace dense_statistics dense_export "
     "aachen_results scan_points inloc_cameras inloc_retrieval inloc_poses inloc_localization "
-    "dense_verification pose_verification inloc_scores cluster_steps",
+    "dense_verification pose_verification inloc_scores cluster_steps "
+    "dense_shards",
     "drawing charts report plots",
     "runs query_runs aachen_run aachen_report presentation demo hpatches_results hpatches_report "
     "relative_pose_report training_report inloc_report lfe_run lfe_report",
