@@ -73,6 +73,7 @@ def _reconstruct(commands: argparse._SubParsersAction) -> None:
     _add_model_arguments(parser)
     _add_intrinsics_argument(parser)
     parser.add_argument("--mapper", choices=("incremental", "global", "hierarchical"))
+    _add_engine_arguments(parser)
 
 
 def _triangulate(commands: argparse._SubParsersAction) -> None:
@@ -80,6 +81,7 @@ def _triangulate(commands: argparse._SubParsersAction) -> None:
     paths = ("model", "images", "output")
     parser = _command(commands, "triangulate", run_triangulate, text, *paths)
     _add_model_arguments(parser)
+    _add_engine_arguments(parser)
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +143,7 @@ def _add_shard_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    text = "this process, or the workers of a Ray cluster (docs/clusters.md)"
+    text = "what extracts and matches: this process, or the workers of a Ray cluster"
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
     text = "the cluster: auto (the default), host:port, ray://host:port, local (a new one, here)"
     parser.add_argument("--address", help=text)
@@ -169,14 +171,15 @@ def run_reconstruct(args: argparse.Namespace) -> None:
         mapping = dataclasses.replace(conf.reconstruction, mapper=args.mapper)
         conf = dataclasses.replace(conf, reconstruction=mapping)
     check_truth(args)
-    present_model(reconstruct(conf, args.images, args.output), args.ground_truth)
+    run = reconstruct(conf, args.images, args.output, cluster_of(args))
+    present_model(run, args.ground_truth)
 
 
 def run_triangulate(args: argparse.Namespace) -> None:
     """d2-hloc triangulate."""
     conf = model_configuration(args)
     check_truth(args)
-    run = triangulate_known(conf, args.model, args.images, args.output)
+    run = triangulate_known(conf, args.model, args.images, args.output, cluster_of(args))
     present_model(run, args.ground_truth)
 
 

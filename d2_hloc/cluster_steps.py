@@ -26,18 +26,20 @@ PAIRS = 500  # of a shard; half a block of order_for_reuse()
 
 
 def extract_on(
-    cluster: Cluster,
+    cluster: Cluster | None,
     options: ExtractionOptions,
     images: Path,
     output: Path,
     names: Sequence[str] | None = None,
 ) -> Path:
-    """As extraction.extract(), on a cluster.
+    """As extraction.extract(), on a cluster; for None in this process.
 
     Raises:
         ClusterError: as cluster.run_shards().
         ImageError, ConfigurationChanged, DiskFull: as extract().
     """
+    if cluster is None:
+        return extract(options, images, output, names)
     names = list_images(images) if names is None else names
     done = set(storage.image_names(output)) if output.exists() else set()
     missing = len(set(names) - done)
@@ -64,21 +66,21 @@ def _kept_extractor(options: FeatureOptions) -> Extractor:
 
 
 def match_on(
-    cluster: Cluster,
+    cluster: Cluster | None,
     options: MatchingOptions,
     pairs: Sequence[Pair],
     features: Path,
     output: Path,
     features1: Path | None = None,
 ) -> Path:
-    """As pair_matching.match(), on a cluster.
+    """As pair_matching.match(), on a cluster; for None in this process.
 
     Raises:
         ClusterError: as cluster.run_shards().
         StorageError, ConfigurationChanged, DiskFull: as match().
     """
-    missing = len(_missing(pairs, output))
-    if not missing:
+    missing = 0 if cluster is None else len(_missing(pairs, output))
+    if cluster is None or not missing:
         return match(options, pairs, features, output, features1)
     work = partial(_match, options, pairs, features, output, features1)
     _run(cluster, work, output, missing, PAIRS, "pair")

@@ -19,15 +19,18 @@ from hdf5 import contents
 from PIL import Image
 from skimage import data
 
-from d2_hloc import cluster, storage
+from d2_hloc import cluster, cluster_steps, storage
 from d2_hloc.cli import main
 from d2_hloc.cluster import Cluster, ClusterError, run_shards
 from d2_hloc.cluster_steps import extract_on, match_on
+from d2_hloc.colmap import pycolmap
 from d2_hloc.extraction import ExtractionOptions, extract
 from d2_hloc.images import list_images
 from d2_hloc.merging import merge
 from d2_hloc.pair_matching import match
 from d2_hloc.pairs import write_pairs
+from d2_hloc.record import RunRecord
+from d2_hloc.runs import Reconstruct, match_images
 from d2_hloc.shards import Shard, is_finished
 from d2_hloc.staging import ConfigurationChanged
 
@@ -177,11 +180,46 @@ def test_without_ray_a_sentence_says_how_to_get_it(images, tmp_path, monkeypatch
     assert "pip install 'd2_hloc[ray]'" in capsys.readouterr().err
 
 
+def test_the_commands_that_make_models_ask_the_cluster(images, tmp_path, capsys):
+    pytest.importorskip("ray")
+    engine = ["--engine", "ray", "--address", "127.0.0.1:1"]
+    assert main(["reconstruct", str(images), str(tmp_path / "out"), *engine]) == 1
+    assert "no Ray cluster can be used there" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
 def test_a_cluster_that_does_not_answer_is_one_sentence(address):
     pytest.importorskip("ray")
     with pytest.raises(ClusterError, match=f"--address {address}: no Ray cluster .* 'ray start"):
         run_shards(Cluster(address=address), print, {Shard(1, 1): 1}, "test", "shard")
+
+
+def test_reconstructions_extract_and_match_in_the_shards_of_a_cluster(
+    images, alone, tmp_path, monkeypatch
+):
+    asked = []
+
+    def in_turn(cluster, work, sizes, desc, unit):
+        asked.append((cluster, unit, sum(sizes.values())))
+        for shard in sizes:
+            work(shard)
+
+    monkeypatch.setattr(cluster_steps, "run_shards", in_turn)
+    monkeypatch.setattr(cluster_steps, "IMAGES", 5)
+    conf = Reconstruct(extraction=EXTRACTION, matching=MATCHING)
+    somewhere, names = Cluster(address="somewhere"), list_images(images)
+    record = RunRecord(tmp_path, {})
+    found = match_images(conf, images, tmp_path, record, names, cameras, cluster=somewhere)
+    assert asked == [(somewhere, "image", 12), (somewhere, "pair", 55)]
+    assert len(found.pairs) == 55
+    features, matches = tmp_path / "features.h5", tmp_path / "matches.h5"
+    assert storage.image_names(features) == storage.image_names(alone[0])
+    assert all(len(storage.read_matches(matches, *pair)) for pair in found.pairs)
+    assert sorted(p.name for p in tmp_path.glob("*.h5*")) == ["features.h5", "matches.h5"]
+
+
+def cameras(names):
+    return {n: pycolmap.Camera(model="PINHOLE", width=101, height=87) for n in names}
 
 
 @pytest.mark.parametrize(
