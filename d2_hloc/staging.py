@@ -250,27 +250,33 @@ def keys_with(file: h5py.File, *datasets: str) -> set[str]:
     Raises:
         ValueError: if the file that a link leads to is not there.
     """
-    groups: set[str] = set()
-    linked: dict[str, h5py.ExternalLink] = {}
+    wanted = {dataset.encode() for dataset in datasets}
+    found: list[bytes] = []
+    linked: list[bytes] = []
 
-    def visit(name: str, link: Any) -> None:  # nothing may be raised in here
-        parent, _, last = name.rpartition("/")
-        if isinstance(link, h5py.ExternalLink):
-            linked[name] = link
-        elif last in datasets and file.get(name, getclass=True) is h5py.Dataset:
-            groups.add(parent)
+    def visit(name: bytes, link: Any) -> None:  # h5py's own visitors take three times as long
+        if link.type == h5py.h5l.TYPE_EXTERNAL:
+            linked.append(name)
+        elif name.rpartition(b"/")[2] in wanted:
+            found.append(name)
 
-    file.visititems_links(visit)
-    for name, link in linked.items():
-        if any(dataset in _linked(file, name, link) for dataset in datasets):
-            groups.add(name)
-    return groups
+    file.id.links.visit(visit, info=True)
+    is_dataset = (h5py.h5o.get_info(file.id, n).type == h5py.h5o.TYPE_DATASET for n in found)
+    groups = {n.rpartition(b"/")[0] for n, is_one in zip(found, is_dataset, strict=True) if is_one}
+    groups |= {n for n in linked if any(d in _linked(file, _decoded(n)) for d in datasets)}
+    return {_decoded(name) for name in groups}
 
 
-def _linked(file: h5py.File, name: str, link: h5py.ExternalLink) -> h5py.Group:
+def _decoded(name: bytes) -> str:
+    """As h5py decodes it."""
+    return name.decode(errors="surrogateescape")
+
+
+def _linked(file: h5py.File, name: str) -> h5py.Group:
     try:
         return file[name]
     except (KeyError, OSError) as error:
+        link = file.get(name, getlink=True)
         raise ValueError(
             f"{file.filename}: keeps {name} in {link.filename}, which is not there or is damaged; "
             "put it back, or delete both and run again."

@@ -9,6 +9,8 @@ import time
 from collections import Counter
 from functools import partial
 from itertools import combinations
+from pathlib import Path
+from types import SimpleNamespace
 
 import cluster_work
 import pytest
@@ -270,6 +272,60 @@ def test_a_shard_that_kills_its_workers_is_named_after_the_others_are_done():
         done.extend(cluster._finished(ray, ray.submit, shards))
     assert sorted(shard.index for shard in done) == [1, 3]
     assert Counter(ray.begun) == {Shard(1, 3): 3, Shard(2, 3): 5, Shard(3, 3): 1}
+
+
+class FakeNodes:
+    """A cluster's resources, and what is asked for of them."""
+
+    def __init__(self, *nodes):
+        self.found = [{"Alive": True, "Resources": resources} for resources in nodes]
+        self.asked = {}
+
+    def nodes(self):
+        return self.found
+
+    def cluster_resources(self):
+        return sum((Counter(node["Resources"]) for node in self.found), Counter())
+
+    def put(self, value):
+        return value
+
+    def remote(self, **options):
+        self.asked = options
+        return lambda work: SimpleNamespace(remote=lambda *arguments: (work, *arguments))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "cpus", "gpus"),
+    [
+        ([{"CPU": 8}], Cluster(), 1, 0),
+        ([{"CPU": 8}, {"CPU": 8, "GPU": 2}], Cluster(), 1, 1),
+        ([{"CPU": 8}, {"CPU": 8, "GPU": 2}], Cluster(cpus=4, gpus=0), 4, 0),
+    ],
+)
+def test_a_worker_takes_a_gpu_where_there_are_some(nodes, wanted, cpus, gpus, caplog):
+    ray = FakeNodes(*nodes)
+    submitted = cluster._submitter(ray, wanted, print)(Shard(1, 2))
+    assert (ray.asked["num_cpus"], ray.asked["num_gpus"]) == (cpus, gpus)
+    assert ray.asked["max_calls"] == 0  # a process lives on with its network
+    assert submitted == (cluster._work, print, Shard(1, 2), Path.cwd(), cpus)
+    assert caplog.text == ""
+
+
+def test_a_cluster_without_a_node_that_fits_says_so(caplog):
+    cluster._submitter(FakeNodes({"CPU": 2}, {}), Cluster(cpus=4), print)
+    assert "no node of the cluster has 4 CPUs, 0 GPUs; waiting for one" in caplog.text
+
+
+def test_a_worker_that_does_not_see_the_files_says_so(tmp_path):
+    with pytest.raises(ClusterError, match=r"gone: is not there on .* must see the same files"):
+        cluster._work(print, Shard(1, 1), tmp_path / "gone", 1)
+
+
+def test_shards_that_went_elsewhere_are_one_sentence(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_steps, "run_shards", lambda *_: None)
+    with pytest.raises(ClusterError, match=r"0001-of-0001\.h5: was written, but not here"):
+        extract_on(Cluster(), EXTRACTION, images, tmp_path / "features.h5")
 
 
 def test_what_is_left_is_ended_when_the_driver_is_stopped():
