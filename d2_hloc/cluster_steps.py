@@ -41,8 +41,8 @@ def extract_on(
     if cluster is None:
         return extract(options, images, output, names)
     names = list_images(images) if names is None else names
-    done = set(storage.image_names(output)) if output.exists() else set()
-    missing = len(set(names) - done)
+    done = storage.image_names(output, names) if output.exists() else []
+    missing = len(set(names) - set(done))
     if not missing:
         return extract(options, images, output, names)
     work = partial(_extract, options, images, output, names)
