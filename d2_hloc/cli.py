@@ -9,21 +9,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from d2_hloc import __version__, config, weights
+from d2_hloc.cluster import Cluster
+from d2_hloc.cluster_steps import extract_on, match_on
 from d2_hloc.colmap import sparse_folder
 from d2_hloc.command import run_command
 from d2_hloc.d2net import D2NetOptions
 from d2_hloc.demo import demo
 from d2_hloc.dense import DenseOptions, reconstruct_dense
 from d2_hloc.dense_report import present_dense
+from d2_hloc.dense_shards import STAGES, dense_shard, reconstruct_dense_on
 from d2_hloc.extraction import ExtractionOptions, extract
 from d2_hloc.localization import read_poses
 from d2_hloc.matching import MatchingOptions
+from d2_hloc.merging import merge
 from d2_hloc.pair_matching import match
 from d2_hloc.pairing import PairsOptions
 from d2_hloc.pairs import read_pairs
 from d2_hloc.presentation import present_localization, present_model
 from d2_hloc.query_runs import Localize, localize_queries, source_of, triangulate_anew
 from d2_hloc.runs import MATCHING, Reconstruct, reconstruct, triangulate_known
+from d2_hloc.shards import Shard
 from d2_hloc.training_scene import make_training_scene
 
 FEATURES = tuple(MATCHING)
@@ -44,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_demo, _reconstruct, _triangulate, _localize, _dense, _make_training_scene):
         add(commands)
-    for add in (_extract, _match, _weights):
+    for add in (_extract, _match, _merge, _weights):
         add(commands)
     return parser
 
@@ -75,6 +80,7 @@ def _reconstruct(commands: argparse._SubParsersAction) -> None:
     _add_model_arguments(parser)
     _add_intrinsics_argument(parser)
     parser.add_argument("--mapper", choices=("incremental", "global", "hierarchical"))
+    _add_engine_arguments(parser)
 
 
 def _triangulate(commands: argparse._SubParsersAction) -> None:
@@ -82,6 +88,7 @@ def _triangulate(commands: argparse._SubParsersAction) -> None:
     paths = ("model", "images", "output")
     parser = _command(commands, "triangulate", run_triangulate, text, *paths)
     _add_model_arguments(parser)
+    _add_engine_arguments(parser)
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,6 +140,9 @@ def _dense(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--max-image-size", type=int, help="longest edge in pixels (1200)")
     parser.add_argument("--backend", choices=("auto", "torch", "colmap"))
     parser.add_argument("--mesh", action="store_true", help="Poisson reconstruction of the cloud")
+    text = "with --shard: prepare once, all maps, all consistency, then this command without them"
+    parser.add_argument("--stage", choices=STAGES, help=text)
+    _add_shard_arguments(parser)
 
 
 def _make_training_scene(commands: argparse._SubParsersAction) -> None:
@@ -147,12 +157,35 @@ def _extract(commands: argparse._SubParsersAction) -> None:
     text = "A folder of images -> features.h5 in hloc's format."
     parser = _command(commands, "extract", run_extract, text, "images", "output")
     _add_extraction_arguments(parser)
+    _add_shard_arguments(parser)
 
 
 def _match(commands: argparse._SubParsersAction) -> None:
     text = "Pairs and features.h5 -> matches.h5 in hloc's format."
     parser = _command(commands, "match", run_match, text, "pairs", "features", "output")
     parser.add_argument("--ratio", type=float, help="ratio threshold (none)")
+    _add_shard_arguments(parser)
+
+
+def _add_shard_arguments(parser: argparse.ArgumentParser) -> None:
+    text = "do the i-th of n shards, i from 1 to n, or from 0 to n - 1; then d2-hloc merge"
+    parser.add_argument("--shard", metavar="i/n", help=text)
+    _add_engine_arguments(parser)
+
+
+def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    text = "what extracts and matches: this process, or the workers of a Ray cluster"
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
+    text = "the cluster: auto (the default), host:port, ray://host:port, local (a new one, here)"
+    parser.add_argument("--address", help=text)
+    parser.add_argument("--worker-cpus", type=int, help="CPUs and threads of a worker (1)")
+
+
+def _merge(commands: argparse._SubParsersAction) -> None:
+    text = "The shards of features.h5 or matches.h5 -> one file."
+    parser = _command(commands, "merge", lambda a: print(merge(a.output, a.link)), text, "output")
+    text = "leave the records in the shards, and link to them"
+    parser.add_argument("--link", action="store_true", help=text)
 
 
 def _weights(commands: argparse._SubParsersAction) -> None:
@@ -169,14 +202,15 @@ def run_reconstruct(args: argparse.Namespace) -> None:
         mapping = dataclasses.replace(conf.reconstruction, mapper=args.mapper)
         conf = dataclasses.replace(conf, reconstruction=mapping)
     check_truth(args)
-    present_model(reconstruct(conf, args.images, args.output), args.ground_truth)
+    run = reconstruct(conf, args.images, args.output, cluster_of(args))
+    present_model(run, args.ground_truth)
 
 
 def run_triangulate(args: argparse.Namespace) -> None:
     """d2-hloc triangulate."""
     conf = model_configuration(args)
     check_truth(args)
-    run = triangulate_known(conf, args.model, args.images, args.output)
+    run = triangulate_known(conf, args.model, args.images, args.output, cluster_of(args))
     present_model(run, args.ground_truth)
 
 
@@ -204,8 +238,14 @@ def run_dense(args: argparse.Namespace) -> None:
     options = dataclasses.replace(options, **{k: v for k, v in given.items() if v is not None})
     if args.mesh:
         options = dataclasses.replace(options, mesh=dataclasses.replace(options.mesh, enabled=True))
-    images = args.images or source_of(args.model).images
-    found = reconstruct_dense(options, sparse_folder(args.model), images, args.output)
+    images, cluster = args.images or source_of(args.model).images, cluster_of(args)
+    given = options, sparse_folder(args.model), images, args.output
+    if args.stage is not None:
+        print(dense_shard(*given, args.stage, shard_of(args) or Shard(1, 1)))
+        return
+    if args.shard is not None:
+        raise ValueError("--shard is of a --stage, maps or consistency; name that too.")
+    found = reconstruct_dense(*given) if cluster is None else reconstruct_dense_on(cluster, *given)
     present_dense(found, args.output)
 
 
@@ -216,13 +256,43 @@ def run_make_training_scene(args: argparse.Namespace) -> None:
 
 def run_extract(args: argparse.Namespace) -> None:
     """d2-hloc extract."""
-    print(extract(extraction_options(ExtractionOptions(), args), args.images, args.output))
+    options, cluster = extraction_options(ExtractionOptions(), args), cluster_of(args)
+    if cluster is None:
+        print(extract(options, args.images, args.output, shard=shard_of(args)))
+    else:
+        print(extract_on(cluster, options, args.images, args.output))
 
 
 def run_match(args: argparse.Namespace) -> None:
     """d2-hloc match."""
     options = MatchingOptions(ratio_threshold=args.ratio)
-    print(match(options, read_pairs(args.pairs), args.features, args.output))
+    pairs, cluster = read_pairs(args.pairs), cluster_of(args)
+    if cluster is None:
+        print(match(options, pairs, args.features, args.output, shard=shard_of(args)))
+    else:
+        print(match_on(cluster, options, pairs, args.features, args.output))
+
+
+def shard_of(args: argparse.Namespace) -> Shard | None:
+    """--shard, where it is given."""
+    return None if args.shard is None else Shard.parse(args.shard)
+
+
+def cluster_of(args: argparse.Namespace) -> Cluster | None:
+    """--engine ray, and what is said about it; None for the local engine.
+
+    Raises:
+        ValueError: for arguments that do not go together.
+    """
+    given = {"address": args.address, "cpus": args.worker_cpus}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.engine == "local":
+        if given:
+            raise ValueError("--address and --worker-cpus are for --engine ray; give that too.")
+        return None
+    if getattr(args, "shard", None) is not None:
+        raise ValueError("--engine ray makes the shards itself; leave --shard out.")
+    return Cluster(**given)
 
 
 def run_weights(args: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ from d2_hloc.dense_workspace import (
     prepare_workspace,
     read_workspace,
 )
+from d2_hloc.shards import WHOLE, Shard
 from d2_hloc.staging import DiskFull, write_whole
 from d2_hloc.stereo import (
     ConsistencyOptions,
@@ -110,18 +111,28 @@ def reconstruct_dense(
         DiskFull: if there is no space.
     """
     backend = choose_backend(options.backend)
-    values = config.to_dict(options) | {"backend": backend}
-    size = values.pop("max_image_size")
-    made_by = {k: v for k, v in values.items() if k not in ("fusion", "mesh")}
-    prepare_workspace(model_folder, images, output, size, made_by)
-    num_views = max(options.num_sources, options.consistency.num_views)
-    workspace = read_workspace(output, num_views)
+    workspace = prepare(options, backend, model_folder, images, output)
     BACKENDS[backend](options, workspace)
     check_depth_maps(options.consistency, workspace)
     fuse(options.fusion, workspace)
     if options.mesh.enabled:
         mesh(options.mesh, output)
     return statistics(workspace)
+
+
+def prepare(
+    options: DenseOptions, backend: str, model_folder: Path, images: Path, output: Path
+) -> Workspace:
+    """The workspace of a model, which is made unless it is there already.
+
+    Raises:
+        ModelError, ImageError, ConfigurationChanged, DiskFull: as reconstruct_dense.
+    """
+    values = config.to_dict(options) | {"backend": backend}
+    size = values.pop("max_image_size")
+    made_by = {k: v for k, v in values.items() if k not in ("fusion", "mesh")}
+    prepare_workspace(model_folder, images, output, size, made_by)
+    return read_workspace(output, max(options.num_sources, options.consistency.num_views))
 
 
 def choose_backend(backend: Literal["auto", "colmap", "torch"]) -> Literal["colmap", "torch"]:
@@ -141,10 +152,11 @@ def choose_backend(backend: Literal["auto", "colmap", "torch"]) -> Literal["colm
     return backend
 
 
-def sweep_depth_maps(options: DenseOptions, workspace: Workspace) -> None:
-    """Write the photometric depth map of every view that has none yet."""
+def sweep_depth_maps(options: DenseOptions, workspace: Workspace, shard: Shard = WHOLE) -> None:
+    """Write the photometric depth map of every view of the shard that has none yet."""
     reader = Reader(workspace, default_device())
-    todo = [v for v in workspace.views.values() if not _has_map(workspace, v, "photometric")]
+    views = shard.of(list(workspace.views.values()))
+    todo = [v for v in views if not has_map(workspace, v, "photometric")]
     for view in tqdm(todo, desc="depth maps", unit="map", disable=not todo):
         depth = sweep_view(options, reader, view)
         write_map(workspace.map_path(view.name, "depth", "photometric"), depth.cpu().numpy())
@@ -162,7 +174,7 @@ def sweep_view(options: DenseOptions, reader: Reader, view: DenseView) -> torch.
 
 def _patch_match(options: DenseOptions, workspace: Workspace) -> None:
     """COLMAP's maps. It takes a half-written one for whole, so those go first."""
-    todo = [v for v in workspace.views.values() if not _has_map(workspace, v, "photometric")]
+    todo = [v for v in workspace.views.values() if not has_map(workspace, v, "photometric")]
     for view in todo:
         for kind in ("depth", "normal"):
             workspace.map_path(view.name, kind, "photometric").unlink(missing_ok=True)
@@ -178,7 +190,8 @@ def _patch_match(options: DenseOptions, workspace: Workspace) -> None:
 BACKENDS = {"torch": sweep_depth_maps, "colmap": _patch_match}
 
 
-def _has_map(workspace: Workspace, view: DenseView, stage: str, kind: str = "depth") -> bool:
+def has_map(workspace: Workspace, view: DenseView, stage: str, kind: str = "depth") -> bool:
+    """Is the view's map there, whole?"""
     channels = 3 if kind == "normal" else 1
     return is_map(workspace.map_path(view.name, kind, stage), *view.size, channels)
 
@@ -188,13 +201,15 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def check_depth_maps(options: ConsistencyOptions, workspace: Workspace) -> None:
-    """Write what other views confirm of each depth map, and its normals."""
+def check_depth_maps(
+    options: ConsistencyOptions, workspace: Workspace, shard: Shard = WHOLE
+) -> None:
+    """Write what other views confirm of each depth map of the shard, and its normals."""
     reader = Reader(workspace, default_device())
     todo = [
         view
-        for view in workspace.views.values()
-        if not all(_has_map(workspace, view, "geometric", kind) for kind in ("depth", "normal"))
+        for view in shard.of(list(workspace.views.values()))
+        if not all(has_map(workspace, view, "geometric", kind) for kind in ("depth", "normal"))
     ]
     for view in tqdm(todo, desc="consistency", unit="map", disable=not todo):
         others = ((reader.depth(n), reader.view(n)) for n in view.sources[: options.num_views])
@@ -209,7 +224,7 @@ def _normals(
     workspace: Workspace, view: DenseView, depth: torch.Tensor, intrinsics: torch.Tensor
 ) -> torch.Tensor:
     """COLMAP's normals where its PatchMatch made them, otherwise those of the depth."""
-    if _has_map(workspace, view, "photometric", "normal"):
+    if has_map(workspace, view, "photometric", "normal"):
         path = workspace.map_path(view.name, "normal", "photometric")
         return torch.from_numpy(read_map(path)).nan_to_num(0)
     return normals(depth, intrinsics)

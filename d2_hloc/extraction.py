@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +19,15 @@ from d2_hloc.adapters import Extractor
 from d2_hloc.adapters.options import FeatureOptions
 from d2_hloc.images import ImageError, list_images, read_image
 from d2_hloc.pixels import rescale
+from d2_hloc.shards import Shard, staged_shard
 from d2_hloc.staging import Record, Staged
 from d2_hloc.structs import Features
 
 logger = logging.getLogger(__name__)
 
 AHEAD = 4  # images that are decoded while one is extracted
+
+CreateExtractor = Callable[[FeatureOptions], Extractor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,31 +75,51 @@ def options_of(made_by: dict[str, Any], where: str) -> ExtractionOptions:
 
 
 def extract(
-    options: ExtractionOptions, images: Path, output: Path, names: Sequence[str] | None = None
+    options: ExtractionOptions,
+    images: Path,
+    output: Path,
+    names: Sequence[str] | None = None,
+    shard: Shard | None = None,
+    create: CreateExtractor | None = None,
 ) -> Path:
     """Extract the features of all images below a folder, or of those named, into `output`.
 
     Images that are done are left alone. Ones that cannot be used are reported at the end and noted
-    in the file (storage.failures); the others are done all the same.
+    in the file (storage.failures); the others are done all the same. A `shard` of those that
+    `output` lacks goes into the shard's own file, which may be left without any image. `create`
+    takes the place of create_extractor().
 
     Raises:
         ImageError: if there is no image at all, or none that can be used.
         ConfigurationChanged, DiskFull: as staging.Staged.
+        ValueError: as shards.staged_shard.
     """
     names = list_images(images) if names is None else names
-    with Staged(output, configuration(options), "keypoints") as staged:
-        unusable = unusable_names(names)
-        staged.failures.update({printable(n): reason for n, reason in unusable.items()})
+    with staged_shard(output, shard, configuration(options), "keypoints") as staged:
+        unusable = unusable_names(names)  # among all: names can be in each other's way
+        names = _share(images, output, names, staged, shard)
+        staged.failures.update({printable(n): unusable[n] for n in names if n in unusable})
         usable = [n for n in names if n not in unusable]
-        refuse_changed(images, [n for n in usable if n in staged.done], output)
+        refuse_changed(images, [n for n in usable if n in staged.done], staged.path)
         todo = [n for n in usable if n not in staged.done]
         if todo:
-            _extract_all(options, images, todo, staged)
+            extractor = (create or create_extractor)(options)
+            _extract_all(options, extractor, images, todo, staged)
         for name, reason in staged.failures.items():
             logger.warning("skipped %s: %s", name, reason)
-        if not staged.done & set(names):
+        if shard is None and not staged.done & set(names):
             raise ImageError(f"{images}: none of the {len(names)} images can be used.")
-    return output
+    return staged.path
+
+
+def _share(
+    images: Path, output: Path, names: Sequence[str], staged: Staged, shard: Shard | None
+) -> Sequence[str]:
+    """The names that are a shard's; of the merged file it checks as large a share."""
+    if shard is None:
+        return names
+    refuse_changed(images, shard.of([n for n in names if n in staged.merged]), output)
+    return shard.of([n for n in names if n not in staged.merged])
 
 
 def unusable_names(names: Sequence[str]) -> dict[str, str]:
@@ -130,6 +153,8 @@ def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
     since, changed = features.stat().st_mtime, []
     with storage.open_h5(features) as file:
         for name in names:
+            if name not in file:  # it waits in a part
+                continue
             made_from, path = storage.source_of(file, name), images / name
             if made_from is None or not path.is_file():
                 continue
@@ -152,9 +177,12 @@ def source_of(path: Path) -> tuple[int, int]:
 
 
 def _extract_all(
-    options: ExtractionOptions, images: Path, names: Sequence[str], staged: Staged
+    options: ExtractionOptions,
+    extractor: Extractor,
+    images: Path,
+    names: Sequence[str],
+    staged: Staged,
 ) -> None:
-    extractor = create_extractor(options)
     with tqdm(total=len(names), desc=f"extract {options.feature}", unit="image") as progress:
         for batch in _batches(_decoded(options, images, names, staged.failures), options):
             for item in _extract_batch(options, extractor, batch, staged.failures):

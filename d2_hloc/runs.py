@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from d2_hloc import config, pairing, pairs, storage
 from d2_hloc.cameras import cameras_of, check_sizes, known_names
+from d2_hloc.cluster import Cluster
+from d2_hloc.cluster_steps import extract_on, match_on
 from d2_hloc.colmap import (
     ModelError,
     check_database,
@@ -21,10 +23,9 @@ from d2_hloc.colmap import (
     read_model,
     sparse_folder,
 )
-from d2_hloc.extraction import ExtractionOptions, extract
+from d2_hloc.extraction import ExtractionOptions
 from d2_hloc.images import list_images
 from d2_hloc.matching import MatchingOptions
-from d2_hloc.pair_matching import match
 from d2_hloc.pairing import PairsOptions
 from d2_hloc.pairs import Pair
 from d2_hloc.reconstruction import (
@@ -111,8 +112,12 @@ class Matched:
         return read()
 
 
-def reconstruct(conf: Reconstruct, images: Path, output: Path) -> ModelRun:
+def reconstruct(
+    conf: Reconstruct, images: Path, output: Path, cluster: Cluster | None = None
+) -> ModelRun:
     """Photos in, a model out: OUT/{features.h5, matches.h5, database.db, sparse/, run.json}.
+
+    Images are extracted and matched on the cluster, where one is given.
 
     Raises:
         ValueError: in one sentence that names the file, whatever cannot be used.
@@ -123,7 +128,8 @@ def reconstruct(conf: Reconstruct, images: Path, output: Path) -> ModelRun:
     def cameras(names: Sequence[str]) -> Cameras:
         return cameras_of(images, names, conf.intrinsics, conf.reconstruction.camera_model)
 
-    matched = match_images(conf, images, output, record, list_images(images), cameras)
+    names = list_images(images)
+    matched = match_images(conf, images, output, record, names, cameras, cluster=cluster)
     database = prepare_database(matched)
     return finish(
         matched,
@@ -132,8 +138,16 @@ def reconstruct(conf: Reconstruct, images: Path, output: Path) -> ModelRun:
     )
 
 
-def triangulate_known(conf: Reconstruct, reference: Path, images: Path, output: Path) -> ModelRun:
+def triangulate_known(
+    conf: Reconstruct,
+    reference: Path,
+    images: Path,
+    output: Path,
+    cluster: Cluster | None = None,
+) -> ModelRun:
     """A model's own poses and cameras, with points triangulated from these features.
+
+    Images are extracted and matched on the cluster, where one is given.
 
     Raises:
         ValueError: as reconstruct.
@@ -149,7 +163,13 @@ def triangulate_known(conf: Reconstruct, reference: Path, images: Path, output: 
     )
     known = {i.name: i.camera for i in model.images.values() if i.has_pose}
     matched = match_images(
-        conf, images, output, record, sorted(known), lambda names: {n: known[n] for n in names}
+        conf,
+        images,
+        output,
+        record,
+        sorted(known),
+        lambda names: {n: known[n] for n in names},
+        cluster=cluster,
     )
     database = prepare_database(matched)
     return finish(
@@ -167,14 +187,15 @@ def match_images(
     names: Sequence[str],
     cameras: Callable[[Sequence[str]], Cameras],
     choose: Choose = pairing.of_images,
+    cluster: Cluster | None = None,
 ) -> Matched:
-    """Extract and match these images.
+    """Extract and match these images, on the cluster where one is given.
 
     `cameras` gives those of the images that have features, `choose` the pairs among them.
     """
     pairing.check(conf.pairs, conf.extraction.feature, len(names))
     with record.timed("extract"):
-        features = extract(conf.extraction, images, output / "features.h5", names)
+        features = extract_on(cluster, conf.extraction, images, output / "features.h5", names)
     present = storage.image_names(features, names)
     record.counts["images"] = len(present)
     record.counts["failed_images"] = storage.failures(features)
@@ -184,7 +205,7 @@ def match_images(
     pairs.write_pairs(output / "pairs.txt", listed)
     with record.timed("match"):
         rule = conf.matching or MATCHING.get(conf.extraction.feature, MatchingOptions())
-        matches = match(rule, listed, features, output / "matches.h5")
+        matches = match_on(cluster, rule, listed, features, output / "matches.h5")
     skipped = storage.failures(matches)
     record.counts["pairs"], record.counts["failed_pairs"] = len(listed) - len(skipped), skipped
     return Matched(

@@ -4,6 +4,8 @@ Records gather in memory and go to part files beside the target, `features.h5.pa
 under another name and renamed when it is whole. At the end the parts are merged into a copy of the
 target, which then takes its place. HDF5 itself cannot be appended to safely: a process that is
 killed while it writes leaves a file that may not open again.
+
+A record may also be a link to another file that holds it (see merging.py); it reads as the rest do.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import os
 import shutil
 import time
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,26 +56,32 @@ class Staged:
     """A file in the making: `with Staged(path, configuration) as staged: staged.add(key, record)`.
 
     On entry, `done` holds the keys of all records that are there already. On leaving without an
-    error the parts are merged; on an error they stay, and the next run goes on from them.
+    error the parts are merged; on an error they stay, and the next run goes on from them. `merged`
+    holds the keys of `whole`, the file that this one is a shard of, where there is one.
 
     Raises:
         ConfigurationChanged: if the file or its parts were made with another configuration.
         DiskFull: if there is no space.
     """
 
-    def __init__(self, path: Path, configuration: dict[str, Any], marker: str) -> None:
+    def __init__(
+        self, path: Path, configuration: dict[str, Any], marker: str, whole: Path | None = None
+    ) -> None:
         """`marker` is the dataset that every whole record has."""
-        self.path, self.marker = path, marker
+        self.path, self.marker, self.whole = path, marker, whole
         self.configuration = json.loads(json.dumps(configuration))
         self.failures: dict[str, str] = {}
         self.parts = path.with_name(path.name + ".parts")
         self.done: set[str] = set()
+        self.merged: set[str] = set()
         self._pending: dict[str, Record] = {}
         self._bytes = 0
         self._since = time.monotonic()
 
     def __enter__(self) -> Staged:
-        self._check_file()
+        self.done |= self._keys_of(self.path)
+        if self.whole is not None:
+            self.merged |= self._keys_of(self.whole)
         self._open_parts()
         return self
 
@@ -88,16 +98,17 @@ class Staged:
         if self._bytes > PART_BYTES or time.monotonic() - self._since > PART_SECONDS:
             self.flush()
 
-    def _check_file(self) -> None:
-        if not self.path.exists():
-            return
+    def _keys_of(self, path: Path) -> set[str]:
+        if not path.exists():
+            return set()
         try:
-            with h5py.File(self.path, "r") as file:
+            with h5py.File(path, "r") as file:
                 text = file.attrs.get("configuration")
-                self.done |= keys_with(file, self.marker)
+                keys = keys_with(file, self.marker)
         except (OSError, RuntimeError, KeyError) as error:
-            raise ValueError(why_unreadable(self.path, error)) from error
-        self._compare(None if text is None else json.loads(text), self.path)
+            raise ValueError(why_unreadable(path, error)) from error
+        self._compare(None if text is None else json.loads(text), path)
+        return keys
 
     def _open_parts(self) -> None:
         record = self.parts / "configuration.json"
@@ -144,23 +155,10 @@ class Staged:
         self._since = time.monotonic()
 
     def _merge(self) -> None:
-        merged = self.path.with_name(self.path.name + ".merging")
         parts = self._part_files()
-        if not parts and self._is_unchanged():
-            shutil.rmtree(self.parts)
-            return
-        with _one_sentence(self.path):
-            self._check_space(parts)
-            if self.path.exists():
-                shutil.copyfile(self.path, merged)
-            else:
-                merged.unlink(missing_ok=True)
-            with h5py.File(merged, "a") as file:
-                for part in parts:
-                    _copy_new(part, file, self.marker)
-                file.attrs["configuration"] = json.dumps(self.configuration)
-                file.attrs["failures"] = json.dumps(self.failures)
-            merged.replace(self.path)
+        if parts or not self._is_unchanged():
+            copy = partial(copy_new, markers=(self.marker,))
+            join(self.path, parts, copy, self.configuration, self.failures)
         shutil.rmtree(self.parts)
 
     def _is_unchanged(self) -> bool:
@@ -168,14 +166,7 @@ class Staged:
         if not self.path.exists():
             return False
         with h5py.File(self.path, "r") as file:
-            return file.attrs.get("failures") == json.dumps(self.failures)
-
-    def _check_space(self, parts: list[Path]) -> None:
-        """HDF5 that runs out of space fails late and unclearly; ask first."""
-        files = [*parts, self.path] if self.path.exists() else parts
-        needed = sum(p.stat().st_size for p in files)
-        if shutil.disk_usage(self.parts).free < needed:
-            raise OSError(errno.ENOSPC, f"{needed >> 20} MiB more are needed")
+            return file.attrs.get("failures") == _text(self.failures)
 
 
 def _has_its_checksum(part: Path) -> bool:
@@ -254,21 +245,92 @@ def _write(file: h5py.File, key: str, record: Record) -> None:
 
 
 def keys_with(file: h5py.File, *datasets: str) -> set[str]:
-    """Paths of the groups that hold one of these datasets."""
-    keys: set[str] = set()
+    """Paths of the groups, or of links to groups, that hold one of these datasets.
 
-    def visit(name: str, item: Any) -> None:
-        parent, _, last = name.rpartition("/")
-        if last in datasets and isinstance(item, h5py.Dataset):
-            keys.add(parent)
+    Raises:
+        ValueError: if the file that a link leads to is not there.
+    """
+    wanted = {dataset.encode() for dataset in datasets}
+    found: list[bytes] = []
+    linked: list[bytes] = []
 
-    file.visititems(visit)
-    return keys
+    def visit(name: bytes, link: Any) -> None:  # h5py's own visitors take three times as long
+        if link.type == h5py.h5l.TYPE_EXTERNAL:
+            linked.append(name)
+        elif name.rpartition(b"/")[2] in wanted:
+            found.append(name)
+
+    file.id.links.visit(visit, info=True)
+    is_dataset = (h5py.h5o.get_info(file.id, n).type == h5py.h5o.TYPE_DATASET for n in found)
+    groups = {n.rpartition(b"/")[0] for n, is_one in zip(found, is_dataset, strict=True) if is_one}
+    groups |= {n for n in linked if any(d in _linked(file, _decoded(n)) for d in datasets)}
+    return {_decoded(name) for name in groups}
 
 
-def _copy_new(part: Path, target: h5py.File, marker: str) -> None:
-    """Copy the records of a part that are not there yet (a kill can come after the merge)."""
-    with h5py.File(part, "r") as source:
-        for key in sorted(keys_with(source, marker)):
+def _decoded(name: bytes) -> str:
+    """As h5py decodes it."""
+    return name.decode(errors="surrogateescape")
+
+
+def _linked(file: h5py.File, name: str) -> h5py.Group:
+    try:
+        return file[name]
+    except (KeyError, OSError) as error:
+        link = file.get(name, getlink=True)
+        raise ValueError(
+            f"{file.filename}: keeps {name} in {link.filename}, which is not there or is damaged; "
+            "put it back, or delete both and run again."
+        ) from error
+
+
+def copy_new(source: Path, target: h5py.File, markers: Sequence[str]) -> None:
+    """Copy the records that are not there yet (a kill can come after they were); no links stay."""
+    with h5py.File(source, "r") as file:
+        for key in sorted(keys_with(file, *markers)):
+            if isinstance(target.get(key, getlink=True), h5py.ExternalLink):
+                del target[key]
             if key not in target:
-                source.copy(source[key], target, name=key)
+                file.copy(file[key], target, name=key)
+
+
+def join(
+    path: Path,
+    sources: Sequence[Path],
+    copy: Callable[[Path, h5py.File], None],
+    configuration: dict[str, Any],
+    failures: dict[str, str],
+    is_copied: bool = True,
+) -> None:
+    """Add the records of other files to a copy of `path`, which then takes its place.
+
+    `copy` brings those of one source into the file, which takes their space if it is_copied.
+
+    Raises:
+        DiskFull: if there is no space.
+    """
+    merged = path.with_name(path.name + ".merging")
+    with _one_sentence(path):
+        _check_space(path, sources if is_copied else [])
+        if path.exists():
+            shutil.copyfile(path, merged)
+        else:
+            merged.unlink(missing_ok=True)
+        with h5py.File(merged, "a") as file:
+            for source in sources:
+                copy(source, file)
+            file.attrs["configuration"] = json.dumps(configuration)
+            file.attrs["failures"] = _text(failures)
+        merged.replace(path)
+
+
+def _check_space(path: Path, sources: Sequence[Path]) -> None:
+    """HDF5 that runs out of space fails late and unclearly; ask first."""
+    files = [*sources, path] if path.exists() else sources
+    needed = sum(p.stat().st_size for p in files)
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, f"{needed >> 20} MiB more are needed")
+
+
+def _text(failures: dict[str, str]) -> str:
+    """Sorted: the same whichever was found first."""
+    return json.dumps(failures, sort_keys=True)

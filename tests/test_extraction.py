@@ -12,7 +12,7 @@ from d2_hloc import extraction, storage
 from d2_hloc.d2net import D2Net, D2NetOptions
 from d2_hloc.extraction import ExtractionOptions, extract, options_of
 from d2_hloc.images import ImageError
-from d2_hloc.staging import ConfigurationChanged
+from d2_hloc.staging import ConfigurationChanged, Staged
 
 OPTIONS = ExtractionOptions(d2net=D2NetOptions(max_keypoints=50))
 
@@ -87,6 +87,20 @@ def test_a_photograph_that_was_touched_or_removed_is_done(folder, tmp_path, monk
     (folder / "palette.png").unlink()
     monkeypatch.setattr(extraction, "create_extractor", lambda options: pytest.fail("loaded"))
     assert extract(OPTIONS, folder, path, names) == path
+
+
+def test_images_that_wait_in_parts_are_no_images_that_changed(folder, tmp_path, monkeypatch):
+    path = extract(OPTIONS, folder, tmp_path / "features.h5", ["grey.png"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Staged, "_merge", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            extract(OPTIONS, folder, path, ["grey.png", "palette.png"])
+    extract(OPTIONS, folder, path, ["grey.png", "palette.png"])
+    assert storage.image_names(path) == ["grey.png", "palette.png"]
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def test_sixteen_bits_look_like_eight(folder, tmp_path):

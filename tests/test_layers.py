@@ -19,15 +19,15 @@ PACKAGE = "__init__"  # the public names
 LAYERS = [
     "structs threads pixels textfile model_files folder_lock bounded_cache config colmap",
     "images backbone winograd detection description pyramid weights matching metrics staging "
-    "storage record pairs cameras tracks adjustment refinement scene datasets training "
-    "accuracy_cache stereo verification",
+    "shards storage merging record pairs cameras tracks adjustment refinement scene datasets "
+    "training accuracy_cache stereo verification cluster",
     "d2net sift",
     "adapters",
     "extraction pair_matching image_maps keypoint_refinement track_refinement reconstruction "
     "localization evaluation "
     "homography_scores relative_pose pairing dense dense_workspace dense_statistics training_scene "
     "aachen_results scan_points inloc_cameras inloc_retrieval inloc_poses inloc_localization "
-    "dense_verification pose_verification inloc_scores polishing",
+    "dense_verification pose_verification inloc_scores polishing cluster_steps dense_shards",
     "drawing charts report plots",
     "runs query_runs aachen_run aachen_report presentation demo hpatches_results hpatches_report "
     "relative_pose_report training_report inloc_report lfe_run lfe_report "
@@ -112,6 +112,12 @@ def test_only_these_files_import_hloc():
 
 def test_only_colmap_imports_pycolmap():
     assert files_that_import("pycolmap") == {"colmap.py"}
+
+
+def test_only_the_cluster_imports_ray_and_only_when_it_is_asked_for():
+    assert files_that_import("ray") == {"cluster.py"}
+    body = TREES[ROOT / "cluster.py"].body
+    assert "import ray" not in map(ast.unparse, body)
 
 
 def test_zlib_comes_before_pycolmap():
