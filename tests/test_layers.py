@@ -18,9 +18,9 @@ TREES = {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py")
 PACKAGE = "__init__"  # the public names
 LAYERS = [
     "structs threads pixels textfile model_files folder_lock bounded_cache config colmap",
-    "images backbone detection description pyramid weights matching metrics staging storage record "
-    "pairs cameras tracks adjustment refinement scene datasets training accuracy_cache stereo "
-    "verification",
+    "images backbone detection description pyramid weights searchable neighbours matching "
+    "metrics staging storage record pairs cameras tracks adjustment refinement scene datasets "
+    "training accuracy_cache stereo verification",
     "d2net sift",
     "adapters",
     "extraction pair_matching keypoint_refinement reconstruction localization evaluation "
