@@ -50,9 +50,12 @@ def match(
     each features file, descriptors of at most `cache_bytes` are held at once.
 
     Raises:
-        StorageError: if a features file cannot be read, or descriptors' widths differ.
+        StorageError: if a features file cannot be read, or the two were compressed differently.
+        ValueError: if descriptors' widths differ.
         ConfigurationChanged, DiskFull: as staging.Staged.
     """
+    if features1 is not None:
+        _check_projections(features, features1)
     made_by = {
         "matching": config.to_dict(options),
         "features": storage.configuration(features),
@@ -74,6 +77,18 @@ def match(
         for key, reason in staged.failures.items():
             logger.warning("skipped %s: %s", key, reason)
     return output
+
+
+def _check_projections(features: Path, features1: Path) -> None:
+    """Descriptors of two projections may be of one width, and yet their matches mean nothing."""
+    found = [
+        (storage.configuration(f) or {}).get("projection_sha256") for f in (features, features1)
+    ]
+    if found[0] != found[1]:
+        raise storage.StorageError(
+            f"{features1}: its descriptors are of another projection than those of {features}; "
+            "compress both by the same one."
+        )
 
 
 def _records(

@@ -20,13 +20,13 @@ LAYERS = [
     "structs threads pixels textfile model_files folder_lock bounded_cache config colmap",
     "images backbone detection description pyramid weights searchable neighbours matching "
     "metrics staging storage record pairs cameras tracks adjustment refinement scene datasets "
-    "training accuracy_cache stereo verification",
+    "training accuracy_cache stereo verification projection",
     "d2net sift",
     "adapters",
-    "extraction pair_matching keypoint_refinement reconstruction localization evaluation "
-    "homography_scores relative_pose pairing dense dense_workspace dense_statistics dense_export "
-    "aachen_results scan_points inloc_cameras inloc_retrieval inloc_poses inloc_localization "
-    "dense_verification pose_verification inloc_scores",
+    "extraction compression pair_matching keypoint_refinement reconstruction localization "
+    "evaluation homography_scores relative_pose pairing dense dense_workspace dense_statistics "
+    "dense_export aachen_results scan_points inloc_cameras inloc_retrieval inloc_poses "
+    "inloc_localization dense_verification pose_verification inloc_scores",
     "drawing charts report plots",
     "runs query_runs aachen_run aachen_report presentation demo hpatches_results hpatches_report "
     "relative_pose_report training_report inloc_report lfe_run lfe_report",
