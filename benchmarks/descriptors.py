@@ -7,6 +7,7 @@ localized anew by the pipelines' own steps, keypoints unrefined unless --refinem
 
 DATA holds hpatches-mini, lfe-mini/{Fountain,SacreCoeur} and aachen-mini. Each result is kept in
 OUT/descriptors.json when it is there, and not made again; the table is OUT/descriptors.md.
+Features are extracted in float32 unless they are in OUT/<set>/features.h5 already, in --precision.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -60,10 +62,10 @@ def variants(projection: Path | None) -> dict[str, CompressionOptions | None]:
 
 
 class Bench:
-    """The data sets, and the features of each in float32."""
+    """The data sets, and the features of each as they were extracted."""
 
-    def __init__(self, data: Path, output: Path, refinement: bool) -> None:
-        self.data, self.output = data, output
+    def __init__(self, data: Path, output: Path, precision: Any, refinement: bool) -> None:
+        self.data, self.output, self.precision = data, output, precision
         self.refinement = RefinementOptions(enabled=refinement)
 
     def features(
@@ -96,7 +98,7 @@ class Bench:
 def run_hpatches(bench: Bench, small: CompressionOptions | None) -> Result:
     """Mean matching accuracy of all pairs."""
     data = hpatches.read(bench.data / "hpatches-mini")
-    options = ExtractionOptions(descriptor_dtype="float32", compression=small)
+    options = ExtractionOptions(descriptor_dtype=bench.precision, compression=small)
     features = bench.features("hpatches", data.folder, options, data.image_names)
     folder = bench.folder(features)
     matches = match(MatchingOptions(), [p.names for p in data.pairs], features, folder / "m.h5")
@@ -110,7 +112,7 @@ def run_scene(bench: Bench, small: CompressionOptions | None, name: str) -> Resu
     """A model with known intrinsics, and its cameras' errors."""
     scene = bench.data / "lfe-mini" / {"fountain": "Fountain", "sacrecoeur": "SacreCoeur"}[name]
     options = ExtractionOptions(
-        descriptor_dtype="float32",
+        descriptor_dtype=bench.precision,
         compression=small,
         resize_max=1024 if name == "fountain" else 1600,
     )
@@ -144,7 +146,7 @@ def intrinsics(bench: Bench, features: Path, truth: Path) -> Path:
 def run_aachen(bench: Bench, small: CompressionOptions | None) -> Result:
     """Queries placed in a model of known poses."""
     folder = bench.data / "aachen-mini"
-    options = ExtractionOptions(descriptor_dtype="float32", compression=small)
+    options = ExtractionOptions(descriptor_dtype=bench.precision, compression=small)
     conf = Aachen(extraction=options, refinement=bench.refinement)
     data = aachen.read(conf.files, folder)
     features = bench.features("aachen", data.images, options)
@@ -203,11 +205,14 @@ def run(args: argparse.Namespace) -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "descriptors.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
-    bench = Bench(args.data, args.output, args.refinement)
+    bench = Bench(args.data, args.output, args.precision, args.refinement)
     for name in args.sets:
         found = results.setdefault(name, {})
         for variant, small in variants(args.projection).items():
-            if variant not in found and variant in (args.variants or [variant]):
+            is_wanted = variant in (args.variants or [variant])
+            if variant == SOURCE and args.precision == "float16":
+                is_wanted = False
+            if variant not in found and is_wanted:
                 found[variant] = SETS[name](bench, small)
                 write_atomically(path, json.dumps(results, indent=1).encode())
                 print(name, variant, found[variant], flush=True)
@@ -222,6 +227,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=list(SETS))
     parser.add_argument("--variants", nargs="+", help="such as '128 int8' (all)")
+    parser.add_argument("--precision", choices=("float32", "float16"), default="float32")
     parser.add_argument("--projection", type=Path, help="(the bundled one)")
     parser.add_argument("--refinement", action="store_true", help="sub-pixel keypoints")
     run(parser.parse_args())

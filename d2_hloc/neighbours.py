@@ -56,9 +56,11 @@ def nearest_neighbours(
 def _candidates(set0: Searchable, set1: Searchable, count: int) -> tuple[Cells, Cells] | None:
     """Cells that can be among the `count` highest of their row, and those of their column.
 
-    None where there are very many, as of descriptors that are all alike.
+    None where there are very many, as of descriptors that are all alike, or a number is no number.
     """
     margin = np.float32(2 * set0.error_bound(set1))
+    if not np.isfinite(margin):
+        return None
     step = max(1, CACHED_BYTES // (4 * len(set1)))
     most = MOST_CANDIDATES * (len(set0) + len(set1))
     highest = np.full((count, len(set1)), -np.inf, np.float32)  # of each column, so far

@@ -107,6 +107,14 @@ def test_descriptors_that_are_all_alike_are_compared_one_and_all(monkeypatch):
     check(backward, similarities.T)
 
 
+@pytest.mark.usefixtures("coarse")
+def test_a_descriptor_that_is_no_number_leaves_the_others_alone():
+    d0, d1 = unit(30), unit(30).flip(0)
+    d1 = torch.cat([d1, torch.full((1, 64), torch.nan)])
+    _, backward = nearest_neighbours(searchable(d0), searchable(d1))
+    assert backward.indices[:30].tolist() == list(range(29, -1, -1))
+
+
 @pytest.mark.parametrize("half", [0.1, 0.9])
 def test_bfloat16_is_taken_where_it_is_much_faster(half, monkeypatch):
     times = iter([half, 1.0])
