@@ -31,7 +31,7 @@ from d2_hloc.datasets import aachen, hpatches
 from d2_hloc.datasets.imc import read_calibrations
 from d2_hloc.extraction import ExtractionOptions, extract
 from d2_hloc.homography_scores import ScoringOptions, score
-from d2_hloc.hpatches_results import summarize
+from d2_hloc.hpatches_results import OVERALL, summarize
 from d2_hloc.matching import MatchingOptions
 from d2_hloc.pair_matching import match
 from d2_hloc.presentation import score_model, score_queries
@@ -103,7 +103,7 @@ def run_hpatches(bench: Bench, small: CompressionOptions | None) -> Result:
     folder = bench.folder(features)
     matches = match(MatchingOptions(), [p.names for p in data.pairs], features, folder / "m.h5")
     scores = score(ScoringOptions(), data.pairs, features, matches, folder / "scores.json")
-    found = next(s for s in summarize("d2net", scores) if s.part == "all")
+    found = next(s for s in summarize("d2net", scores) if s.part == OVERALL)
     shares = {f"{t} px": found.accuracy[t - 1] for t in (1, 3, 5, 10)}
     return bytes_of(features) | {"matches": found.num_matches} | shares
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from d2_hloc import cli, storage
+from d2_hloc import cli, config, storage
 from d2_hloc.compression import CompressionOptions, compress, configuration
 from d2_hloc.extraction import ExtractionOptions
 from d2_hloc.extraction import configuration as configuration_of_features
@@ -150,3 +150,11 @@ def test_the_command_learns_a_projection_once(features, tmp_path, capsys):
     assert storage.read_features(tmp_path / "again.h5", NAMES[0]).descriptors.shape == (40, 8)
     assert cli.main(["compress", str(features), str(tmp_path / "small.h5")]) == 1
     assert "was made with another configuration" in capsys.readouterr().err
+
+
+def test_a_configuration_can_ask_for_it():
+    asked = {"compression": {"dimensions": 128, "dtype": "float16"}}
+    found = config.build(ExtractionOptions, asked).compression
+    assert found == CompressionOptions(dimensions=128, dtype="float16")
+    with pytest.raises(config.ConfigError, match="compression: dtype: 'int4' is not one of"):
+        config.build(ExtractionOptions, {"compression": {"dtype": "int4"}})
