@@ -13,6 +13,7 @@ from d2_hloc.cluster import Cluster
 from d2_hloc.cluster_steps import extract_on, match_on
 from d2_hloc.colmap import sparse_folder
 from d2_hloc.command import run_command
+from d2_hloc.compression import CompressionOptions, compress
 from d2_hloc.d2net import D2NetOptions
 from d2_hloc.demo import demo
 from d2_hloc.dense import DenseOptions, reconstruct_dense
@@ -26,6 +27,7 @@ from d2_hloc.pair_matching import match
 from d2_hloc.pairing import PairsOptions
 from d2_hloc.pairs import read_pairs
 from d2_hloc.presentation import present_localization, present_model
+from d2_hloc.projection import learn, save_projection
 from d2_hloc.query_runs import Localize, localize_queries, source_of, triangulate_anew
 from d2_hloc.runs import MATCHING, Reconstruct, reconstruct, triangulate_known
 from d2_hloc.shards import Shard
@@ -49,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_demo, _reconstruct, _triangulate, _localize, _dense, _make_training_scene):
         add(commands)
-    for add in (_extract, _match, _merge, _weights):
+    for add in (_extract, _compress, _match, _merge, _weights):
         add(commands)
     return parser
 
@@ -160,6 +162,18 @@ def _extract(commands: argparse._SubParsersAction) -> None:
     _add_shard_arguments(parser)
 
 
+def _compress(commands: argparse._SubParsersAction) -> None:
+    text = "Descriptors of features.h5 in fewer numbers and bytes, for hloc as well."
+    parser = _command(commands, "compress", run_compress, text, "features", "output")
+    parser.add_argument("--dimensions", type=int, help="numbers of a descriptor (as they are)")
+    parser.add_argument("--dtype", choices=("float16", "int8"), default="int8", help="(int8)")
+    parser.add_argument(
+        "--projection",
+        type=Path,
+        help="its file; learned from FEATURES where there is none yet (bundled, of d2_ots)",
+    )
+
+
 def _match(commands: argparse._SubParsersAction) -> None:
     text = "Pairs and features.h5 -> matches.h5 in hloc's format."
     parser = _command(commands, "match", run_match, text, "pairs", "features", "output")
@@ -261,6 +275,16 @@ def run_extract(args: argparse.Namespace) -> None:
         print(extract(options, args.images, args.output, shard=shard_of(args)))
     else:
         print(extract_on(cluster, options, args.images, args.output))
+
+
+def run_compress(args: argparse.Namespace) -> None:
+    """d2-hloc compress."""
+    options = CompressionOptions(
+        dimensions=args.dimensions, dtype=args.dtype, projection=args.projection
+    )
+    if args.projection is not None and not args.projection.exists():
+        save_projection(args.projection, learn(args.features))
+    print(compress(options, args.features, args.output))
 
 
 def run_match(args: argparse.Namespace) -> None:

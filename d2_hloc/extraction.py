@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from d2_hloc import adapters, config, storage
+from d2_hloc import adapters, compression, config, storage
 from d2_hloc.adapters import Extractor
 from d2_hloc.adapters.options import FeatureOptions
+from d2_hloc.compression import CompressionOptions
 from d2_hloc.images import ImageError, list_images, read_image
 from d2_hloc.pixels import rescale
 from d2_hloc.shards import Shard, staged_shard
@@ -25,6 +26,7 @@ from d2_hloc.structs import Features
 
 logger = logging.getLogger(__name__)
 
+DIGESTS = ("weights_sha256", "projection_sha256", "hloc")  # of what the options name
 AHEAD = 4  # images that are decoded while one is extracted
 
 CreateExtractor = Callable[[FeatureOptions], Extractor]
@@ -34,13 +36,15 @@ CreateExtractor = Callable[[FeatureOptions], Extractor]
 class ExtractionOptions(FeatureOptions):
     """Which features, from images of which size, in what precision they are stored.
 
-    `top_k` keeps that many of an image, those of the highest scores; all for None.
+    `top_k` keeps that many of an image, those of the highest scores; all for None. `compression`
+    says how descriptors are stored in fewer bytes, and then `descriptor_dtype` says nothing.
     """
 
     resize_max: int | None = 1600
     descriptor_dtype: Literal["float32", "float16"] = "float16"
     batch_size: int = 1  # images of equal size that a GPU takes at once
     top_k: int | None = None
+    compression: CompressionOptions | None = None
 
     def __post_init__(self) -> None:
         adapters.check_name(self.feature)
@@ -65,12 +69,14 @@ def configuration(options: ExtractionOptions) -> dict[str, Any]:
         del values[key]
     if options.top_k is None:  # as before there was such an option
         del values["top_k"]
-    return values | adapters.adapter_of(options.feature).configuration(options)
+    del values["compression"]
+    values |= adapters.adapter_of(options.feature).configuration(options)
+    return values | compression.configuration(options.compression)
 
 
 def options_of(made_by: dict[str, Any], where: str) -> ExtractionOptions:
     """The options behind a file's configuration, to extract more images in the same way."""
-    values = {k: v for k, v in made_by.items() if k not in ("weights_sha256", "hloc")}
+    values = {k: v for k, v in made_by.items() if k not in DIGESTS}
     return config.build(ExtractionOptions, values, where)
 
 
@@ -183,10 +189,12 @@ def _extract_all(
     names: Sequence[str],
     staged: Staged,
 ) -> None:
+    project = compression.projection_of(options.compression)
     with tqdm(total=len(names), desc=f"extract {options.feature}", unit="image") as progress:
         for batch in _batches(_decoded(options, images, names, staged.failures), options):
-            for item in _extract_batch(options, extractor, batch, staged.failures):
-                staged.add(*item)
+            for features, of in _extract_batch(extractor, batch, staged.failures):
+                features = replace(features, descriptors=project(features.descriptors))
+                staged.add(of.name, _to_record(options, features, of))
             progress.update(len(batch))
     staged.flush()
 
@@ -232,11 +240,8 @@ def _batches(items: Iterator[Decoded], options: ExtractionOptions) -> Iterator[l
 
 
 def _extract_batch(
-    options: ExtractionOptions,
-    extractor: Extractor,
-    batch: list[Decoded],
-    failures: dict[str, str],
-) -> Iterator[tuple[str, Record]]:
+    extractor: Extractor, batch: list[Decoded], failures: dict[str, str]
+) -> Iterator[tuple[Features, Decoded]]:
     images = torch.stack([item.image for item in batch])
     if isinstance(extractor, nn.Module):
         images = images.to(next((p.device for p in extractor.parameters()), "cpu"))
@@ -245,8 +250,7 @@ def _extract_batch(
     except ValueError as error:  # too small for the network
         failures.update({item.name: str(error) for item in batch})
         return
-    for item, features in zip(batch, found, strict=True):
-        yield item.name, _to_record(options, features, item)
+    yield from zip(found, batch, strict=True)
 
 
 def _to_record(options: ExtractionOptions, features: Features, of: Decoded) -> Record:
@@ -261,6 +265,5 @@ def _to_record(options: ExtractionOptions, features: Features, of: Decoded) -> R
         scales=features.scales * float(scale.mean()),
     )
     uncertainty = adapters.adapter_of(options.feature).NOISE * float(scale.mean())
-    return storage.features_record(
-        features, of.original_size, uncertainty, options.descriptor_dtype, of.source
-    )
+    dtype = options.compression.dtype if options.compression else options.descriptor_dtype
+    return storage.features_record(features, of.original_size, uncertainty, dtype, of.source)

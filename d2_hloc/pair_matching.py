@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from contextlib import closing
 from pathlib import Path
 
 import h5py
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc import config, storage
 from d2_hloc.bounded_cache import BoundedCache
 from d2_hloc.matching import MatchingOptions, match_descriptors
 from d2_hloc.pairs import Pair, order_for_reuse, unique
+from d2_hloc.searchable import Searchable, searchable
 from d2_hloc.shards import Shard, staged_shard
-from d2_hloc.staging import Staged
+from d2_hloc.staging import Record, Staged
+from d2_hloc.threads import in_threads, one_thread_an_operation
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +26,12 @@ CACHE_BYTES = 2 << 30  # of descriptors held at once
 BLOCK = 32  # images; pairs are ordered so that blocks of them stay in the cache
 
 
-def descriptor_cache(file: h5py.File, capacity: int = CACHE_BYTES) -> BoundedCache[str, Tensor]:
-    """Descriptors (N, D) float32 of a features file, read once while they are in use."""
+def descriptor_cache(file: h5py.File, capacity: int = CACHE_BYTES) -> BoundedCache[str, Searchable]:
+    """Descriptors (N, D) of a features file, read and prepared once while they are in use."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    def read(name: str) -> Tensor:
-        return storage.features_of(file, name).descriptors.float().to(device)
+    def read(name: str) -> Searchable:
+        return searchable(storage.features_of(file, name).descriptors.to(device))
 
     return BoundedCache(read, capacity)
 
@@ -52,10 +54,13 @@ def match(
     shard's own file.
 
     Raises:
-        StorageError: if a features file cannot be read, or descriptors' widths differ.
+        StorageError: if a features file cannot be read, or the two were compressed differently.
+        ValueError: if descriptors' widths differ.
         ConfigurationChanged, DiskFull: as staging.Staged.
         ValueError: as shards.staged_shard.
     """
+    if features1 is not None:
+        _check_projections(features, features1)
     made_by = {
         "matching": config.to_dict(options),
         "features": storage.configuration(features),
@@ -70,14 +75,43 @@ def match(
         caches = descriptor_cache(file0, cache_bytes), descriptor_cache(file1, cache_bytes)
         if features1 is None:
             caches = caches[0], caches[0]
-        for name0, name1 in tqdm(todo, desc="match", unit="pair", disable=not todo):
-            descriptors0 = caches[0][name0]
-            matches = match_descriptors(descriptors0, caches[1][name1], options)
-            record = storage.matches_record(matches, len(descriptors0))
-            staged.add(storage.pair_key(name0, name1), record)
+        with closing(_records(options, todo, *caches)) as records:
+            progress = tqdm(todo, desc="match", unit="pair", disable=not todo)
+            for (name0, name1), record in zip(progress, records, strict=True):
+                staged.add(storage.pair_key(name0, name1), record)
         for key, reason in staged.failures.items():
             logger.warning("skipped %s: %s", key, reason)
     return staged.path
+
+
+def _check_projections(features: Path, features1: Path) -> None:
+    """Descriptors of two projections may be of one width, and yet their matches mean nothing."""
+    found = [
+        (storage.configuration(f) or {}).get("projection_sha256") for f in (features, features1)
+    ]
+    if found[0] != found[1]:
+        raise storage.StorageError(
+            f"{features1}: its descriptors are of another projection than those of {features}; "
+            "compress both by the same one."
+        )
+
+
+def _records(
+    options: MatchingOptions,
+    pairs: Sequence[Pair],
+    cache0: BoundedCache[str, Searchable],
+    cache1: BoundedCache[str, Searchable],
+) -> Iterator[Record]:
+    """What is stored of each pair; a CPU's cores take one pair each, a GPU all of it."""
+
+    def work(pair: Pair) -> Record:
+        set0, set1 = cache0[pair[0]], cache1[pair[1]]
+        return storage.matches_record(match_descriptors(set0, set1, options), len(set0))
+
+    with one_thread_an_operation() as count:
+        workers = 1 if torch.cuda.is_available() else count
+        with closing(in_threads(work, pairs, workers)) as records:
+            yield from records
 
 
 def _todo(

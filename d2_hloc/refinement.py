@@ -22,6 +22,7 @@ from torch import Tensor
 from d2_hloc.backbone import Backbone
 from d2_hloc.detection import first_differences, newton_steps, second_differences
 from d2_hloc.pixels import cells_to_pixels, pixels_to_cells
+from d2_hloc.threads import one_thread_an_operation
 
 CHUNK = 32  # keypoints at once: their patches stay in the processor's cache
 MAX_STEP = 1.0  # cells, from the best cell to the paraboloid's top
@@ -123,13 +124,8 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
 
     On patches that fit in a cache, threads that share each operation only wait for each other.
     """
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(count) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(count)
+    with one_thread_an_operation() as count, ThreadPoolExecutor(count) as pool:
+        yield pool
 
 
 @torch.inference_mode()

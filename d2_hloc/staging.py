@@ -46,7 +46,7 @@ class Value:
     """One dataset of a record, with its attributes."""
 
     data: np.ndarray
-    attributes: dict[str, float] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 Record = dict[str, Value]

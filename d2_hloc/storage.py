@@ -18,7 +18,8 @@ import torch
 from d2_hloc.staging import Record, Value, keys_with, why_unreadable
 from d2_hloc.structs import Features, Matches
 
-DESCRIPTOR_DTYPES = {"float32": np.float32, "float16": np.float16}
+DESCRIPTOR_DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
+INT8_MEANING = "unit descriptors, multiplied by scale and rounded"
 
 
 class StorageError(ValueError):
@@ -70,10 +71,9 @@ def features_record(
 
     `source` is the image file's length in bytes and CRC-32, by which a changed image is known.
     """
-    descriptors = features.descriptors.cpu().numpy().T
     record: Record = {
         "keypoints": Value(features.keypoints.cpu().numpy(), {"uncertainty": uncertainty}),
-        "descriptors": Value(descriptors.astype(DESCRIPTOR_DTYPES[descriptor_dtype])),
+        "descriptors": descriptors_value(features.descriptors, descriptor_dtype),
         "scores": Value(features.scores.cpu().numpy()),
         "scales": Value(features.scales.cpu().numpy()),
         "image_size": Value(np.array(image_size), _source_attributes(source)),
@@ -81,6 +81,21 @@ def features_record(
     if features.global_descriptor is not None:
         record["global_descriptor"] = Value(features.global_descriptor.cpu().numpy())
     return record
+
+
+def descriptors_value(descriptors: torch.Tensor, dtype: str) -> Value:
+    """Descriptors (N, D) as they are stored, (D, N).
+
+    hloc reads int8 as numbers up to 127. All of an image have one scale, so that neighbours by dot
+    product stay what they are, in hloc too; thresholds of distance or ratio need unit length, which
+    features_of gives back.
+    """
+    found = descriptors.float().cpu().numpy().T
+    if dtype != "int8":
+        return Value(found.astype(DESCRIPTOR_DTYPES[dtype]))
+    largest = float(np.abs(found).max(initial=0.0))
+    scale = 127 / largest if largest else 1.0
+    return Value(np.rint(found * scale).astype(np.int8), {"scale": scale, "meaning": INT8_MEANING})
 
 
 def _source_attributes(source: tuple[int, int] | None) -> dict[str, float]:
@@ -97,6 +112,8 @@ def source_of(file: h5py.File, name: str) -> tuple[int, int] | None:
 
 def read_features(path: Path, name: str) -> Features:
     """Features of one image, whoever wrote them; descriptors keep their precision.
+
+    Descriptors of whole numbers become float32 of unit length.
 
     Raises:
         StorageError: if the image is not in the file, or its datasets do not fit together.
@@ -116,10 +133,17 @@ def features_of(file: h5py.File, name: str) -> Features:
     return Features(
         keypoints=torch.from_numpy(keypoints),
         scores=torch.from_numpy(scores.astype(np.float32)),
-        descriptors=torch.from_numpy(np.ascontiguousarray(descriptors)),
+        descriptors=_of_unit_length(torch.from_numpy(np.ascontiguousarray(descriptors))),
         scales=torch.from_numpy(scales.astype(np.float32)),
         global_descriptor=None if pooled is None else torch.from_numpy(pooled.astype(np.float32)),
     )
+
+
+def _of_unit_length(descriptors: torch.Tensor) -> torch.Tensor:
+    """Whole numbers are a unit descriptor's, times a scale; others are left as they are."""
+    if descriptors.is_floating_point():
+        return descriptors
+    return torch.nn.functional.normalize(descriptors.float())
 
 
 def read_keypoints(path: Path, name: str) -> np.ndarray:

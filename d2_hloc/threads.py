@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
+
+import torch
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -17,3 +20,17 @@ def in_threads(work: Callable[[S], T], items: Iterable[S], workers: int) -> Iter
         yield from pool.map(work, items)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def one_thread_an_operation() -> Iterator[int]:
+    """Yields how many threads torch's operations had; here, and in threads begun here, one each.
+
+    Threads that share small operations wait for each other after each: slow on a busy machine.
+    """
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(count)

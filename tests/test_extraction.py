@@ -1,6 +1,7 @@
 """Folders as people have them: every usable image is done, the others are named."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from skimage import data
 
 from d2_hloc import extraction, storage
+from d2_hloc.compression import CompressionOptions, compress
 from d2_hloc.d2net import D2Net, D2NetOptions
 from d2_hloc.extraction import ExtractionOptions, extract, options_of
 from d2_hloc.images import ImageError
@@ -168,3 +170,20 @@ def test_nothing_usable_is_one_sentence(folder, tmp_path):
         extract(OPTIONS, folder, tmp_path / "features.h5", ["empty.jpg", "missing.jpg"])
     with pytest.raises(ImageError, match="no such folder"):
         extract(OPTIONS, tmp_path / "nowhere", tmp_path / "features.h5")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_descriptors_are_compressed_as_they_are_extracted(folder, tmp_path, dtype):
+    small = CompressionOptions(dimensions=64, dtype=dtype)
+    options = replace(OPTIONS, compression=small)
+    path = extract(options, folder, tmp_path / "small.h5", ["grey.png"])
+    whole = extract(OPTIONS, folder, tmp_path / "whole.h5", ["grey.png"])
+    later = compress(small, whole, tmp_path / "later.h5")
+    assert storage.configuration(later) == storage.configuration(path)
+    found, expected = (storage.read_features(p, "grey.png").descriptors for p in (path, later))
+    assert found.shape == (50, 64)
+    torch.testing.assert_close(found.float(), expected.float(), atol=0.01, rtol=0)
+    assert (found.float() * expected.float()).sum(dim=1).min() > 0.999
+    assert options_of(storage.configuration(path), str(path)).compression == small
+    assert extract(options, folder, later, ["grey.png", "palette.png"]) == later
+    assert storage.read_features(later, "palette.png").descriptors.shape == (50, 64)

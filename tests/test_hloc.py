@@ -434,6 +434,22 @@ class TestMatchers:
             NearestNeighborExact(conf)(data)
 
 
+def test_whole_numbers_of_compressed_descriptors_are_taken_at_unit_length():
+    """Or no ratio and no distance would say anything: hloc reads them as numbers up to 127."""
+    first, second = unit(1, 32, 60), unit(1, 32, 60) + 0.7 * unit(1, 33, 60)[:, 1:]
+    conf = {"ratio_threshold": 0.6}
+    expected = NearestNeighborExact(conf)(
+        {"descriptors0": first, "descriptors1": torch.nn.functional.normalize(second, dim=1)}
+    )
+    assert 0 < (expected["matches0"] >= 0).sum() < 60
+    whole = {"descriptors0": (400 * first).round(), "descriptors1": (250 * second).round()}
+    found = NearestNeighborExact(conf)(whole)
+    assert (found["matches0"] == expected["matches0"]).float().mean() > 0.95
+    assert_close(
+        found["matching_scores0"].max(), expected["matching_scores0"].max(), atol=0.01, rtol=0
+    )
+
+
 def test_a_match_that_cannot_be_stored_is_an_error():
     data = {"descriptors0": unit(1, 16, 6), "descriptors1": unit(1, 16, 6)}
     with pytest.raises(ValueError, match="keypoint 5, but hloc would store indices above 4 wrapp"):

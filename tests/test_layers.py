@@ -18,16 +18,16 @@ TREES = {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py")
 PACKAGE = "__init__"  # the public names
 LAYERS = [
     "structs threads pixels textfile model_files folder_lock bounded_cache config colmap",
-    "images backbone winograd detection description pyramid weights matching metrics staging "
-    "shards storage merging record pairs cameras tracks adjustment refinement scene datasets "
-    "training accuracy_cache stereo verification cluster",
+    "images backbone winograd detection description pyramid weights searchable neighbours "
+    "matching metrics staging shards storage merging record pairs cameras tracks adjustment "
+    "refinement scene datasets training accuracy_cache stereo verification projection cluster",
     "d2net sift",
     "adapters",
-    "extraction pair_matching image_maps keypoint_refinement track_refinement reconstruction "
-    "localization evaluation "
-    "homography_scores relative_pose pairing dense dense_workspace dense_statistics training_scene "
-    "aachen_results scan_points inloc_cameras inloc_retrieval inloc_poses inloc_localization "
-    "dense_verification pose_verification inloc_scores polishing cluster_steps dense_shards",
+    "extraction compression pair_matching image_maps keypoint_refinement track_refinement "
+    "reconstruction localization evaluation homography_scores relative_pose pairing dense "
+    "dense_workspace dense_statistics training_scene aachen_results scan_points inloc_cameras "
+    "inloc_retrieval inloc_poses inloc_localization dense_verification pose_verification "
+    "inloc_scores polishing cluster_steps dense_shards",
     "drawing charts report plots",
     "runs query_runs aachen_run aachen_report presentation demo hpatches_results hpatches_report "
     "relative_pose_report training_report inloc_report lfe_run lfe_report "

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from d2_hloc import matching
+from d2_hloc import neighbours
 from d2_hloc.matching import MatchingOptions, match_descriptors
 
 
@@ -88,7 +88,7 @@ def test_equals_brute_force(overlapping, rule):
 @pytest.mark.parametrize("rows", [1, 7, 100])
 def test_blocks_change_nothing(overlapping, rule, rows, monkeypatch):
     whole = match_descriptors(*overlapping, options_of(rule))
-    monkeypatch.setattr(matching, "BLOCK_BYTES", rows * 4 * 130)
+    monkeypatch.setattr(neighbours, "CACHED_BYTES", rows * 4 * 130)
     found = match_descriptors(*overlapping, options_of(rule))
     assert found.pairs.tolist() == whole.pairs.tolist()
     torch.testing.assert_close(found.scores, whole.scores)
@@ -157,7 +157,7 @@ def test_fewer_matches_than_the_least_are_none(overlapping):
 def test_of_equal_descriptors_the_first_is_taken_whatever_the_blocks(monkeypatch):
     d0, d1 = unit(20), unit(20).repeat(3, 1)
     for rows in (1000, 3, 1):
-        monkeypatch.setattr(matching, "BLOCK_BYTES", rows * 4 * 60)
+        monkeypatch.setattr(neighbours, "CACHED_BYTES", rows * 4 * 60)
         assert match_descriptors(d0, d1).pairs.tolist() == [[i, i] for i in range(20)]
         assert match_descriptors(d1, d0).pairs.tolist() == [[i, i] for i in range(20)]
 

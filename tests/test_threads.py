@@ -3,8 +3,9 @@
 import time
 
 import pytest
+import torch
 
-from d2_hloc.threads import in_threads
+from d2_hloc.threads import in_threads, one_thread_an_operation
 
 
 def test_results_come_in_order():
@@ -28,3 +29,12 @@ def test_what_is_not_begun_is_left():
     next(results)
     results.close()
     assert len(begun) < 10
+
+
+def test_operations_in_new_threads_have_one_thread_each():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    with one_thread_an_operation() as count:
+        inside = list(in_threads(lambda _: torch.get_num_threads(), range(2), 2))
+    assert (count, inside, torch.get_num_threads()) == (3, [1, 1], 3)
+    torch.set_num_threads(before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from d2_hloc import config
@@ -41,10 +42,16 @@ class NearestNeighborExact(BaseModel):
         for key, value in zip(self.required_inputs, descriptors, strict=True):
             if value.ndim != 3 or value.shape[0] != 1:
                 raise ValueError(f"{key} must be 1 x D x N, not {tuple(value.shape)}.")
-        first, second = (value[0].T for value in descriptors)
+        first, second = (_of_unit_length(value[0].T) for value in descriptors)
         matches = match_descriptors(first, second, self.options)
         _check_indices(matches, self.conf["max_index"])
         return _dense(matches, len(first))
+
+
+def _of_unit_length(descriptors: Tensor) -> Tensor:
+    """hloc reads the whole numbers of compressed descriptors as they are, up to 127."""
+    is_of_whole_numbers = len(descriptors) > 0 and float(descriptors.abs().max()) > 1.5
+    return F.normalize(descriptors) if is_of_whole_numbers else descriptors
 
 
 def options_of(conf: dict[str, Any]) -> MatchingOptions:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -18,6 +16,7 @@ from d2_hloc.scene.camera import Camera
 from d2_hloc.scene.pose import Pose
 from d2_hloc.scene.renderer import Scene, render
 from d2_hloc.scene.square import DAY, NIGHT, market_square
+from d2_hloc.threads import one_thread_an_operation
 
 SIZE = (640, 480)
 TARGET = (0.0, 1.2, 1.25)  # metres; what the views look at
@@ -122,17 +121,6 @@ def take(views: Sequence[View]) -> list[UInt8[np.ndarray, "H W 3"]]:
 def _take(scene: Scene, view: View) -> UInt8[np.ndarray, "H W 3"]:
     image, _ = render(scene, view.camera, view.pose)
     return noisy(image) if view.night else image
-
-
-@contextmanager
-def one_thread_an_operation() -> Iterator[None]:
-    """torch's threads wait for each other after every small step: slow on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def noisy(image: UInt8[np.ndarray, "H W 3"], sigma: float = 5.0, seed: int = 0) -> np.ndarray:

@@ -1,0 +1,262 @@
+"""What smaller descriptors cost: bytes against matching accuracy, models and poses.
+
+The same keypoints with their descriptors in fewer numbers and bytes are matched, mapped and
+localized anew by the pipelines' own steps, keypoints unrefined unless --refinement is given. Scenes
+are mapped with several seeds, since a model's errors change with the random numbers alone.
+
+    python benchmarks/descriptors.py DATA OUT [--sets hpatches fountain sacrecoeur aachen]
+
+DATA holds hpatches-mini, lfe-mini/{Fountain,SacreCoeur} and aachen-mini. Each result is kept in
+OUT/descriptors.json when it is there, and not made again; the table is OUT/descriptors.md.
+Features are extracted in float32 unless they are in OUT/<set>/features.h5 already, in --precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from d2_hloc import storage
+from d2_hloc.aachen_results import read_truth
+from d2_hloc.aachen_run import Aachen, place
+from d2_hloc.cameras import known_names
+from d2_hloc.command import run_command
+from d2_hloc.compression import CompressionOptions, compress
+from d2_hloc.datasets import aachen, hpatches
+from d2_hloc.datasets.imc import read_calibrations
+from d2_hloc.extraction import ExtractionOptions, extract
+from d2_hloc.homography_scores import ScoringOptions, score
+from d2_hloc.hpatches_results import OVERALL, summarize
+from d2_hloc.matching import MatchingOptions
+from d2_hloc.pair_matching import match
+from d2_hloc.presentation import score_model, score_queries
+from d2_hloc.reconstruction import map_images, statistics
+from d2_hloc.record import RunRecord
+from d2_hloc.refinement import RefinementOptions
+from d2_hloc.runs import ModelRun, Reconstruct, reconstruct
+from d2_hloc.staging import write_atomically
+
+Result = dict[str, float]
+SOURCE = "512 float32"
+COLUMNS = {
+    "hpatches": ["matches", "1 px", "3 px", "5 px", "10 px"],
+    "fountain": ["inliers", "points", "images", "centres", "rotation"],
+    "sacrecoeur": ["inliers", "points", "images", "centres", "rotation"],
+    "aachen": ["inliers", "placed", "metres", "degrees"],
+}
+
+
+def variants(projection: Path | None) -> dict[str, CompressionOptions | None]:
+    """Numbers of a descriptor, and how each is stored."""
+    found: dict[str, CompressionOptions | None] = {SOURCE: None}
+    for dimensions in (None, 256, 128, 64):
+        for dtype in ("float16", "int8"):
+            found[f"{dimensions or 512} {dtype}"] = CompressionOptions(
+                dimensions=dimensions, dtype=dtype, projection=projection if dimensions else None
+            )
+    return found
+
+
+class Bench:
+    """The data sets, and the features of each as they were extracted."""
+
+    def __init__(
+        self, data: Path, output: Path, precision: Any, refinement: bool, seeds: int
+    ) -> None:
+        self.data, self.output = data, output
+        self.precision, self.seeds = precision, seeds
+        self.refinement = RefinementOptions(enabled=refinement)
+
+    def features(
+        self, name: str, images: Path, options: ExtractionOptions, names: list[str] | None = None
+    ) -> Path:
+        """Of a set, in a folder of the variant's own."""
+        folder = self.output / name
+        source = folder / "features.h5"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not source.is_file() or source.with_name("features.h5.parts").exists():
+            extract(dataclasses.replace(options, compression=None), images, source, names)
+        if options.compression is None:
+            return source
+        small = options.compression
+        path = folder / f"{small.dimensions or 512}-{small.dtype}" / "features.h5"
+        path.parent.mkdir(exist_ok=True)
+        return compress(small, source, path)
+
+    def folder(self, features: Path) -> Path:
+        """Where a variant's run goes on from its features."""
+        if features.parent.parent != self.output:
+            return features.parent
+        folder = features.parent / "512-float32"
+        folder.mkdir(exist_ok=True)
+        if not (folder / "features.h5").exists():
+            (folder / "features.h5").hardlink_to(features)
+        return folder
+
+
+def run_hpatches(bench: Bench, small: CompressionOptions | None) -> Result:
+    """Mean matching accuracy of all pairs."""
+    data = hpatches.read(bench.data / "hpatches-mini")
+    options = ExtractionOptions(descriptor_dtype=bench.precision, compression=small)
+    features = bench.features("hpatches", data.folder, options, data.image_names)
+    folder = bench.folder(features)
+    matches = match(MatchingOptions(), [p.names for p in data.pairs], features, folder / "m.h5")
+    scores = score(ScoringOptions(), data.pairs, features, matches, folder / "scores.json")
+    found = next(s for s in summarize("d2net", scores) if s.part == OVERALL)
+    shares = {f"{t} px": found.accuracy[t - 1] for t in (1, 3, 5, 10)}
+    return bytes_of(features) | {"matches": found.num_matches} | shares
+
+
+def run_scene(bench: Bench, small: CompressionOptions | None, name: str) -> Result:
+    """A model with known intrinsics, and its cameras' errors."""
+    scene = bench.data / "lfe-mini" / {"fountain": "Fountain", "sacrecoeur": "SacreCoeur"}[name]
+    options = ExtractionOptions(
+        descriptor_dtype=bench.precision,
+        compression=small,
+        resize_max=1024 if name == "fountain" else 1600,
+    )
+    features = bench.features(name, scene / "images", options)
+    truth = scene / "ground_truth.txt"
+    if not truth.is_file():
+        truth = scene / "ground_truth"
+    conf = Reconstruct(
+        extraction=options,
+        refinement=bench.refinement,
+        intrinsics=intrinsics(bench, features, truth),
+    )
+    run = reconstruct(conf, scene / "images", bench.folder(features))
+    score_model(run, truth)
+    found = from_record(run.record)
+    for seed in range(1, bench.seeds):
+        again = map_again(run, conf, seed)
+        score_model(again, truth)
+        found |= {f"{key} {seed}": value for key, value in from_record(again.record).items()}
+    for key in ("points", "images", "centres", "rotation"):
+        found[key] = median([found[key], *(found[f"{key} {n}"] for n in range(1, bench.seeds))])
+    return bytes_of(features) | found
+
+
+def map_again(run: ModelRun, conf: Reconstruct, seed: int) -> ModelRun:
+    """From the same verified matches, with other random numbers."""
+    options = dataclasses.replace(conf.reconstruction, random_seed=100 * seed)
+    known = known_names(conf.intrinsics)
+    database, sparse = run.output / "database.db", run.output / "again"
+    model = map_images(options, database, run.images, sparse, known)
+    run.record.scores = dict(vars(statistics(model)))
+    return dataclasses.replace(run, model=model)
+
+
+def intrinsics(bench: Bench, features: Path, truth: Path) -> Path:
+    """A file of cameras: the ground truth itself, or written from the challenge's calibrations."""
+    if truth.is_file():
+        return truth
+    path = bench.output / "intrinsics.txt"
+    lines = []
+    for name, (k, _) in read_calibrations(truth).items():
+        width, height = storage.read_image_size(features, name)
+        lines.append(f"{name} PINHOLE {width} {height} {k[0, 0]} {k[1, 1]} {k[0, 2]} {k[1, 2]}\n")
+    write_atomically(path, "".join(lines).encode())
+    return path
+
+
+def run_aachen(bench: Bench, small: CompressionOptions | None) -> Result:
+    """Queries placed in a model of known poses."""
+    folder = bench.data / "aachen-mini"
+    options = ExtractionOptions(descriptor_dtype=bench.precision, compression=small)
+    conf = Aachen(extraction=options, refinement=bench.refinement)
+    data = aachen.read(conf.files, folder)
+    features = bench.features("aachen", data.images, options)
+    run = place(conf, data, bench.folder(features))
+    score_queries(run, read_truth(folder / "ground_truth.txt", data.queries))
+    return bytes_of(features) | from_record(run.record)
+
+
+def from_record(record: RunRecord) -> Result:
+    """The numbers of the table."""
+    errors = record.scores.get("ground_truth", {})
+    return {
+        "inliers": record.counts["inlier_matches"],
+        "points": record.scores.get("points", 0),
+        "images": record.scores.get("registered_images", 0),
+        "centres": errors.get("mean_position_error_m", float("nan")),
+        "rotation": errors.get("mean_rotation_error_deg", float("nan")),
+        "placed": errors.get("poses", 0),
+        "metres": errors.get("median_position_error_m", float("nan")),
+        "degrees": errors.get("median_rotation_error_deg", float("nan")),
+    }
+
+
+def bytes_of(features: Path) -> Result:
+    """Mean of an image's descriptors, and of all that is stored of it."""
+    names = storage.image_names(features)
+    with storage.open_h5(features) as file:
+        every = sum(v.nbytes for n in names for v in file[n].values())
+        descriptors = sum(file[n]["descriptors"].nbytes for n in names)
+    return {"descriptor bytes": descriptors / len(names), "bytes": every / len(names)}
+
+
+SETS: dict[str, Callable[[Bench, CompressionOptions | None], Result]] = {
+    "hpatches": run_hpatches,
+    "fountain": lambda bench, small: run_scene(bench, small, "fountain"),
+    "sacrecoeur": lambda bench, small: run_scene(bench, small, "sacrecoeur"),
+    "aachen": run_aachen,
+}
+
+
+def table(results: dict[str, dict[str, Result]]) -> str:
+    """Markdown, a table for each data set."""
+    text = []
+    for name, found in results.items():
+        columns = ["descriptor bytes", "bytes", *COLUMNS[name]]
+        text += [f"{name}|{'|'.join(columns)}", "---" + "|---:" * len(columns)]
+        for variant, result in found.items():
+            text.append("|".join([variant, *(f"{result[c]:.5g}" for c in columns)]))
+        text.append("")
+    return "\n".join(f"|{line}|" if line else line for line in text)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make the results that are not there yet."""
+    torch.set_num_threads(1)
+    args.output.mkdir(parents=True, exist_ok=True)
+    path = args.output / "descriptors.json"
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    bench = Bench(args.data, args.output, args.precision, args.refinement, args.seeds)
+    for name in args.sets:
+        found = results.setdefault(name, {})
+        for variant, small in variants(args.projection).items():
+            is_wanted = variant in (args.variants or [variant])
+            if variant == SOURCE and args.precision == "float16":
+                is_wanted = False
+            if variant not in found and is_wanted:
+                found[variant] = SETS[name](bench, small)
+                write_atomically(path, json.dumps(results, indent=1).encode())
+                print(name, variant, found[variant], flush=True)
+    write_atomically(args.output / "descriptors.md", (table(results) + "\n").encode())
+    print(table(results))
+
+
+def main() -> None:
+    """Arguments -> run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=list(SETS))
+    parser.add_argument("--variants", nargs="+", help="such as '128 int8' (all)")
+    parser.add_argument("--precision", choices=("float32", "float16"), default="float32")
+    parser.add_argument("--projection", type=Path, help="(the bundled one)")
+    parser.add_argument("--seeds", type=int, default=3, help="mappings, of which the median counts")
+    parser.add_argument("--refinement", action="store_true", help="sub-pixel keypoints")
+    run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("descriptors", main))

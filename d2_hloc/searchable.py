@@ -1,0 +1,77 @@
+"""Descriptors of an image, prepared for the search of nearest neighbours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+UNIT_ROUNDOFF = 2.0**-24  # of float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searchable:
+    """Descriptors of an image, prepared once for all the pairs that it is in."""
+
+    exact: Float[Tensor, "N D"]  # float32
+    coarse: Tensor  # (N, D), the same in the precision that is multiplied
+    norm: float  # the largest of the N Euclidean lengths
+    error: float  # the largest of the N distances between exact and coarse
+
+    def __len__(self) -> int:
+        return len(self.exact)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        shared = self.coarse is self.exact
+        return self.exact.nbytes + (0 if shared else self.coarse.nbytes)
+
+    def error_bound(self, other: Searchable) -> float:
+        """Of a coarse similarity: what rounding descriptors, summing up and storing do to it.
+
+        |a b - a' b'| <= |a - a'| |b| + |a'| |b - b'|.
+        """
+        norm0, norm1 = self.norm + self.error, other.norm + other.error
+        stored = torch.finfo(self.coarse.dtype).eps / 2
+        summed = 2 * self.exact.shape[1] * UNIT_ROUNDOFF
+        return self.error * norm1 + norm0 * other.error + (stored + summed) * norm0 * norm1
+
+
+def searchable(descriptors: Float[Tensor, "N D"]) -> Searchable:
+    """Prepare descriptors of any precision; on a GPU, float32 is fast enough."""
+    exact = descriptors.float().contiguous()
+    if exact.device.type != "cpu" or len(exact) == 0 or coarse_dtype() == torch.float32:
+        return Searchable(exact=exact, coarse=exact, norm=_longest(exact), error=0.0)
+    coarse = exact.to(coarse_dtype())
+    error = _longest(exact - coarse.float())
+    return Searchable(exact=exact, coarse=coarse, norm=_longest(exact), error=error)
+
+
+def _longest(vectors: Float[Tensor, "N D"]) -> float:
+    return float(torch.linalg.vector_norm(vectors, dim=1).max()) if len(vectors) else 0.0
+
+
+@lru_cache
+def coarse_dtype() -> torch.dtype:
+    """bfloat16 where the processor multiplies it much faster than float32, else float32."""
+    matrix = torch.ones(1024, 512)
+    half = matrix.bfloat16()
+    is_faster = 2 * _seconds(lambda: half @ half.T) < _seconds(lambda: matrix @ matrix.T)
+    return torch.bfloat16 if is_faster else torch.float32
+
+
+def _seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    """The shortest of some times, after a first one that is not counted."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
