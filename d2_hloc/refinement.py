@@ -24,6 +24,7 @@ from d2_hloc.detection import first_differences, newton_steps, second_difference
 from d2_hloc.pixels import cells_to_pixels, pixels_to_cells
 from d2_hloc.threads import one_thread_an_operation
 
+ROWS = 8  # of maps, normalised at once
 CHUNK = 32  # keypoints at once: their patches stay in the processor's cache
 MAX_STEP = 1.0  # cells, from the best cell to the paraboloid's top
 RIDGE = 200.0  # square pixels; neighbours are tens of pixels away
@@ -92,7 +93,12 @@ def shallow_maps(backbone: Backbone, image: Float[Tensor, "3 H W"]) -> ShallowMa
 
 
 def _unit_cells(maps: Float[Tensor, "D h w"]) -> Float[Tensor, "h w D"]:
-    return F.normalize(maps.permute(1, 2, 0), dim=2).to(torch.float16).contiguous()
+    """A few rows at a time: they stay in the processor's cache."""
+    by_cell = maps.permute(1, 2, 0)
+    unit = torch.empty(by_cell.shape, dtype=torch.float16, device=maps.device)
+    for rows, out in zip(by_cell.split(ROWS), unit.split(ROWS), strict=True):
+        out.copy_(F.normalize(rows.float(), dim=2))
+    return unit
 
 
 def refine_pairs(
