@@ -16,7 +16,7 @@ from enum import IntEnum
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from d2_hloc.backbone import Backbone
@@ -24,6 +24,7 @@ from d2_hloc.detection import first_differences, newton_steps, second_difference
 from d2_hloc.pixels import cells_to_pixels, pixels_to_cells
 from d2_hloc.threads import one_thread_an_operation
 
+LEVELS = 255  # of a channel of a map: none is negative, after the ReLU
 ROWS = 8  # of maps, normalised at once
 CHUNK = 32  # keypoints at once: their patches stay in the processor's cache
 MAX_STEP = 1.0  # cells, from the best cell to the paraboloid's top
@@ -67,10 +68,10 @@ class Outcome(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ShallowMaps:
-    """Unit vectors of one image, a cell's channels beside each other; half precision."""
+    """Unit vectors of one image times LEVELS, a cell's channels beside each other; a byte each."""
 
-    fine: Float[Tensor, "H W 64"]  # conv1_2
-    coarse: Float[Tensor, "h w 128"]  # conv2_2
+    fine: UInt8[Tensor, "H W 64"]  # conv1_2
+    coarse: UInt8[Tensor, "h w 128"]  # conv2_2
 
     @property
     def nbytes(self) -> int:
@@ -92,12 +93,12 @@ def shallow_maps(backbone: Backbone, image: Float[Tensor, "3 H W"]) -> ShallowMa
     return ShallowMaps(fine=_unit_cells(fine[0]), coarse=_unit_cells(coarse[0]))
 
 
-def _unit_cells(maps: Float[Tensor, "D h w"]) -> Float[Tensor, "h w D"]:
+def _unit_cells(maps: Float[Tensor, "D h w"]) -> UInt8[Tensor, "h w D"]:
     """A few rows at a time: they stay in the processor's cache."""
     by_cell = maps.permute(1, 2, 0)
-    unit = torch.empty(by_cell.shape, dtype=torch.float16, device=maps.device)
+    unit = torch.empty(by_cell.shape, dtype=torch.uint8, device=maps.device)
     for rows, out in zip(by_cell.split(ROWS), unit.split(ROWS), strict=True):
-        out.copy_(F.normalize(rows.float(), dim=2))
+        out.copy_(F.normalize(rows.float(), dim=2).mul_(LEVELS).round_())
     return unit
 
 
@@ -196,7 +197,7 @@ def levels_of(options: RefinementOptions) -> list[RefinementLevel]:
 
 
 def warped_patches(
-    maps: Float[Tensor, "h w D"],
+    maps: UInt8[Tensor, "h w D"],
     centres: Float[Tensor, "K 2"],
     inverse: Float[Tensor, "K 2 2"],
     radius: int,
@@ -214,7 +215,7 @@ def warped_patches(
 
 
 def square_patches(
-    maps: Float[Tensor, "h w D"], centres: Float[Tensor, "K 2"], radius: int
+    maps: UInt8[Tensor, "h w D"], centres: Float[Tensor, "K 2"], radius: int
 ) -> Float[Tensor, "K P D"]:
     """Patches about fractional cells (x, y), row by row, not warped: unit.
 
@@ -228,11 +229,11 @@ def square_patches(
     cells = _at(maps, (x + span)[:, None], (y + span)[:, :, None])
     if not is_whole:
         cells = torch.lerp(cells[:, :, :-1], cells[:, :, 1:], weights[:, 0])
-        cells = _unit(torch.lerp(cells[:, :-1], cells[:, 1:], weights[:, 1]))
-    return cells.flatten(1, 2)
+        cells = torch.lerp(cells[:, :-1], cells[:, 1:], weights[:, 1])
+    return _unit(cells).flatten(1, 2)
 
 
-def _at(maps: Float[Tensor, "h w D"], x: Tensor, y: Tensor) -> Tensor:
+def _at(maps: UInt8[Tensor, "h w D"], x: Tensor, y: Tensor) -> Tensor:
     """Cells, those beyond the map's border taken from it."""
     height, width, depth = maps.shape
     index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
