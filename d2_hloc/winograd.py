@@ -43,6 +43,8 @@ _transformed: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 def is_faster(conv: nn.Conv2d, x: Tensor) -> bool:
     """Is this a layer and an input that gain by it? GPUs have their own ways."""
     is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
+    if conv.weight.is_inference():  # made in inference mode: whether it changed cannot be known
+        return False
     return is_plain and conv.in_channels >= FEWEST_CHANNELS and min(x.shape[2:]) >= TILE
 
 

@@ -50,6 +50,9 @@ def test_the_form_is_for_wide_layers_on_a_cpu_without_gradients():
     assert not winograd.is_faster(narrow, x[:, :64])
     assert not winograd.is_faster(wide, x[:, :, :5])
     assert not winograd.is_faster(wide, x.half())
+    with torch.inference_mode():
+        assert winograd.is_faster(wide, x)
+        assert not winograd.is_faster(random_layer(128, 8), x)
     with torch.enable_grad():
         assert not winograd.is_faster(wide, x)
 
