@@ -9,31 +9,39 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from d2_hloc import __version__, config, weights
-from d2_hloc.cluster import Cluster
+from d2_hloc.arguments import (
+    add_engine_arguments,
+    add_extraction_arguments,
+    add_intrinsics_argument,
+    add_model_arguments,
+    add_shard_arguments,
+    add_truth_argument,
+    check_truth,
+    cluster_of,
+    extraction_options,
+    model_configuration,
+    pairs_options,
+    shard_of,
+)
 from d2_hloc.cluster_steps import extract_on, match_on
 from d2_hloc.colmap import sparse_folder
 from d2_hloc.command import run_command
 from d2_hloc.compression import CompressionOptions, compress
-from d2_hloc.d2net import D2NetOptions
 from d2_hloc.demo import demo
 from d2_hloc.dense import DenseOptions, reconstruct_dense
 from d2_hloc.dense_report import present_dense
 from d2_hloc.dense_shards import STAGES, dense_shard, reconstruct_dense_on
 from d2_hloc.extraction import ExtractionOptions, extract
-from d2_hloc.localization import read_poses
 from d2_hloc.matching import MatchingOptions
 from d2_hloc.merging import merge
 from d2_hloc.pair_matching import match
-from d2_hloc.pairing import PairsOptions
 from d2_hloc.pairs import read_pairs
 from d2_hloc.presentation import present_localization, present_model
 from d2_hloc.projection import learn, save_projection
 from d2_hloc.query_runs import Localize, localize_queries, source_of, triangulate_anew
-from d2_hloc.runs import MATCHING, Reconstruct, reconstruct, triangulate_known
+from d2_hloc.runs import reconstruct, triangulate_known
 from d2_hloc.shards import Shard
 from d2_hloc.training_scene import make_training_scene
-
-FEATURES = tuple(MATCHING)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,134 +87,10 @@ def _demo(commands: argparse._SubParsersAction) -> None:
 def _reconstruct(commands: argparse._SubParsersAction) -> None:
     text = "Photos in, a COLMAP model out."
     parser = _command(commands, "reconstruct", run_reconstruct, text, "images", "output")
-    _add_model_arguments(parser)
-    _add_intrinsics_argument(parser)
+    add_model_arguments(parser)
+    add_intrinsics_argument(parser)
     parser.add_argument("--mapper", choices=("incremental", "global", "hierarchical"))
-    _add_engine_arguments(parser)
-
-
-def _triangulate(commands: argparse._SubParsersAction) -> None:
-    text = "New points for a COLMAP model, at its own poses and intrinsics."
-    paths = ("model", "images", "output")
-    parser = _command(commands, "triangulate", run_triangulate, text, *paths)
-    _add_model_arguments(parser)
-    _add_engine_arguments(parser)
-
-
-def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_extraction_arguments(parser)
-    parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
-    parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of image pairs")
-    parser.add_argument("--ratio", type=float, help="ratio threshold of matching; 1 for none")
-    parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
-    _add_truth_argument(parser)
-
-
-def _add_extraction_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--feature", choices=FEATURES)
-    parser.add_argument("--weights", help="d2_ots (bundled), a name to download, or a checkpoint")
-    parser.add_argument("--resize-max", type=int, help="longest edge in pixels (1600)")
-    parser.add_argument("--max-keypoints", type=int, help="the best of an image (all)")
-
-
-def _add_intrinsics_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--intrinsics", type=Path, help="lines of 'name MODEL w h params...'")
-
-
-def _add_truth_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--ground-truth",
-        type=Path,
-        help="lines of 'name qw qx qy qz tx ty tz', or the challenge's calibration_*.h5",
-    )
-
-
-def _localize(commands: argparse._SubParsersAction) -> None:
-    text = "Camera poses of query images in a model that reconstruct or triangulate made."
-    parser = _command(commands, "localize", run_localize, text, "model", "queries", "output")
-    parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
-    parser.add_argument(
-        "--weights", help="D2-Net's, other than the model's: its points are triangulated anew"
-    )
-    parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of 'query image' lines")
-    parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
-    _add_intrinsics_argument(parser)
-    _add_truth_argument(parser)
-
-
-def _dense(commands: argparse._SubParsersAction) -> None:
-    text = "A model's depth maps, dense cloud and, if asked for, mesh."
-    parser = _command(commands, "dense", run_dense, text, "model", "output")
-    parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
-    parser.add_argument("--images", type=Path, help="folder of the model's images, if not ours")
-    parser.add_argument("--max-image-size", type=int, help="longest edge in pixels (1200)")
-    parser.add_argument("--backend", choices=("auto", "torch", "colmap"))
-    parser.add_argument("--mesh", action="store_true", help="Poisson reconstruction of the cloud")
-    text = "with --shard: prepare once, all maps, all consistency, then this command without them"
-    parser.add_argument("--stage", choices=STAGES, help=text)
-    _add_shard_arguments(parser)
-
-
-def _make_training_scene(commands: argparse._SubParsersAction) -> None:
-    text = "A model with depth maps, as 'dense' makes them, -> a data set to train with."
-    paths = ("model", "depth", "output")
-    parser = _command(commands, "make-training-scene", run_make_training_scene, text, *paths)
-    parser.add_argument("--images", type=Path, help="folder of images (beside the model)")
-    parser.add_argument("--name", default="0000", help="of the scene, where OUTPUT has several")
-
-
-def _extract(commands: argparse._SubParsersAction) -> None:
-    text = "A folder of images -> features.h5 in hloc's format."
-    parser = _command(commands, "extract", run_extract, text, "images", "output")
-    _add_extraction_arguments(parser)
-    _add_shard_arguments(parser)
-
-
-def _compress(commands: argparse._SubParsersAction) -> None:
-    text = "Descriptors of features.h5 in fewer numbers and bytes, for hloc as well."
-    parser = _command(commands, "compress", run_compress, text, "features", "output")
-    parser.add_argument("--dimensions", type=int, help="numbers of a descriptor (as they are)")
-    parser.add_argument("--dtype", choices=("float16", "int8"), default="int8", help="(int8)")
-    parser.add_argument(
-        "--projection",
-        type=Path,
-        help="its file; learned from FEATURES where there is none yet (bundled, of d2_ots)",
-    )
-
-
-def _match(commands: argparse._SubParsersAction) -> None:
-    text = "Pairs and features.h5 -> matches.h5 in hloc's format."
-    parser = _command(commands, "match", run_match, text, "pairs", "features", "output")
-    parser.add_argument("--ratio", type=float, help="ratio threshold (none)")
-    _add_shard_arguments(parser)
-
-
-def _add_shard_arguments(parser: argparse.ArgumentParser) -> None:
-    text = "do the i-th of n shards, i from 1 to n, or from 0 to n - 1; then d2-hloc merge"
-    parser.add_argument("--shard", metavar="i/n", help=text)
-    _add_engine_arguments(parser)
-
-
-def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    text = "what extracts and matches: this process, or the workers of a Ray cluster"
-    parser.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
-    text = "the cluster: auto (the default), host:port, ray://host:port, local (a new one, here)"
-    parser.add_argument("--address", help=text)
-    parser.add_argument("--worker-cpus", type=int, help="CPUs and threads of a worker (1)")
-
-
-def _merge(commands: argparse._SubParsersAction) -> None:
-    text = "The shards of features.h5 or matches.h5 -> one file."
-    parser = _command(commands, "merge", lambda a: print(merge(a.output, a.link)), text, "output")
-    text = "leave the records in the shards, and link to them"
-    parser.add_argument("--link", action="store_true", help=text)
-
-
-def _weights(commands: argparse._SubParsersAction) -> None:
-    text = "Download published weights, check and keep them."
-    parser = _command(commands, "weights", run_weights, text)
-    parser.add_argument("name", choices=tuple(weights.DOWNLOADS))
-    parser.add_argument("--sha256", help="digest to hold the file to, or its beginning")
+    add_engine_arguments(parser)
 
 
 def run_reconstruct(args: argparse.Namespace) -> None:
@@ -220,12 +104,33 @@ def run_reconstruct(args: argparse.Namespace) -> None:
     present_model(run, args.ground_truth)
 
 
+def _triangulate(commands: argparse._SubParsersAction) -> None:
+    text = "New points for a COLMAP model, at its own poses and intrinsics."
+    paths = ("model", "images", "output")
+    parser = _command(commands, "triangulate", run_triangulate, text, *paths)
+    add_model_arguments(parser)
+    add_engine_arguments(parser)
+
+
 def run_triangulate(args: argparse.Namespace) -> None:
     """d2-hloc triangulate."""
     conf = model_configuration(args)
     check_truth(args)
     run = triangulate_known(conf, args.model, args.images, args.output, cluster_of(args))
     present_model(run, args.ground_truth)
+
+
+def _localize(commands: argparse._SubParsersAction) -> None:
+    text = "Camera poses of query images in a model that reconstruct or triangulate made."
+    parser = _command(commands, "localize", run_localize, text, "model", "queries", "output")
+    parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
+    parser.add_argument(
+        "--weights", help="D2-Net's, other than the model's: its points are triangulated anew"
+    )
+    parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of 'query image' lines")
+    parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
+    add_intrinsics_argument(parser)
+    add_truth_argument(parser)
 
 
 def run_localize(args: argparse.Namespace) -> None:
@@ -243,6 +148,19 @@ def run_localize(args: argparse.Namespace) -> None:
         model = triangulate_anew(model, args.weights, args.output / "model")
     run = localize_queries(conf, model, args.queries, args.output)
     present_localization(run, args.ground_truth)
+
+
+def _dense(commands: argparse._SubParsersAction) -> None:
+    text = "A model's depth maps, dense cloud and, if asked for, mesh."
+    parser = _command(commands, "dense", run_dense, text, "model", "output")
+    parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
+    parser.add_argument("--images", type=Path, help="folder of the model's images, if not ours")
+    parser.add_argument("--max-image-size", type=int, help="longest edge in pixels (1200)")
+    parser.add_argument("--backend", choices=("auto", "torch", "colmap"))
+    parser.add_argument("--mesh", action="store_true", help="Poisson reconstruction of the cloud")
+    text = "with --shard: prepare once, all maps, all consistency, then this command without them"
+    parser.add_argument("--stage", choices=STAGES, help=text)
+    add_shard_arguments(parser)
 
 
 def run_dense(args: argparse.Namespace) -> None:
@@ -263,9 +181,24 @@ def run_dense(args: argparse.Namespace) -> None:
     present_dense(found, args.output)
 
 
+def _make_training_scene(commands: argparse._SubParsersAction) -> None:
+    text = "A model with depth maps, as 'dense' makes them, -> a data set to train with."
+    paths = ("model", "depth", "output")
+    parser = _command(commands, "make-training-scene", run_make_training_scene, text, *paths)
+    parser.add_argument("--images", type=Path, help="folder of images (beside the model)")
+    parser.add_argument("--name", default="0000", help="of the scene, where OUTPUT has several")
+
+
 def run_make_training_scene(args: argparse.Namespace) -> None:
     """d2-hloc make-training-scene."""
     print(make_training_scene(args.model, args.depth, args.output, args.images, args.name))
+
+
+def _extract(commands: argparse._SubParsersAction) -> None:
+    text = "A folder of images -> features.h5 in hloc's format."
+    parser = _command(commands, "extract", run_extract, text, "images", "output")
+    add_extraction_arguments(parser)
+    add_shard_arguments(parser)
 
 
 def run_extract(args: argparse.Namespace) -> None:
@@ -275,6 +208,18 @@ def run_extract(args: argparse.Namespace) -> None:
         print(extract(options, args.images, args.output, shard=shard_of(args)))
     else:
         print(extract_on(cluster, options, args.images, args.output))
+
+
+def _compress(commands: argparse._SubParsersAction) -> None:
+    text = "Descriptors of features.h5 in fewer numbers and bytes, for hloc as well."
+    parser = _command(commands, "compress", run_compress, text, "features", "output")
+    parser.add_argument("--dimensions", type=int, help="numbers of a descriptor (as they are)")
+    parser.add_argument("--dtype", choices=("float16", "int8"), default="int8", help="(int8)")
+    parser.add_argument(
+        "--projection",
+        type=Path,
+        help="its file; learned from FEATURES where there is none yet (bundled, of d2_ots)",
+    )
 
 
 def run_compress(args: argparse.Namespace) -> None:
@@ -287,6 +232,13 @@ def run_compress(args: argparse.Namespace) -> None:
     print(compress(options, args.features, args.output))
 
 
+def _match(commands: argparse._SubParsersAction) -> None:
+    text = "Pairs and features.h5 -> matches.h5 in hloc's format."
+    parser = _command(commands, "match", run_match, text, "pairs", "features", "output")
+    parser.add_argument("--ratio", type=float, help="ratio threshold (none)")
+    add_shard_arguments(parser)
+
+
 def run_match(args: argparse.Namespace) -> None:
     """d2-hloc match."""
     options = MatchingOptions(ratio_threshold=args.ratio)
@@ -297,76 +249,24 @@ def run_match(args: argparse.Namespace) -> None:
         print(match_on(cluster, options, pairs, args.features, args.output))
 
 
-def shard_of(args: argparse.Namespace) -> Shard | None:
-    """--shard, where it is given."""
-    return None if args.shard is None else Shard.parse(args.shard)
+def _merge(commands: argparse._SubParsersAction) -> None:
+    text = "The shards of features.h5 or matches.h5 -> one file."
+    parser = _command(commands, "merge", lambda a: print(merge(a.output, a.link)), text, "output")
+    text = "leave the records in the shards, and link to them"
+    parser.add_argument("--link", action="store_true", help=text)
 
 
-def cluster_of(args: argparse.Namespace) -> Cluster | None:
-    """--engine ray, and what is said about it; None for the local engine.
-
-    Raises:
-        ValueError: for arguments that do not go together.
-    """
-    given = {"address": args.address, "cpus": args.worker_cpus}
-    given = {name: value for name, value in given.items() if value is not None}
-    if args.engine == "local":
-        if given:
-            raise ValueError("--address and --worker-cpus are for --engine ray; give that too.")
-        return None
-    if getattr(args, "shard", None) is not None:
-        raise ValueError("--engine ray makes the shards itself; leave --shard out.")
-    return Cluster(**given)
+def _weights(commands: argparse._SubParsersAction) -> None:
+    text = "Download published weights, check and keep them."
+    parser = _command(commands, "weights", run_weights, text)
+    parser.add_argument("name", choices=tuple(weights.DOWNLOADS))
+    parser.add_argument("--sha256", help="digest to hold the file to, or its beginning")
 
 
 def run_weights(args: argparse.Namespace) -> None:
     """d2-hloc weights."""
     path = weights.download(args.name, args.sha256)
     print(f"{path}\nSHA-256 {weights.digest(path)}")
-
-
-def check_truth(args: argparse.Namespace) -> None:
-    """A mistake in the ground truth should not cost the run."""
-    if args.ground_truth is not None:
-        read_poses(args.ground_truth)
-
-
-def model_configuration(args: argparse.Namespace) -> Reconstruct:
-    """The YAML's options, or the defaults, with the arguments over them."""
-    conf = config.load(Reconstruct, args.config) if args.config else Reconstruct()
-    intrinsics = getattr(args, "intrinsics", None)  # a model that is given has its own
-    matching = conf.matching
-    if args.ratio is not None:
-        matching = MatchingOptions(ratio_threshold=args.ratio if args.ratio < 1 else None)
-    return dataclasses.replace(
-        conf,
-        extraction=extraction_options(conf.extraction, args),
-        pairs=pairs_options(conf.pairs, args.pairs),
-        matching=matching,
-        refinement=conf.refinement.switched(args.refinement),
-        intrinsics=intrinsics or conf.intrinsics,
-    )
-
-
-def extraction_options(options: ExtractionOptions, args: argparse.Namespace) -> ExtractionOptions:
-    """Options with the arguments that were given."""
-    network = {"weights": args.weights, "max_keypoints": args.max_keypoints}
-    given = {k: v for k, v in network.items() if v is not None}
-    d2net: D2NetOptions = dataclasses.replace(options.d2net, **given)
-    changes = {"feature": args.feature, "resize_max": args.resize_max}
-    given = {k: v for k, v in changes.items() if v is not None}
-    if args.max_keypoints is not None:
-        given["sift"] = dataclasses.replace(options.sift, max_keypoints=args.max_keypoints)
-    return dataclasses.replace(options, d2net=d2net, **given)
-
-
-def pairs_options(options: PairsOptions, argument: str | None) -> PairsOptions:
-    """--pairs: a method's name, or else a file."""
-    if argument is None:
-        return options
-    if argument in ("exhaustive", "retrieval"):
-        return dataclasses.replace(options, method=argument)
-    return dataclasses.replace(options, file=Path(argument))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ LAYERS = [
     "dense_report",
     "base_model own_runner plugin hloc extractors matchers",
     PACKAGE,
-    "command cli __main__",
+    "command arguments cli __main__",
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules.split()}
 MODULES = {path.stem if path.is_file() else path.name for path in ROOT.iterdir()}
