@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 
 from d2_hloc import storage
 from d2_hloc.backbone import DIMENSION, LAYERS
+from d2_hloc.command import run_command
 from d2_hloc.images import fit
 
 COUNTED_BY = {
@@ -44,9 +46,20 @@ class Rates:
 
 
 def measured(run: Path) -> Rates:
-    """The rates of a run, by its record and files."""
-    record = json.loads((run / "run.json").read_text())
-    counts, timings = record["counts"], record["timings"]
+    """The rates of a run, by its record and files.
+
+    Raises:
+        ValueError: if the folder is not the output of such a run.
+    """
+    try:
+        record = json.loads((run / "run.json").read_text())
+        counts, timings = record["counts"], record["timings"]
+        if not counts["images"] or not counts["pairs"]:
+            raise ValueError("it has no images or pairs")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{run}: holds no record of a reconstruction; give the output of one."
+        ) from error
     features = run / "features.h5"
     names = storage.image_names(features)
     resize_max = (storage.configuration(features) or {}).get("resize_max")
@@ -128,6 +141,8 @@ def main() -> None:
     parser.add_argument("--gpu-tflops", type=float, default=100.0)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
+    if min(*args.images, args.pairs_per_image, args.gpu_tflops) <= 0:
+        raise ValueError("numbers of images and pairs, and --gpu-tflops, must be positive.")
     rates = measured(args.run)
     for stage, seconds in rates.seconds.items():
         print(f"{stage}: {seconds:.3g} s of each of the {COUNTED_BY[stage]}")
@@ -138,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("plan", main))

@@ -128,6 +128,6 @@ def cluster_of(args: argparse.Namespace) -> Cluster | None:
         if given:
             raise ValueError("--address and --worker-cpus are for --engine ray; give that too.")
         return None
-    if getattr(args, "shard", None) is not None:
-        raise ValueError("--engine ray makes the shards itself; leave --shard out.")
+    if getattr(args, "shard", None) is not None or getattr(args, "stage", None) is not None:
+        raise ValueError("--engine ray makes the shards itself; leave --shard and --stage out.")
     return Cluster(**given)

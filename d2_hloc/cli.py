@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from d2_hloc import __version__, config, weights
+from d2_hloc import __version__, config, storage, weights
 from d2_hloc.arguments import (
     add_engine_arguments,
     add_extraction_arguments,
@@ -31,14 +31,14 @@ from d2_hloc.demo import demo
 from d2_hloc.dense import DenseOptions, reconstruct_dense
 from d2_hloc.dense_report import present_dense
 from d2_hloc.dense_shards import STAGES, dense_shard, reconstruct_dense_on
-from d2_hloc.extraction import ExtractionOptions, extract
+from d2_hloc.extraction import ExtractionOptions, extract, refuse_changed
 from d2_hloc.matching import MatchingOptions
 from d2_hloc.merging import merge
 from d2_hloc.pair_matching import match
 from d2_hloc.pairs import read_pairs
 from d2_hloc.presentation import present_localization, present_model
-from d2_hloc.projection import learn, save_projection
-from d2_hloc.query_runs import Localize, localize_queries, source_of, triangulate_anew
+from d2_hloc.projection import MOST, learn, save_projection
+from d2_hloc.query_runs import Localize, check, localize_queries, source_of, triangulate_anew
 from d2_hloc.runs import reconstruct, triangulate_known
 from d2_hloc.shards import Shard
 from d2_hloc.training_scene import make_training_scene
@@ -145,6 +145,7 @@ def run_localize(args: argparse.Namespace) -> None:
     check_truth(args)
     model = args.model
     if args.weights:
+        check(conf, source_of(model), args.queries, args.output)
         model = triangulate_anew(model, args.weights, args.output / "model")
     run = localize_queries(conf, model, args.queries, args.output)
     present_localization(run, args.ground_truth)
@@ -170,8 +171,8 @@ def run_dense(args: argparse.Namespace) -> None:
     options = dataclasses.replace(options, **{k: v for k, v in given.items() if v is not None})
     if args.mesh:
         options = dataclasses.replace(options, mesh=dataclasses.replace(options.mesh, enabled=True))
-    images, cluster = args.images or source_of(args.model).images, cluster_of(args)
-    given = options, sparse_folder(args.model), images, args.output
+    cluster = cluster_of(args)
+    given = options, sparse_folder(args.model), images_of(args), args.output
     if args.stage is not None:
         print(dense_shard(*given, args.stage, shard_of(args) or Shard(1, 1)))
         return
@@ -179,6 +180,18 @@ def run_dense(args: argparse.Namespace) -> None:
         raise ValueError("--shard is of a --stage, maps or consistency; name that too.")
     found = reconstruct_dense(*given) if cluster is None else reconstruct_dense_on(cluster, *given)
     present_dense(found, args.output)
+
+
+def images_of(args: argparse.Namespace) -> Path:
+    """--images, or those of a model of ours, which must be what it was made from."""
+    if args.images is not None:
+        return args.images
+    if not (args.model / "run.json").is_file() and not (args.model.parent / "run.json").is_file():
+        raise ValueError(f"{args.model}: does not say where its images are; name them by --images.")
+    source = source_of(args.model)
+    if source.features.is_file():
+        refuse_changed(source.images, storage.image_names(source.features), source.features)
+    return source.images
 
 
 def _make_training_scene(commands: argparse._SubParsersAction) -> None:
@@ -227,6 +240,8 @@ def run_compress(args: argparse.Namespace) -> None:
     options = CompressionOptions(
         dimensions=args.dimensions, dtype=args.dtype, projection=args.projection
     )
+    if (args.dimensions or 0) > MOST:
+        raise ValueError(f"dimensions must be from 1 to {MOST}, not {args.dimensions}.")
     if args.projection is not None and not args.projection.exists():
         save_projection(args.projection, learn(args.features))
     print(compress(options, args.features, args.output))

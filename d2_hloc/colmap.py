@@ -91,7 +91,11 @@ def opened_copy(path: Path) -> Iterator[pycolmap.Database]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copyfile(path, Path(folder) / path.name))
         copy.chmod(0o600)  # the original may be read-only
-        with open_database(copy) as database:
+        try:
+            database = open_database(copy)
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(copy), str(path))) from error
+        with database:
             yield database
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import h5py
+import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
@@ -79,6 +80,7 @@ def compress(options: CompressionOptions, features: Path, output: Path) -> Path:
     made_by = made_by | configuration(options)
     project = projection_of(options)
     with Staged(output, made_by, "keypoints") as staged, storage.open_h5(features) as file:
+        _refuse_changed(file, features, output, staged.done)
         staged.failures.update(storage.failures(features))
         todo = [n for n in storage.image_names(features) if n not in staged.done]
         for name in tqdm(todo, desc="compress", unit="image", disable=not todo):
@@ -86,12 +88,26 @@ def compress(options: CompressionOptions, features: Path, output: Path) -> Path:
     return output
 
 
+def _refuse_changed(file: h5py.File, features: Path, output: Path, done: Set[str]) -> None:
+    """Raise StorageError for records that were made from other features than these."""
+    if not output.is_file():
+        return
+    with storage.open_h5(output) as before:
+        for name in sorted(done):
+            if name not in before or name not in file:
+                continue
+            same = np.array_equal(before[name]["keypoints"][()], file[name]["keypoints"][()])
+            if not same:
+                raise storage.StorageError(
+                    f"{output}: was made from other features of {name} than {features} has; "
+                    "choose another output."
+                )
+
+
 def _compressed(
     file: h5py.File, name: str, project: Callable[[Tensor], Tensor], dtype: str
 ) -> Record:
     """All that is stored of an image, its descriptors anew."""
     record = {k: Value(v[()], dict(v.attrs)) for k, v in file[name].items()}
-    if "descriptors" in record:
-        descriptors = project(storage.features_of(file, name).descriptors)
-        record["descriptors"] = storage.descriptors_value(descriptors, dtype)
-    return record
+    descriptors = project(storage.descriptors_of(file, name))
+    return record | {"descriptors": storage.descriptors_value(descriptors, dtype)}

@@ -261,6 +261,8 @@ def fuse(options: FusionOptions, workspace: Workspace) -> Path:
         num_vertices(part)
     except ValueError as error:
         raise DiskFull(f"{target}: the disk is full; free some space and run again.") from error
+    if num_vertices(part) == 0:
+        logger.warning("%s: no pixel is seen alike often enough; the cloud is empty.", target)
     part.replace(target)
     visibility = Path(f"{part}.vis")
     if visibility.is_file():

@@ -84,6 +84,7 @@ def prepare_workspace(
             configuration.
         DiskFull: if there is no space for the images and their maps.
     """
+    _check_folders(model_folder, images, folder)
     model = read_model(model_folder)
     if not model.num_points3D():
         raise ModelError(f"{model_folder}: has no points to take depths from; triangulate it.")
@@ -99,6 +100,16 @@ def prepare_workspace(
     write_whole(part / RECORD, json.dumps(wanted, indent=1).encode())
     part.replace(folder)
     return folder
+
+
+def _check_folders(model_folder: Path, images: Path, folder: Path) -> None:
+    if is_workspace(model_folder.parent):
+        raise ModelError(
+            f"{model_folder.parent}: is a folder of dense stereo, of images that were undistorted "
+            "already; give the model that it was made from."
+        )
+    if folder.resolve().is_relative_to(images.resolve()):
+        raise ValueError(f"{folder}: lies among the images of {images}; choose another folder.")
 
 
 def _made_from(

@@ -20,7 +20,7 @@ from d2_hloc.adapters.options import FeatureOptions
 from d2_hloc.compression import CompressionOptions
 from d2_hloc.images import ImageError, list_images, read_image
 from d2_hloc.pixels import rescale
-from d2_hloc.shards import Shard, staged_shard
+from d2_hloc.shards import Shard, note_items, staged_shard
 from d2_hloc.staging import Record, Staged
 from d2_hloc.structs import Features
 
@@ -125,7 +125,9 @@ def _share(
     if shard is None:
         return names
     refuse_changed(images, shard.of([n for n in names if n in staged.merged]), output)
-    return shard.of([n for n in names if n not in staged.merged])
+    missing = [n for n in names if n not in staged.merged]
+    note_items(output, missing)
+    return shard.of(missing)
 
 
 def unusable_names(names: Sequence[str]) -> dict[str, str]:

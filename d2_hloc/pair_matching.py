@@ -16,7 +16,7 @@ from d2_hloc.bounded_cache import BoundedCache
 from d2_hloc.matching import MatchingOptions, match_descriptors
 from d2_hloc.pairs import Pair, order_for_reuse, unique
 from d2_hloc.searchable import Searchable, searchable
-from d2_hloc.shards import Shard, staged_shard
+from d2_hloc.shards import Shard, note_items, staged_shard
 from d2_hloc.staging import Record, Staged
 from d2_hloc.threads import in_threads, one_thread_an_operation
 
@@ -31,7 +31,7 @@ def descriptor_cache(file: h5py.File, capacity: int = CACHE_BYTES) -> BoundedCac
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def read(name: str) -> Searchable:
-        return searchable(storage.features_of(file, name).descriptors.to(device))
+        return searchable(storage.descriptors_of(file, name).to(device))
 
     return BoundedCache(read, capacity)
 
@@ -126,6 +126,7 @@ def _todo(
     listed = unique(pairs) if is_one_file else list(dict.fromkeys(pairs))
     if shard is not None:
         missing = [p for p in listed if not _is_in(staged.merged, p, is_one_file)]
+        note_items(staged.whole, missing)
         listed = shard.of(order_for_reuse(missing, BLOCK))
     todo = []
     for name0, name1 in listed:

@@ -85,12 +85,14 @@ def learn(features: Path, roots: bool = True, whitening: float = WHITENING) -> P
     count = 0
     with storage.open_h5(features) as file:
         for name in names:
-            found = storage.features_of(file, name).descriptors.double()
+            found = _checked(storage.descriptors_of(file, name).double(), total, features, name)
             found = found[torch.from_numpy(_spread(len(found), FROM_EACH))]
+            if not len(found):
+                continue
             found = _roots(found) if roots else found
             total, products = total + found.sum(dim=0), products + found.T @ found
             count += len(found)
-    if count < 2 or count < len(total):
+    if count < 2 or count < len(products):
         raise ValueError(
             f"{features}: holds {count} descriptors, too few to learn a projection from; give one "
             "that was learned from more images."
@@ -107,6 +109,22 @@ def learn(features: Path, roots: bool = True, whitening: float = WHITENING) -> P
     return Projection(
         mean=mean.float(), basis=basis.float(), is_of_roots=roots, learned_from=made_from
     )
+
+
+def _checked(descriptors: Tensor, total: Any, features: Path, name: str) -> Tensor:
+    """Descriptors that can be added to those before.
+
+    Raises:
+        ValueError: if they are of another width, or hold what is no number.
+    """
+    if len(descriptors) and isinstance(total, Tensor) and descriptors.shape[1] != len(total):
+        raise ValueError(
+            f"{features}: descriptors of {name} have {descriptors.shape[1]} numbers, those before "
+            f"{len(total)}; extract all images in the same way."
+        )
+    if not descriptors.isfinite().all():
+        raise ValueError(f"{features}: descriptors of {name} are no numbers; extract it again.")
+    return descriptors
 
 
 def _principal(covariance: Tensor, whitening: float) -> tuple[Tensor, float]:
@@ -133,6 +151,7 @@ def save_projection(path: Path, projection: Projection) -> Path:
     """
     tensors = {"mean": projection.mean.half(), "basis": projection.basis.half().contiguous()}
     record = {"is_of_roots": projection.is_of_roots, "learned_from": projection.learned_from}
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, save(tensors, {"projection": json.dumps(record)}))
     return path
 
@@ -153,7 +172,8 @@ def load_projection(path: Path) -> Projection:
         raise ValueError(
             f"{path}: is not a projection, or is damaged; delete it and learn it again."
         ) from error
-    if mean.ndim != 1 or basis.ndim != 2 or len(mean) != len(basis):
+    is_whole = bool(mean.isfinite().all() and basis.isfinite().all())
+    if not is_whole or mean.ndim != 1 or basis.ndim != 2 or len(mean) != len(basis):
         raise ValueError(f"{path}: its mean and basis do not fit together; learn it again.")
     return Projection(mean=mean, basis=basis, **record)
 

@@ -70,7 +70,7 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
     `model` is the output of reconstruct() or triangulate_known(), or sparse/ in it.
     """
     source = source_of(model)
-    known_names(conf.intrinsics)
+    check(conf, source, queries, output)
     record = RunRecord(
         output,
         {
@@ -121,6 +121,20 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
         queries=queries,
         output=output,
     )
+
+
+def check(conf: Localize, source: ModelSource, queries: Path, output: Path) -> None:
+    """What should not be found out after an hour.
+
+    Raises:
+        ValueError: if there are no queries, or intrinsics or pairs cannot be read.
+    """
+    if output.resolve() == source.folder:
+        raise ValueError(f"{output}: is the model's own folder; choose another output.")
+    list_images(queries)
+    known_names(conf.intrinsics)
+    if conf.pairs.file is not None:
+        pairs.read_pairs(conf.pairs.file)
 
 
 def query_refiner(

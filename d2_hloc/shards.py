@@ -6,7 +6,9 @@ whole is. merging.py makes one file of them.
 
 from __future__ import annotations
 
+import logging
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from typing import Any, TypeVar
 
 from d2_hloc.folder_lock import FileLock
 from d2_hloc.staging import Staged
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -91,6 +95,21 @@ def shard_count(output: Path) -> int | None:
         listed = " and of ".join(map(str, counts))
         raise ValueError(f"{folder}: holds shards of {listed}; delete those that are not wanted.")
     return counts[0] if counts else None
+
+
+def note_items(output: Path, items: Sequence[Any]) -> None:
+    """Warn where other shards of a file were cut from another list than this one's."""
+    record = shards_folder(output) / "items"
+    found = f"{len(items)} items, {zlib.crc32(repr(list(items)).encode()):08x}"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    if record.is_file() and record.read_text() != found:
+        logger.warning(
+            "%s: was cut from another list (%s there, %s now); run all of its shards again before "
+            "they are merged, or items are missing.",
+            record.parent, record.read_text().split(",")[0], found.split(",")[0],
+        )  # fmt: skip
+    if not record.is_file() or record.read_text() != found:
+        record.write_text(found)
 
 
 @contextmanager

@@ -112,7 +112,7 @@ class Staged:
 
     def _open_parts(self) -> None:
         record = self.parts / "configuration.json"
-        if record.exists():
+        if record.exists() and self._part_files():
             self._compare(json.loads(record.read_text()), self.parts)
         else:  # a kill while they were being deleted can leave parts that do not say whose they are
             shutil.rmtree(self.parts, ignore_errors=True)

@@ -51,7 +51,10 @@ def configuration(path: Path) -> dict[str, Any] | None:
     """The configuration that made a file; None where it holds none, as hloc's own."""
     with open_h5(path) as file:
         text = file.attrs.get("configuration")
-    return None if text is None else json.loads(text)
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise StorageError(f"{path}: what made it cannot be read; make it again.") from error
 
 
 def failures(path: Path) -> dict[str, str]:
@@ -139,6 +142,21 @@ def features_of(file: h5py.File, name: str) -> Features:
     )
 
 
+def descriptors_of(file: h5py.File, name: str) -> torch.Tensor:
+    """Descriptors (N, D) of one image, from a file that must have them.
+
+    Raises:
+        StorageError: if it has none, or as read_features.
+    """
+    found = features_of(file, name).descriptors
+    if len(found) and found.shape[1] == 0:
+        raise StorageError(
+            f"{file.filename}: has keypoints and no descriptors of {name}; give the features that "
+            "were extracted."
+        )
+    return found
+
+
 def _of_unit_length(descriptors: torch.Tensor) -> torch.Tensor:
     """Whole numbers are a unit descriptor's, times a scale; others are left as they are."""
     if descriptors.is_floating_point():
@@ -164,6 +182,10 @@ def keypoints_of(file: h5py.File, name: str) -> np.ndarray:
         raise StorageError(
             f"{file.filename}: the keypoints of {name} are of shape {shape}, not N x 2; "
             "extract it again."
+        )
+    if "descriptors" in group and group["descriptors"].ndim != 2:
+        raise StorageError(
+            f"{file.filename}: the descriptors of {name} are no D x N; extract it again."
         )
     descriptors, scores, scales = (
         group[dataset].shape[-1] if dataset in group else shape[0]

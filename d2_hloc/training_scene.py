@@ -10,8 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from d2_hloc.colmap import ModelError, pycolmap, sparse_folder
+from d2_hloc.datasets.depth_maps import read_depth
 from d2_hloc.datasets.scene_info import SceneError, objects, pair_matrices
 from d2_hloc.dense_workspace import read_undistorted
+from d2_hloc.images import open_image
 from d2_hloc.staging import write_whole
 from d2_hloc.stereo import read_map, write_depth_h5
 
@@ -35,6 +37,8 @@ def make_training_scene(
         DepthMapError: if a depth map is damaged.
         DiskFull: if there is no space.
     """
+    if Path(name).name != name:
+        raise SceneError(f"{name!r} is no name of a scene; give one such as 0000.")
     reconstruction = read_undistorted(sparse_folder(model))
     images = images or sparse_folder(model).parent / "images"
     if not images.is_dir():
@@ -54,7 +58,11 @@ def make_training_scene(
     for row, image in tqdm(list(zip(rows, registered, strict=True)), desc="scene", unit="image"):
         found, path = maps.get(image.name), images / image.name
         row["image_paths"] = str(path.resolve()) if found else None
-        row["depth_paths"] = keep_depth(found, output, f"{name}/{image.name}") if found else None
+        if found:
+            check_depth(found, image, path)
+            row["depth_paths"] = keep_depth(found, output, f"{name}/{image.name}")
+        else:
+            row["depth_paths"] = None
     return write_scene(rows, output / "scene_info" / f"{name}.npz")
 
 
@@ -77,12 +85,24 @@ def find_depth(folder: Path, name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+def check_depth(found: Path, image: pycolmap.Image, photograph: Path) -> None:
+    """Raise SceneError for a map, or a photograph, that is not of its camera's size."""
+    depth = read_depth(found) if found.suffix == ".h5" else read_map(found)
+    size = image.camera.width, image.camera.height
+    for path, its in ((found, depth.shape[::-1]), (photograph, open_image(photograph).size)):
+        if tuple(its) != size:
+            raise SceneError(
+                f"{path}: is of {' x '.join(map(str, its))} pixels, but its camera in the model of "
+                f"{size[0]} x {size[1]}; all must be of the undistorted images."
+            )
+
+
 def keep_depth(found: Path, output: Path, name: str) -> str:
     """Where training finds a map: the file itself, or its copy in MegaDepth's form."""
     if found.suffix == ".h5":
         return str(found.resolve())
     path = Path("depths") / f"{name}.h5"
-    write_depth_h5(output / path, np.nan_to_num(read_map(found), nan=0).clip(min=0))
+    write_depth_h5(output / path, np.nan_to_num(read_map(found), nan=0, posinf=0).clip(min=0))
     return str(path)
 
 

@@ -48,6 +48,10 @@ class Train:
     megadepth: MegaDepthOptions = field(default_factory=MegaDepthOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
+    def __post_init__(self) -> None:
+        if not 0 < self.held_back < 1:
+            raise ValueError(f"held_back must be between 0 and 1, not {self.held_back}.")
+
 
 def sources(conf: Train) -> tuple[PairSource, PairSource]:
     """The pairs to train with, and those held back."""

@@ -1,6 +1,9 @@
 """Compressed features: what stays, what hloc reads, and that matching goes on from them."""
 
+import shutil
+
 import h5py
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -158,3 +161,52 @@ def test_a_configuration_can_ask_for_it():
     assert found == CompressionOptions(dimensions=128, dtype="float16")
     with pytest.raises(config.ConfigError, match="compression: dtype: 'int4' is not one of"):
         config.build(ExtractionOptions, {"compression": {"dtype": "int4"}})
+
+
+def copy_with(features, path, change):
+    shutil.copy(features, path)
+    with h5py.File(path, "a") as file:
+        change(file, storage.image_names(features)[0])
+    return path
+
+
+def set_to(file, name, dataset, values):
+    attributes = dict(file[name][dataset].attrs)
+    del file[name][dataset]
+    file[name][dataset] = values
+    file[name][dataset].attrs.update(attributes)
+
+
+def test_other_features_of_the_same_names_are_refused(features, tmp_path):
+    def move(file, name):
+        file[name]["keypoints"][...] = file[name]["keypoints"][()] + 1
+
+    options = CompressionOptions(dtype="int8")
+    output = compress(options, features, tmp_path / "out.h5")
+    moved = copy_with(features, tmp_path / "moved.h5", move)
+    with pytest.raises(storage.StorageError, match="was made from other features of"):
+        compress(options, moved, output)
+
+
+def test_features_without_descriptors_are_named(features, tmp_path):
+    def strip(file, name):
+        del file[name]["descriptors"]
+
+    bare = copy_with(features, tmp_path / "bare.h5", strip)
+    with pytest.raises(storage.StorageError, match=r"bare.h5: has keypoints and no descriptors of"):
+        compress(CompressionOptions(), bare, tmp_path / "out.h5")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda d: np.full_like(d, np.nan), "are no numbers; extract it again"),
+        (lambda d: d[0], "are no D x N; extract it again"),
+    ],
+)
+def test_descriptors_that_teach_nothing_are_named(features, tmp_path, change, text):
+    def spoil(file, name):
+        set_to(file, name, "descriptors", change(file[name]["descriptors"][()]))
+
+    with pytest.raises(ValueError, match=text):
+        learn(copy_with(features, tmp_path / "spoilt.h5", spoil))

@@ -14,6 +14,7 @@ from stereo_scene import BALL, FLOOR, WALL, texture
 
 from d2_hloc import config, dense, dense_statistics, dense_workspace
 from d2_hloc.colmap import ModelError, pycolmap, read_model
+from d2_hloc.datasets.scene_info import SceneError
 from d2_hloc.dense import (
     DenseOptions,
     FusionOptions,
@@ -27,7 +28,7 @@ from d2_hloc.dense_statistics import read_cloud, statistics, surface_distances
 from d2_hloc.dense_workspace import Reader, read_workspace
 from d2_hloc.images import ImageError
 from d2_hloc.staging import ConfigurationChanged, DiskFull
-from d2_hloc.stereo import SweepOptions, is_map, read_depth_h5, read_map, write_map
+from d2_hloc.stereo import SweepOptions, is_map, read_depth_h5, read_map, write_depth_h5, write_map
 from d2_hloc.training_scene import make_training_scene
 
 OPTIONS = DenseOptions(backend="torch", sweep=SweepOptions(hypotheses=48))
@@ -444,3 +445,34 @@ def test_a_damaged_cloud_is_named(tmp_path, data, message):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=message):
         dense_statistics.num_vertices(path)
+
+
+def test_dense_stereo_of_its_own_folder_or_among_the_images_is_refused(scene, whole, tmp_path):
+    with pytest.raises(ModelError, match="is a folder of dense stereo, of images that were undist"):
+        reconstruct_dense(OPTIONS, whole[0] / "sparse", whole[0] / "images", tmp_path / "out")
+    with pytest.raises(ValueError, match="lies among the images of"):
+        reconstruct_dense(OPTIONS, scene[0] / "sparse", scene[0] / "images", scene[0] / "images/o")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        (
+            "view/0.png",
+            np.ones((5, 4), np.float32),
+            r"0.png.h5: is of 4 x 5 pixels, but its",
+        ),
+        ("view/1.png", None, r"1.png.h5: holds no depth that can be read"),
+    ],
+)
+def test_a_depth_map_that_does_not_fit_makes_no_scene(whole, tmp_path, name, content, text):
+    for k in range(5):
+        depth = read_map(whole[0] / "stereo/depth_maps" / f"{name_of(k)}.geometric.bin")
+        write_depth_h5(tmp_path / "depths" / f"{name_of(k)}.h5", depth)
+    path = tmp_path / "depths" / f"{name}.h5"
+    path.write_bytes(b"no") if content is None else write_depth_h5(path, content)
+    with pytest.raises(SceneError, match=text):
+        make_training_scene(whole[0], tmp_path / "depths", tmp_path / "out")
+    assert not (tmp_path / "out" / "scene_info").exists()
+    with pytest.raises(SceneError, match="is no name of a scene"):
+        make_training_scene(whole[0], whole[0], tmp_path / "out", name="../x")

@@ -188,7 +188,56 @@ def test_features_are_fine_tuned_on_the_place_where_they_localize(scene, whole, 
     assert made_by["extraction"]["resize_max"] == 400  # as the model's
 
 
-def test_other_weights_are_for_d2net_alone(tmp_path, capsys, whole):
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            ["localize", "WHOLE", "nowhere", "OUT", "--weights", "d2_ots"],
+            "nowhere: there is no such",
+        ),
+        (
+            ["localize", "WHOLE", "IMAGES", "WHOLE", "--weights", "d2_ots"],
+            "is the model's own folder",
+        ),
+        (["localize", "WHOLE", "IMAGES", "OUT", "--weights", "text.pth"], "text.pth: "),
+        (["dense", "IMAGES", "OUT"], "does not say where its images are; name them by --images"),
+        (
+            ["dense", "WHOLE", "OUT", "--stage", "maps", "--engine", "ray"],
+            "leave --shard and --stage",
+        ),
+    ],
+)
+def test_mistakes_cost_nothing(scene, whole, tmp_path, monkeypatch, capsys, arguments, text):
+    monkeypatch.chdir(tmp_path)
+    Path("text.pth").write_text("no weights")
+    known = {"WHOLE": str(whole), "IMAGES": str(scene / "images"), "OUT": "out"}
+    assert cli.main([known.get(a, a) for a in arguments]) == 1
+    assert text in capsys.readouterr().err
+    assert not list(Path("out").rglob("*.h5"))
+
+
+def test_a_bad_checkpoint_leaves_nothing_that_stops_the_good_one(scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.pth").write_text("no weights")
+    small = ["extract", str(scene / "images"), "f.h5", "--resize-max", "64"]
+    assert cli.main([*small, "--weights", "text.pth"]) == 1
+    assert cli.main(small) == 0
+
+
+def test_photographs_that_were_replaced_have_no_depth(scene, whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / "model")
+    shutil.copytree(scene / "images", tmp_path / "images")
+    path = tmp_path / "model" / "run.json"
+    record = json.loads(path.read_text())
+    record["configuration"]["images"] = str(tmp_path / "images")
+    path.write_text(json.dumps(record))
+    first, second = sorted((tmp_path / "images").iterdir())[:2]
+    shutil.copyfile(second, first)
+    assert cli.main(["dense", str(tmp_path / "model"), str(tmp_path / "out")]) == 1
+    assert f"{first.name} changed since" in capsys.readouterr().err
+
+
+def test_other_weights_are_for_d2net_alone(scene, tmp_path, capsys, whole):
     sift = tmp_path / "sift"
     sift.mkdir()
     shutil.copy(whole / "run.json", sift)
@@ -197,7 +246,8 @@ def test_other_weights_are_for_d2net_alone(tmp_path, capsys, whole):
         Path(json.loads((whole / "run.json").read_text())["configuration"]["images"]),
         sift / "features.h5",
     )
-    arguments = [str(sift), str(tmp_path), str(tmp_path / "out"), "--weights", "d2_ots"]
+    queries = str(scene / "queries")
+    arguments = [str(sift), queries, str(tmp_path / "out"), "--weights", "d2_ots"]
     assert cli.main(["localize", *arguments]) == 1
     assert "features.h5: holds sift, which has no such weights" in capsys.readouterr().err
 

@@ -5,7 +5,7 @@ from itertools import chain
 import pytest
 
 from d2_hloc.folder_lock import Busy, FileLock
-from d2_hloc.shards import Shard, is_finished, shard_count, shard_path, staged_shard
+from d2_hloc.shards import Shard, is_finished, note_items, shard_count, shard_path, staged_shard
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 16, 37])
@@ -66,3 +66,12 @@ def test_one_process_at_a_time_works_on_a_shard(tmp_path):
         pass
     with FileLock(shard_path(output, shard).with_suffix(".lock")):
         pass
+
+
+def test_shards_of_another_list_are_warned_of(tmp_path, caplog):
+    output = tmp_path / "features.h5"
+    for _ in range(2):
+        note_items(output, ["b.jpg", "c.jpg"])
+    assert not caplog.records
+    note_items(output, ["a.jpg", "b.jpg", "c.jpg"])
+    assert "was cut from another list (2 items there, 3 items now)" in caplog.text

@@ -27,6 +27,7 @@ class Toys:
     """Blobs and the same blobs, darker and noisy, one cell further to the left."""
 
     crop = 64
+    identity = "toys"
 
     def __init__(self, count: int, seed: int = 0, fail_at: int | None = None) -> None:
         self.count, self.seed, self.fail_at, self.made = count, seed, fail_at, 0

@@ -6,6 +6,7 @@ of scenes, in D2-Net's or LoFTR's form (see scene_info.py).
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -82,6 +83,14 @@ class MegaDepthPairs:
     def crop(self) -> int:
         return self.options.crop
 
+    @property
+    def identity(self) -> str:
+        """Digest of the scenes' files."""
+        digest = 0
+        for path in self.scenes:
+            digest = zlib.crc32(path.read_bytes(), zlib.crc32(path.name.encode(), digest))
+        return f"{digest:08x}"
+
     def __len__(self) -> int:
         return len(self.scenes) * self.options.pairs_per_scene
 
@@ -127,8 +136,10 @@ def make_pair(
         ImageError: if an image cannot be used.
     """
     images, depths = zip(*(load_view(root, view) for view in (view0, view1)), strict=True)
-    if any(min(image.size) < options.crop for image in images):
-        return None
+    for image, view in zip(images, (view0, view1), strict=True):
+        if min(image.size) < options.crop:
+            warn_once(f"{root / view.image}: is smaller than a crop; its pairs are left out.")
+            return None
     grid = cell_centres(*images[0].size)
     centres = correspond(view0, view1, *depths, grid, options.max_depth_error)
     if not len(centres[0]):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from d2_hloc.staging import ConfigurationChanged, write_atomically
 
-MISSING, UNUSABLE = -1, -2
+MISSING = -1
 LARGEST = 65504.0  # of half precision
 GIB = 1 << 30
 
@@ -79,25 +79,23 @@ class ActivationCache:
         self._positions = _open(folder / "positions", (self.slots, cells, 4), np.float32)
 
     def has(self, index: int) -> bool:
-        """Is this one here, be it to say that it cannot be used?"""
+        """Is this one here?"""
         return index < self.slots and self._counts[index] != MISSING
 
-    def get(self, index: int) -> Example | None:
-        """An example that is here; None where it cannot be used."""
+    def get(self, index: int) -> Example:
+        """An example that is here."""
         count = self._counts[index]
-        if count == UNUSABLE:
-            return None
         positions = torch.from_numpy(np.array(self._positions[index, :count]))
         activations = torch.from_numpy(np.array(self._activations[index])).float()
         return Example(activations=activations, xy0=positions[:, :2], xy1=positions[:, 2:])
 
     def put(self, index: int, example: Example | None) -> Example | None:
-        """Keep an example if there is room; the example as every later get() gives it."""
-        if index >= self.slots:
+        """Keep an example if there is room; the example as every later get() gives it.
+
+        One that cannot be used is not kept: its files may be mended.
+        """
+        if index >= self.slots or example is None:
             return example
-        if example is None:
-            self._counts[index] = UNUSABLE
-            return None
         values = example.activations.clamp(-LARGEST, LARGEST).half()
         self._activations[index] = values.cpu().numpy()
         positions = torch.cat([example.xy0, example.xy1], dim=1)

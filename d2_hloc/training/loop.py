@@ -230,7 +230,8 @@ class Trainer:
         if not sums[-1]:
             raise ValueError(
                 f"{self.output}: none of the {len(self.held_back)} pairs held back has "
-                f"{self.options.min_correspondences} correspondences."
+                f"{self.options.min_correspondences} correspondences; mend what is warned of, give "
+                "larger images or a smaller crop, or lower min_correspondences."
             )
         means = {name: value / sums[-1] for name, value in zip(MEASURES, sums, strict=False)}
         row = {"epoch": self.progress.epoch, **means, **self._match(), "pairs": int(sums[-1])}
@@ -300,7 +301,7 @@ class Examples:
             made_by = {
                 name: getattr(options, name)
                 for name in ("weights", "trained_from", "precision", "min_correspondences", "seed")
-            }
+            } | {"source": source.identity}
             self.cache = ActivationCache(folder, len(source), shape, options.cache, made_by)
 
     def __len__(self) -> int:

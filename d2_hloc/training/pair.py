@@ -49,6 +49,11 @@ class PairSource(Protocol):
         """Edge of its crops, in pixels."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """What tells the data behind the pairs from other data, for what is kept of them."""
+        ...
+
     def __len__(self) -> int:
         """Pairs in an epoch."""
         ...

@@ -6,6 +6,7 @@ occlusion, is missing from them.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,13 @@ class PhotographPairs:
     @property
     def crop(self) -> int:
         return self.options.crop
+
+    @property
+    def identity(self) -> str:
+        """Digest of the photographs' names and sizes."""
+        paths = (self.folder / name for name in self.names)
+        sizes = [path.stat().st_size if path.is_file() else None for path in paths]
+        return f"{zlib.crc32(repr([self.names, sizes]).encode()):08x}"
 
     def __len__(self) -> int:
         return len(self.names) * self.options.pairs_per_photo
