@@ -142,7 +142,6 @@ def the_command_does_the_same(address, images, alone, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_a_driver_and_a_head_that_are_killed_go_on_when_restarted(
     images, alone, tmp_path, monkeypatch
 ):

@@ -98,7 +98,6 @@ def test_a_shard_of_another_configuration_or_in_use_is_refused(scene, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_a_killed_node_of_a_cluster_changes_no_map(scene, alone, tmp_path, monkeypatch):
     monkeypatch.setattr(dense_shards, "MAPS", 1)
     output = tmp_path / "dense"

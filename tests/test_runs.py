@@ -346,7 +346,7 @@ def test_a_run_that_failed_at_once_can_be_put_right(scene, tmp_path):
     assert cli.main([*arguments, "--weights", "misspelled"]) == 1
     assert cli.main([*arguments, "--ground-truth", "nowhere.txt"]) == 1
     assert not (tmp_path / "out" / "run.json").exists()
-    assert run_until_killed(arguments, 0.1, b"extract")
+    assert run_until_killed([*CLI, *arguments], 0.1, b"extract")
 
 
 def test_an_added_image_joins_the_model(scene, tmp_path):

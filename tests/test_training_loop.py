@@ -348,8 +348,8 @@ def test_two_processes_learn_what_one_does_with_a_batch_of_two(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run(tmp_path / "one", replace(CACHED, batch_size=2), Toys(4), Toys(2, seed=9))
-    for read in (losses, validation):
+    for read, tolerance in ((losses, 1e-4), (validation, 0.05)):  # rounding moves a match or two
         one, two = read(tmp_path / "one"), read(tmp_path / "two")
         assert len(one) == len(two)
         for row, other in zip(one, two, strict=True):
-            assert other == pytest.approx(row, rel=1e-4, abs=1e-6)
+            assert other == pytest.approx(row, rel=tolerance, abs=1e-6)
