@@ -227,7 +227,7 @@ def cameras(names):
     ("arguments", "sentence"),
     [
         (["--address", "auto"], "--address and --worker-cpus are for --engine ray"),
-        (["--engine", "ray", "--shard", "1/2"], "leave --shard out"),
+        (["--engine", "ray", "--shard", "1/2"], "leave --shard and --stage out"),
         (["--engine", "ray", "--worker-cpus", "0"], "cpus is 0; a worker takes 1 or more"),
     ],
 )
