@@ -1,6 +1,7 @@
 """What the tests share. zlib comes before pycolmap: the other order aborts the process."""
 
 import zlib  # noqa: F401 - before pycolmap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from d2_hloc.backbone import Backbone
 from d2_hloc.d2net import D2Net
+from d2_hloc.threads import one_thread_an_operation
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -18,6 +20,13 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"{SHARED}: the folder of real data and reference output is not there")
     return SHARED
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the processes that tests start: sums of more threads round in another way."""
+    with one_thread_an_operation():
+        yield
 
 
 @pytest.fixture(scope="session")

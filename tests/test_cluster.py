@@ -14,7 +14,6 @@ from types import SimpleNamespace
 
 import cluster_work
 import pytest
-import torch
 from cluster_nodes import connected, nodes_of_one_cpu
 from cluster_work import COUNT, EXTRACTION, MATCHING, extract_noting, match_noting, notes
 from hdf5 import contents
@@ -35,6 +34,7 @@ from d2_hloc.record import RunRecord
 from d2_hloc.runs import Reconstruct, match_images
 from d2_hloc.shards import Shard, is_finished
 from d2_hloc.staging import ConfigurationChanged
+from d2_hloc.threads import one_thread_an_operation
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +51,10 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(images, tmp_path_factory):
     """Features and matches that one process makes, with one thread as the workers have."""
-    folder, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
-    torch.set_num_threads(1)
-    features = extract(EXTRACTION, images, folder / "features.h5")
-    matches = match(MATCHING, pairs(images), features, folder / "matches.h5")
-    torch.set_num_threads(threads)
+    folder = tmp_path_factory.mktemp("alone")
+    with one_thread_an_operation():
+        features = extract(EXTRACTION, images, folder / "features.h5")
+        matches = match(MATCHING, pairs(images), features, folder / "matches.h5")
     return features, matches
 
 

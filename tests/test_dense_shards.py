@@ -4,7 +4,6 @@ import threading
 import time
 
 import pytest
-import torch
 from cluster_nodes import connected, nodes_of_one_cpu
 from dense_scene import write_scene
 
@@ -17,6 +16,7 @@ from d2_hloc.folder_lock import Busy, FileLock
 from d2_hloc.shards import Shard
 from d2_hloc.staging import ConfigurationChanged
 from d2_hloc.stereo import SweepOptions
+from d2_hloc.threads import one_thread_an_operation
 
 OPTIONS = DenseOptions(backend="torch", sweep=SweepOptions(hypotheses=16))
 
@@ -32,23 +32,14 @@ def scene(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(scene, tmp_path_factory):
     """What one process makes of them, with one thread as the workers have."""
-    output, threads = tmp_path_factory.mktemp("alone") / "dense", torch.get_num_threads()
-    torch.set_num_threads(1)
-    found = reconstruct_dense(OPTIONS, *scene, output)
-    torch.set_num_threads(threads)
+    output = tmp_path_factory.mktemp("alone") / "dense"
+    with one_thread_an_operation():
+        found = reconstruct_dense(OPTIONS, *scene, output)
     return maps(output), found
 
 
 def maps(folder):
     return {p.relative_to(folder): p.read_bytes() for p in (folder / "stereo").rglob("*.bin")}
-
-
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -277,15 +277,6 @@ def test_too_few_pairs_and_wrong_options_are_named(tmp_path):
             pass
 
 
-@pytest.fixture
-def one_thread():
-    """As the processes that the tests start: sums of more threads round in another way."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
-
-
 @pytest.mark.slow
 @pytest.mark.ci
 @pytest.mark.usefixtures("one_thread")
