@@ -108,6 +108,7 @@ def _compressed(
     file: h5py.File, name: str, project: Callable[[Tensor], Tensor], dtype: str
 ) -> Record:
     """All that is stored of an image, its descriptors anew."""
-    record = {k: Value(v[()], dict(v.attrs)) for k, v in file[name].items()}
+    others = {k: v for k, v in file[name].items() if k != "descriptors"}
+    record = {k: Value(v[()], dict(v.attrs)) for k, v in others.items()}
     descriptors = project(storage.descriptors_of(file, name))
     return record | {"descriptors": storage.descriptors_value(descriptors, dtype)}

@@ -70,7 +70,7 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
     `model` is the output of reconstruct() or triangulate_known(), or sparse/ in it.
     """
     source = source_of(model)
-    check(conf, source, queries, output)
+    names = check(conf, source, queries, output)
     record = RunRecord(
         output,
         {
@@ -81,7 +81,6 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
     )
     sparse = read_model(source.folder / "sparse")
     options = extraction_of(source.features)
-    names = list_images(queries)
     with record.timed("extract"):
         features = extract(options, queries, output / "features.h5", names)
     names = storage.image_names(features, names)
@@ -123,18 +122,19 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
     )
 
 
-def check(conf: Localize, source: ModelSource, queries: Path, output: Path) -> None:
-    """What should not be found out after an hour.
+def check(conf: Localize, source: ModelSource, queries: Path, output: Path) -> list[str]:
+    """The queries' names, and a look at what should not be found out after an hour.
 
     Raises:
         ValueError: if there are no queries, or intrinsics or pairs cannot be read.
     """
     if output.resolve() == source.folder:
         raise ValueError(f"{output}: is the model's own folder; choose another output.")
-    list_images(queries)
+    names = list_images(queries)
     known_names(conf.intrinsics)
     if conf.pairs.file is not None:
         pairs.read_pairs(conf.pairs.file)
+    return names
 
 
 def query_refiner(

@@ -102,14 +102,16 @@ def note_items(output: Path, items: Sequence[Any]) -> None:
     record = shards_folder(output) / "items"
     found = f"{len(items)} items, {zlib.crc32(repr(list(items)).encode()):08x}"
     record.parent.mkdir(parents=True, exist_ok=True)
-    if record.is_file() and record.read_text() != found:
+    before = record.read_text() if record.is_file() else None
+    if before == found:
+        return
+    if before is not None:
         logger.warning(
             "%s: was cut from another list (%s there, %s now); run all of its shards again before "
             "they are merged, or items are missing.",
-            record.parent, record.read_text().split(",")[0], found.split(",")[0],
+            record.parent, before.split(",")[0], found.split(",")[0],
         )  # fmt: skip
-    if not record.is_file() or record.read_text() != found:
-        record.write_text(found)
+    record.write_text(found)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,9 @@ def make_training_scene(
         found, path = maps.get(image.name), images / image.name
         row["image_paths"] = str(path.resolve()) if found else None
         if found:
-            check_depth(found, image, path)
-            row["depth_paths"] = keep_depth(found, output, f"{name}/{image.name}")
+            values = read_depth(found) if found.suffix == ".h5" else read_map(found)
+            check_sizes(image, {found: values.shape[::-1], path: open_image(path).size})
+            row["depth_paths"] = keep_depth(found, values, output, f"{name}/{image.name}")
         else:
             row["depth_paths"] = None
     return write_scene(rows, output / "scene_info" / f"{name}.npz")
@@ -85,11 +87,10 @@ def find_depth(folder: Path, name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def check_depth(found: Path, image: pycolmap.Image, photograph: Path) -> None:
+def check_sizes(image: pycolmap.Image, sizes: Mapping[Path, tuple[int, ...]]) -> None:
     """Raise SceneError for a map, or a photograph, that is not of its camera's size."""
-    depth = read_depth(found) if found.suffix == ".h5" else read_map(found)
     size = image.camera.width, image.camera.height
-    for path, its in ((found, depth.shape[::-1]), (photograph, open_image(photograph).size)):
+    for path, its in sizes.items():
         if tuple(its) != size:
             raise SceneError(
                 f"{path}: is of {' x '.join(map(str, its))} pixels, but its camera in the model of "
@@ -97,12 +98,12 @@ def check_depth(found: Path, image: pycolmap.Image, photograph: Path) -> None:
             )
 
 
-def keep_depth(found: Path, output: Path, name: str) -> str:
+def keep_depth(found: Path, values: np.ndarray, output: Path, name: str) -> str:
     """Where training finds a map: the file itself, or its copy in MegaDepth's form."""
     if found.suffix == ".h5":
         return str(found.resolve())
     path = Path("depths") / f"{name}.h5"
-    write_depth_h5(output / path, np.nan_to_num(read_map(found), nan=0, posinf=0).clip(min=0))
+    write_depth_h5(output / path, np.nan_to_num(values, nan=0, posinf=0).clip(min=0))
     return str(path)
 
 
