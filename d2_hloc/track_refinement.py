@@ -140,5 +140,5 @@ def _digest(
 
 def _clear(output: Path) -> None:
     """Delete the work of this run, and of runs with other matches that were never finished."""
-    for path in output.parent.glob(f"{output.stem}-*.h5*"):
+    for path in output.parent.glob(f"{output.stem}-{'[0-9a-f]' * 8}.h5*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
