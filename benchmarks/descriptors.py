@@ -24,25 +24,27 @@ from typing import Any
 
 import torch
 
-from d2_hloc import storage
-from d2_hloc.aachen_results import read_truth
-from d2_hloc.aachen_run import Aachen, place
-from d2_hloc.cameras import known_names
-from d2_hloc.command import run_command
-from d2_hloc.compression import CompressionOptions, compress
-from d2_hloc.datasets import aachen, hpatches
-from d2_hloc.datasets.imc import read_calibrations
-from d2_hloc.extraction import ExtractionOptions, extract
-from d2_hloc.homography_scores import ScoringOptions, score
-from d2_hloc.hpatches_results import OVERALL, summarize
-from d2_hloc.matching import MatchingOptions
-from d2_hloc.pair_matching import match
-from d2_hloc.presentation import score_model, score_queries
-from d2_hloc.reconstruction import map_images, statistics
-from d2_hloc.record import RunRecord
-from d2_hloc.refinement import RefinementOptions
-from d2_hloc.runs import ModelRun, Reconstruct, reconstruct
-from d2_hloc.staging import write_atomically
+from d2_hloc.app.command import run_command
+from d2_hloc.benchmarks.aachen import data as aachen
+from d2_hloc.benchmarks.aachen.results import read_truth
+from d2_hloc.benchmarks.aachen.run import Aachen, place
+from d2_hloc.benchmarks.hpatches import data as hpatches
+from d2_hloc.benchmarks.hpatches.results import OVERALL, summarize
+from d2_hloc.benchmarks.hpatches.scores import ScoringOptions, score
+from d2_hloc.features.compression import CompressionOptions, compress
+from d2_hloc.features.extraction import ExtractionOptions, extract
+from d2_hloc.files import features_h5
+from d2_hloc.files.atomic import write_atomically
+from d2_hloc.files.run_record import RunRecord
+from d2_hloc.matching.match_pairs import match
+from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.reports.localization import score_queries
+from d2_hloc.reports.model import score_model
+from d2_hloc.sfm.cameras import known_names
+from d2_hloc.sfm.mapping import map_images, statistics
+from d2_hloc.sfm.poses_file import read_calibrations
+from d2_hloc.sfm.reconstruct import ModelRun, Reconstruct, reconstruct
 
 Result = dict[str, float]
 SOURCE = "512 float32"
@@ -161,7 +163,7 @@ def intrinsics(bench: Bench, features: Path, truth: Path) -> Path:
     path = bench.output / "intrinsics.txt"
     lines = []
     for name, (k, _) in read_calibrations(truth).items():
-        width, height = storage.read_image_size(features, name)
+        width, height = features_h5.read_image_size(features, name)
         lines.append(f"{name} PINHOLE {width} {height} {k[0, 0]} {k[1, 1]} {k[0, 2]} {k[1, 2]}\n")
     write_atomically(path, "".join(lines).encode())
     return path
@@ -196,8 +198,8 @@ def from_record(record: RunRecord) -> Result:
 
 def bytes_of(features: Path) -> Result:
     """Mean of an image's descriptors, and of all that is stored of it."""
-    names = storage.image_names(features)
-    with storage.open_h5(features) as file:
+    names = features_h5.image_names(features)
+    with features_h5.open_h5(features) as file:
         every = sum(v.nbytes for n in names for v in file[n].values())
         descriptors = sum(file[n]["descriptors"].nbytes for n in names)
     return {"descriptor bytes": descriptors / len(names), "bytes": every / len(names)}

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d2_hloc.backbone import LAYERS, preprocess
-from d2_hloc.d2net import MULTISCALE, D2Net, D2NetOptions
+from d2_hloc.network.backbone import LAYERS, preprocess
+from d2_hloc.network.d2net import MULTISCALE, D2Net, D2NetOptions
 
 # name: (scales, (w, h))
 CASES = {

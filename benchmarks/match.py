@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d2_hloc import storage
-from d2_hloc.command import run_command
-from d2_hloc.matching import MatchingOptions
-from d2_hloc.pair_matching import match
-from d2_hloc.pairs import Pair, exhaustive, read_pairs, write_pairs
+from d2_hloc.app.command import run_command
+from d2_hloc.files import features_h5
+from d2_hloc.matching.match_pairs import match
+from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.pairs import Pair, exhaustive, read_pairs, write_pairs
 
 
 def match_ours(args: argparse.Namespace, pairs: Path, output: Path) -> None:
@@ -95,7 +95,7 @@ def differing(features: Path, pair: Pair, ours: np.ndarray, hloc: np.ndarray) ->
     rows = np.flatnonzero(ours != hloc)
     if len(rows) == 0:
         return 0, 0.0
-    d0, d1 = (storage.read_features(features, n).descriptors.double() for n in pair)
+    d0, d1 = (features_h5.read_features(features, n).descriptors.double() for n in pair)
     gaps = []
     for row in rows:
         deciding = [d1 @ d0[row]] + [d0 @ d1[c] for c in (ours[row], hloc[row]) if c >= 0]
@@ -106,7 +106,7 @@ def differing(features: Path, pair: Pair, ours: np.ndarray, hloc: np.ndarray) ->
 
 def dense(matches: Path, pair: Pair, count: int) -> np.ndarray:
     """The index in image 1 for each of `count` keypoints of image 0, or -1."""
-    found = storage.read_matches(matches, *pair).pairs.numpy()
+    found = features_h5.read_matches(matches, *pair).pairs.numpy()
     result = np.full(count, -1)
     result[found[:, 0]] = found[:, 1]
     return result
@@ -116,7 +116,7 @@ def compare(features: Path, pairs: list[Pair], folder: Path) -> str:
     """Are the matches of both the same?"""
     total, different, largest = 0, 0, 0.0
     for pair in pairs:
-        count = len(storage.read_keypoints(features, pair[0]))
+        count = len(features_h5.read_keypoints(features, pair[0]))
         ours, hloc = (dense(folder / f"{m}.h5", pair, count) for m in ("ours", "hloc"))
         total += int((hloc >= 0).sum())
         number, gap = differing(features, pair, ours, hloc)
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> None:
         print(measure(args, pairs, folder / f"{args.child}.h5"))
         return
     import_hloc(args.hloc)
-    names = storage.image_names(args.features)
+    names = features_h5.image_names(args.features)
     write_pairs(pairs, exhaustive(names))
     count = len(exhaustive(names))
     seconds: dict[str, list[float]] = {method: [] for method in METHODS}

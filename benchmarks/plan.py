@@ -20,10 +20,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from d2_hloc import storage
-from d2_hloc.backbone import DIMENSION, LAYERS
-from d2_hloc.command import run_command
-from d2_hloc.images import fit
+from d2_hloc.app.command import run_command
+from d2_hloc.core.images import fit
+from d2_hloc.files import features_h5
+from d2_hloc.network.backbone import DIMENSION, LAYERS
 
 COUNTED_BY = {
     "extract": "images",
@@ -61,11 +61,11 @@ def measured(run: Path) -> Rates:
             f"{run}: holds no record of a reconstruction; give the output of one."
         ) from error
     features = run / "features.h5"
-    names = storage.image_names(features)
-    resize_max = (storage.configuration(features) or {}).get("resize_max")
-    with storage.open_h5(features) as file:
+    names = features_h5.image_names(features)
+    resize_max = (features_h5.configuration(features) or {}).get("resize_max")
+    with features_h5.open_h5(features) as file:
         keypoints = [len(file[n]["keypoints"]) for n in names]
-        sizes = [fit(storage.image_size_of(file, n), resize_max) for n in names]
+        sizes = [fit(features_h5.image_size_of(file, n), resize_max) for n in names]
     mean = sum(keypoints) / len(keypoints)
     return Rates(
         seconds={s: timings[s] / counts[c] for s, c in COUNTED_BY.items() if s in timings},

@@ -23,27 +23,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d2_hloc import evaluation, storage
-from d2_hloc.cameras import cameras_of
-from d2_hloc.colmap import pycolmap, quiet
-from d2_hloc.extraction import ExtractionOptions, extract
-from d2_hloc.image_maps import CACHE_BYTES, MapReader
-from d2_hloc.localization import observations, read_poses
-from d2_hloc.matching import MatchingOptions
-from d2_hloc.pair_matching import match
-from d2_hloc.pairs import exhaustive
-from d2_hloc.reconstruction import (
-    ReconstructionOptions,
-    build_database,
-    map_images,
-    statistics,
-    verified_matches,
-    verify,
-)
-from d2_hloc.refinement import Outcome, RefinementOptions
-from d2_hloc.staging import Staged, Value, write_atomically
-from d2_hloc.track_refinement import jobs_of, move_pairs, put_together
-from d2_hloc.tracks import Tracks, build_tracks
+from d2_hloc.features.extraction import ExtractionOptions, extract
+from d2_hloc.files import features_h5
+from d2_hloc.files.atomic import write_atomically
+from d2_hloc.files.colmap import pycolmap, quiet
+from d2_hloc.files.staged_h5 import Staged, Value
+from d2_hloc.matching.match_pairs import match
+from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.pairs import exhaustive
+from d2_hloc.matching.tracks import Tracks, build_tracks
+from d2_hloc.refinement.patches import Outcome, RefinementOptions
+from d2_hloc.refinement.shallow_maps import CACHE_BYTES, MapReader
+from d2_hloc.refinement.tracks import jobs_of, move_pairs, put_together
+from d2_hloc.sfm import pose_errors
+from d2_hloc.sfm.cameras import cameras_of
+from d2_hloc.sfm.database import build_database, verified_matches, verify
+from d2_hloc.sfm.mapping import map_images, statistics
+from d2_hloc.sfm.options import ReconstructionOptions
+from d2_hloc.sfm.pnp import observations
+from d2_hloc.sfm.poses_file import read_poses
 
 BASE = RefinementOptions(enabled=True)
 COLUMNS = (
@@ -81,15 +79,15 @@ class Bench:
         self.truth = read_poses(self.truth_file)
         self.features, self.matches = output / "features.h5", output / "matches.h5"
         self.extraction_time = self.extract(resize_max)
-        names = storage.image_names(self.features)
+        names = features_h5.image_names(self.features)
         self.pairs, self.cameras = (
             exhaustive(names),
             cameras_of(self.images, names, self.truth_file),
         )
         match(MatchingOptions(ratio_threshold=0.95), self.pairs, self.features, self.matches)
         self.verified = verified_matches(self.database(self.features), self.matches)
-        with storage.open_h5(self.features) as file:
-            keypoints = {n: storage.keypoints_of(file, n) for n in names}
+        with features_h5.open_h5(self.features) as file:
+            keypoints = {n: features_h5.keypoints_of(file, n) for n in names}
         self.keypoints: Keypoints = {n: torch.from_numpy(xy) for n, xy in keypoints.items()}
         self.tracks = build_tracks({n: len(xy) for n, xy in keypoints.items()}, self.verified)
         self.resize_max = resize_max
@@ -135,9 +133,9 @@ class Bench:
     def row(self, name: str, keypoints: Keypoints, moved: float, seconds: float) -> str:
         """A line of the table."""
         model = self.map(keypoints)
-        poses, found = evaluation.model_poses(model), statistics(model)
-        frame = evaluation.align(poses, self.truth)
-        errors = evaluation.summarize(evaluation.pose_errors(poses, self.truth, frame))
+        poses, found = pose_errors.model_poses(model), statistics(model)
+        frame = pose_errors.align(poses, self.truth)
+        errors = pose_errors.summarize(pose_errors.pose_errors(poses, self.truth, frame))
         return (
             f"{name}|{moved:.3f}|{found.points}|{found.mean_track_length:.2f}|"
             f"{found.mean_reprojection_error:.3f}|{1000 * errors['mean_position_error_m']:.2f}|"

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from d2_hloc import storage
-from d2_hloc.pairs import from_retrieval, unique
+from d2_hloc.files import features_h5
+from d2_hloc.matching.pairs import from_retrieval, unique
 
 Descriptors = Float[np.ndarray, "N D"]
 SHRINKAGE = 0.5  # of the covariance towards its mean variance
@@ -25,7 +25,7 @@ SHRINKAGE = 0.5  # of the covariance towards its mean variance
 
 def read(path: Path) -> Descriptors:
     """Global descriptors of a features file."""
-    return storage.read_global_descriptors(path, storage.image_names(path))
+    return features_h5.read_global_descriptors(path, features_h5.image_names(path))
 
 
 def variants(taught: Descriptors) -> dict[str, Callable[[Descriptors], Descriptors]]:
@@ -86,7 +86,7 @@ def main() -> None:
         )
         print(f"{name}: first right / mean average precision: {cells}")
     for (place, path), part in zip(named, parts, strict=True):
-        names = storage.image_names(Path(path))
+        names = features_h5.image_names(Path(path))
         for count in (1, 2, 3):
             pairs = len(unique(from_retrieval(names, part, count)))
             share = pairs / max(1, len(names) * (len(names) - 1) / 2)

@@ -2,10 +2,10 @@
 
 import zlib  # noqa: F401 - before pycolmap, whoever imports that: the other order aborts
 
-from d2_hloc.d2net import D2Net, D2NetOptions
-from d2_hloc.matching import MatchingOptions, match_descriptors
-from d2_hloc.plugin import register
-from d2_hloc.structs import Features, Matches
+from d2_hloc.core.structs import Features, Matches
+from d2_hloc.hloc.plugin import register
+from d2_hloc.matching.nearest import MatchingOptions, match_descriptors
+from d2_hloc.network.d2net import D2Net, D2NetOptions
 
 __version__ = "0.1.0"
 __all__ = [

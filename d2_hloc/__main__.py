@@ -2,6 +2,6 @@
 
 import sys
 
-from d2_hloc.cli import main
+from d2_hloc.app.cli import main
 
 sys.exit(main())

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from d2_hloc import adapters, config
-from d2_hloc.aachen_report import compare, present
-from d2_hloc.aachen_results import read_truth
-from d2_hloc.aachen_run import METHODS, Aachen, place
-from d2_hloc.command import run_command
-from d2_hloc.datasets import aachen
+from d2_hloc.app.command import run_command
+from d2_hloc.benchmarks.aachen import data as aachen
+from d2_hloc.benchmarks.aachen.report import compare, present
+from d2_hloc.benchmarks.aachen.results import read_truth
+from d2_hloc.benchmarks.aachen.run import METHODS, Aachen, place
+from d2_hloc.core import config
+from d2_hloc.features import registry
 
 CONFIG = Path(__file__).parents[1] / "configs" / "aachen.yaml"
 
@@ -30,7 +31,7 @@ def run(conf: Aachen, dataset: Path, output: Path, truth: Path | None = None) ->
     known = read_truth(truth, data.queries) if truth else None
     runs = {}
     for feature in conf.features:
-        folder = output if len(conf.features) == 1 else output / adapters.file_name(feature)
+        folder = output if len(conf.features) == 1 else output / registry.file_name(feature)
         runs[feature] = place(replace(conf, features=(feature,)), data, folder)
         present(runs[feature], known)
     if len(runs) > 1:

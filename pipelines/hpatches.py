@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from d2_hloc import adapters, config
-from d2_hloc.command import run_command
-from d2_hloc.datasets import hpatches
-from d2_hloc.extraction import ExtractionOptions, extract
-from d2_hloc.homography_scores import Refine, ScoringOptions, score
-from d2_hloc.hpatches_report import Evaluation, compare, conclude
-from d2_hloc.hpatches_results import Summary, read_summaries
-from d2_hloc.keypoint_refinement import PairRefiner
-from d2_hloc.matching import MatchingOptions
-from d2_hloc.pair_matching import match
-from d2_hloc.record import RunRecord
-from d2_hloc.refinement import RefinementOptions
+from d2_hloc.app.command import run_command
+from d2_hloc.benchmarks.hpatches import data as hpatches
+from d2_hloc.benchmarks.hpatches.report import Evaluation, compare, conclude
+from d2_hloc.benchmarks.hpatches.results import Summary, read_summaries
+from d2_hloc.benchmarks.hpatches.scores import Refine, ScoringOptions, score
+from d2_hloc.core import config
+from d2_hloc.features import registry
+from d2_hloc.features.extraction import ExtractionOptions, extract
+from d2_hloc.files.run_record import RunRecord
+from d2_hloc.matching.match_pairs import match
+from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.refinement.matches import PairRefiner
+from d2_hloc.refinement.patches import RefinementOptions
 
 CONFIG = Path(__file__).parents[1] / "configs" / "hpatches.yaml"
 # A pair has no third image to put a keypoint right: windows of 10 pixels find more of them.
@@ -49,7 +50,7 @@ def run(conf: HPatches, dataset: Path, output: Path, others: Sequence[Summary] =
         return
     shared = config.to_dict(replace(conf, features=()))  # more may join them later
     record = RunRecord(output, {"dataset": str(data.folder), **shared})
-    folders = {feature: output / adapters.file_name(feature) for feature in conf.features}
+    folders = {feature: output / registry.file_name(feature) for feature in conf.features}
     found = [evaluate(conf, name, data, folder, others) for name, folder in folders.items()]
     compare(found, record, output, others)
 
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     conf = replace(conf, features=tuple(dict.fromkeys(args.feature or conf.features)))
     if args.download:
         for feature in conf.features:
-            adapters.adapter_of(feature).download(replace(conf.extraction, feature=feature))
+            registry.adapter_of(feature).download(replace(conf.extraction, feature=feature))
     run(conf, args.dataset, args.output, [s for p in args.compare for s in read_summaries(p)])
 
 

@@ -13,22 +13,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from d2_hloc import adapters, config
-from d2_hloc.command import run_command
-from d2_hloc.datasets import inloc
-from d2_hloc.datasets.cutout_maps import MapCache
-from d2_hloc.dense_verification import CloudCache, DenseOptions
-from d2_hloc.extraction import ExtractionOptions
-from d2_hloc.inloc_cameras import CameraOptions, query_cameras
-from d2_hloc.inloc_localization import PoseOptions, Setting, match_candidates
-from d2_hloc.inloc_report import Evaluation, compare, conclude, measure, present_combined
-from d2_hloc.inloc_retrieval import extract_candidates
-from d2_hloc.keypoint_refinement import PairRefiner
-from d2_hloc.matching import MatchingOptions
-from d2_hloc.pose_verification import METHODS, Verifier, find_poses
-from d2_hloc.record import RunRecord
-from d2_hloc.refinement import RefinementOptions
-from d2_hloc.scan_points import lift
+from d2_hloc.app.command import run_command
+from d2_hloc.benchmarks.inloc import data as inloc
+from d2_hloc.benchmarks.inloc.cameras import CameraOptions, query_cameras
+from d2_hloc.benchmarks.inloc.dense_verification import METHODS, Verifier, find_poses
+from d2_hloc.benchmarks.inloc.lift import lift
+from d2_hloc.benchmarks.inloc.matches import match_candidates
+from d2_hloc.benchmarks.inloc.options import PoseOptions
+from d2_hloc.benchmarks.inloc.poses import Setting
+from d2_hloc.benchmarks.inloc.rendering import CloudCache, DenseOptions
+from d2_hloc.benchmarks.inloc.report import Evaluation, compare, conclude, measure, present_combined
+from d2_hloc.benchmarks.inloc.retrieval import extract_candidates
+from d2_hloc.benchmarks.inloc.scans import MapCache
+from d2_hloc.core import config
+from d2_hloc.features import registry
+from d2_hloc.features.extraction import ExtractionOptions
+from d2_hloc.files.run_record import RunRecord
+from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.refinement.matches import PairRefiner
+from d2_hloc.refinement.patches import RefinementOptions
 
 CONFIG = Path(__file__).parents[1] / "configs" / "inloc.yaml"
 
@@ -68,7 +71,7 @@ def run(conf: InLoc, dataset: Path, output: Path, truth: Path | None = None) -> 
         return
     asked = {"dataset": str(dataset.resolve()), **config.to_dict(conf.shared)}
     record = RunRecord(output, asked)
-    folders = {feature: output / adapters.file_name(feature) for feature in conf.features}
+    folders = {feature: output / registry.file_name(feature) for feature in conf.features}
     found = [evaluate(conf, name, data, folder, truth) for name, folder in folders.items()]
     compare(found, record, output)
 
@@ -146,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     conf = replace(conf, refinement=conf.refinement.switched(args.refinement))
     if args.download:
         for feature in conf.features:
-            adapters.adapter_of(feature).download(replace(conf.extraction, feature=feature))
+            registry.adapter_of(feature).download(replace(conf.extraction, feature=feature))
     run(conf, args.dataset, args.output, args.ground_truth)
 
 

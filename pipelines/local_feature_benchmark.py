@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from d2_hloc import adapters, config, storage
-from d2_hloc.command import run_command
-from d2_hloc.datasets import lfe
-from d2_hloc.lfe_report import compare, present
-from d2_hloc.lfe_run import Benchmark, evaluate
-from d2_hloc.pairs import read_pairs
+from d2_hloc.app.command import run_command
+from d2_hloc.benchmarks.sfm_benchmark import data as lfe
+from d2_hloc.benchmarks.sfm_benchmark.report import compare, present
+from d2_hloc.benchmarks.sfm_benchmark.run import Benchmark, evaluate
+from d2_hloc.core import config
+from d2_hloc.features import registry
+from d2_hloc.files import features_h5
+from d2_hloc.matching.pairs import read_pairs
 
 CONFIG = Path(__file__).parents[1] / "configs" / "local_feature_benchmark.yaml"
 
@@ -26,11 +28,11 @@ def run(conf: Benchmark, dataset: Path, output: Path, export: bool = False) -> N
     """One feature in OUT, or several, each in a folder of its own, compared in a table."""
     scene, runs = lfe.read(dataset), {}
     for feature in conf.features:
-        folder = output if len(conf.features) == 1 else output / adapters.file_name(feature)
+        folder = output if len(conf.features) == 1 else output / registry.file_name(feature)
         runs[feature] = evaluate(conf, feature, scene, folder)
         present(feature, runs[feature])
         if export:
-            names = storage.image_names(folder / "features.h5", scene.names)
+            names = features_h5.image_names(folder / "features.h5", scene.names)
             lfe.write_features(folder / "benchmark", folder / "features.h5", names)
             pairs = read_pairs(folder / "pairs.txt")
             lfe.write_matches(folder / "benchmark", folder / "matches.h5", pairs)

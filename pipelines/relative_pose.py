@@ -12,15 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from d2_hloc import adapters, config, storage
-from d2_hloc.command import run_command
-from d2_hloc.datasets import relative_pose
-from d2_hloc.extraction import ExtractionOptions, extract
-from d2_hloc.matching import MatchingOptions
-from d2_hloc.pair_matching import match
-from d2_hloc.record import RunRecord
-from d2_hloc.relative_pose import RelativePoseOptions, estimate_poses
-from d2_hloc.relative_pose_report import present
+from d2_hloc.app.command import run_command
+from d2_hloc.benchmarks.relative_pose import data as relative_pose
+from d2_hloc.benchmarks.relative_pose.report import present
+from d2_hloc.benchmarks.relative_pose.scores import RelativePoseOptions, estimate_poses
+from d2_hloc.core import config
+from d2_hloc.features import registry
+from d2_hloc.features.extraction import ExtractionOptions, extract
+from d2_hloc.files import features_h5
+from d2_hloc.files.run_record import RunRecord
+from d2_hloc.matching.match_pairs import match
+from d2_hloc.matching.nearest import MatchingOptions
 
 CONFIG = Path(__file__).parents[1] / "configs" / "relative_pose.yaml"
 
@@ -47,7 +49,7 @@ def run(conf: RelativePose, pair_list: Path, images: Path, output: Path) -> None
         match(conf.matching, [pair.names for pair in pairs], features, matches)
     with record.timed("estimate"):
         scores = estimate_poses(conf.estimation, pairs, features, matches)
-    present(record, scores, storage.failures(features) | storage.failures(matches), output)
+    present(record, scores, features_h5.failures(features) | features_h5.failures(matches), output)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = {key: value for key, value in given.items() if value is not None}
     conf = replace(conf, extraction=replace(conf.extraction, **given))
     if args.download:
-        adapters.adapter_of(conf.extraction.feature).download(conf.extraction)
+        registry.adapter_of(conf.extraction.feature).download(conf.extraction)
     run(conf, args.pairs, args.images, args.output)
 
 

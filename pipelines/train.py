@@ -13,17 +13,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from d2_hloc import config, weights
-from d2_hloc.command import run_command
-from d2_hloc.datasets.megadepth import MegaDepthOptions, MegaDepthPairs, Part
-from d2_hloc.datasets.scene_info import find_scenes, read_scene_list
-from d2_hloc.images import list_images
-from d2_hloc.record import RunRecord
+from d2_hloc.app.command import run_command
+from d2_hloc.core import config
+from d2_hloc.core.images import list_images
+from d2_hloc.files.run_record import RunRecord
+from d2_hloc.network import weights
 from d2_hloc.training.distributed import joined
 from d2_hloc.training.loop import Trainer, TrainingOptions
+from d2_hloc.training.megadepth import MegaDepthOptions, MegaDepthPairs, Part
 from d2_hloc.training.pair import PairSource, split
 from d2_hloc.training.photographs import PhotographOptions, PhotographPairs
-from d2_hloc.training_report import TrainingRun, present, write_report
+from d2_hloc.training.report import TrainingRun, present, write_report
+from d2_hloc.training.scene_info import find_scenes, read_scene_list
 
 CONFIG = Path(__file__).parents[1] / "configs" / "train_photos.yaml"
 

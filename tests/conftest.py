@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from d2_hloc.backbone import Backbone
-from d2_hloc.d2net import D2Net
-from d2_hloc.threads import one_thread_an_operation
+from d2_hloc.core.threads import one_thread_an_operation
+from d2_hloc.network.backbone import Backbone
+from d2_hloc.network.d2net import D2Net
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -8,14 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d2_hloc import config
-from d2_hloc.base_model import BaseModel
-from d2_hloc.matching import MatchingOptions, match_descriptors
-from d2_hloc.plugin import INT16_MAX
-from d2_hloc.structs import Matches
-
-OWN_KEYS = tuple(MatchingOptions.__dataclass_fields__)
-HLOC_KEYS = ("name", "do_mutual_check")  # the second is what its own matcher calls `mutual`
+from d2_hloc.core.structs import Matches
+from d2_hloc.hloc.base_model import BaseModel
+from d2_hloc.hloc.matcher_conf import options_of
+from d2_hloc.hloc.plugin import INT16_MAX
+from d2_hloc.matching.nearest import match_descriptors
 
 
 class NearestNeighborExact(BaseModel):
@@ -52,22 +49,6 @@ def _of_unit_length(descriptors: Tensor) -> Tensor:
     """hloc reads the whole numbers of compressed descriptors as they are, up to 127."""
     is_of_whole_numbers = len(descriptors) > 0 and float(descriptors.abs().max()) > 1.5
     return F.normalize(descriptors) if is_of_whole_numbers else descriptors
-
-
-def options_of(conf: dict[str, Any]) -> MatchingOptions:
-    """The options that a model conf of hloc's form asks for.
-
-    Raises:
-        ConfigError: for an unknown key or a wrong value.
-    """
-    known = (*OWN_KEYS, "max_index", *HLOC_KEYS)
-    for key in conf:
-        if key not in known:
-            raise config.ConfigError(f"matcher: unknown key {key!r}; known: {', '.join(known)}.")
-    values = {key: conf[key] for key in OWN_KEYS if key in conf}
-    if "do_mutual_check" in conf:
-        values.setdefault("mutual", conf["do_mutual_check"])
-    return config.build(MatchingOptions, values, "matcher")
 
 
 def _check_indices(matches: Matches, max_index: int | None) -> None:

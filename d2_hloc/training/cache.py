@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from d2_hloc.staging import ConfigurationChanged, write_atomically
+from d2_hloc.files.atomic import write_atomically
+from d2_hloc.files.provenance import ConfigurationChanged
 
 MISSING = -1
 LARGEST = 65504.0  # of half precision

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from d2_hloc import weights
-from d2_hloc.backbone import CONV4, LAYERS
-from d2_hloc.staging import write_atomically
+from d2_hloc.files.atomic import write_atomically
+from d2_hloc.network import weights
+from d2_hloc.network.backbone import CONV4, LAYERS
 from d2_hloc.training.network import Network
 
 

@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2_hloc.staging import write_atomically
+from d2_hloc.files.atomic import write_atomically
 
 LOSSES = ("step", "epoch", "loss", "pairs", "correspondences", "learning_rate")
 VALIDATION = (

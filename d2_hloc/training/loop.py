@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from d2_hloc.backbone import LAYERS
-from d2_hloc.pixels import TRAINING_STRIDE
+from d2_hloc.core.pixels import TRAINING_STRIDE
+from d2_hloc.network.backbone import LAYERS
 from d2_hloc.training import test_form
 from d2_hloc.training.cache import ActivationCache, CacheOptions, Example
 from d2_hloc.training.checkpoint import load_checkpoint, save_best, save_checkpoint

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from d2_hloc.detection import SoftForm, soft_scores
-from d2_hloc.pixels import TRAINING_STRIDE, pixels_to_cells
+from d2_hloc.core.pixels import TRAINING_STRIDE, pixels_to_cells
+from d2_hloc.network.detection import SoftForm, soft_scores
 
 FAR = 10.0  # more than any squared distance of unit vectors
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from d2_hloc import weights
-from d2_hloc.backbone import CONV4, Backbone
+from d2_hloc.network import weights
+from d2_hloc.network.backbone import CONV4, Backbone
 
 TrainedFrom = Literal["conv4_1", "conv4_2", "conv4_3"]
 Precision = Literal["float32", "bfloat16", "float16"]

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from d2_hloc.pixels import TRAINING_STRIDE, cells_to_pixels
+from d2_hloc.core.pixels import TRAINING_STRIDE, cells_to_pixels
 
 logger = logging.getLogger(__name__)
 

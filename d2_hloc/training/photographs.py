@@ -18,8 +18,8 @@ from kornia.geometry.transform import get_perspective_transform, warp_perspectiv
 from PIL import Image
 from torch import Tensor
 
-from d2_hloc.images import ImageError, open_image, to_tensor
-from d2_hloc.pixels import resize_matrix
+from d2_hloc.core.images import ImageError, open_image, to_tensor
+from d2_hloc.core.pixels import resize_matrix
 from d2_hloc.training.pair import (
     CROP,
     MIN_CORRESPONDENCES,

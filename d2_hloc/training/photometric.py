@@ -15,7 +15,7 @@ from kornia.filters import gaussian_blur2d
 from PIL import Image
 from torch import Tensor
 
-from d2_hloc.images import to_tensor
+from d2_hloc.core.images import to_tensor
 
 GAMMA = 2.2
 WARM = np.array([1.0, 0.72, 0.38])  # a street lamp, red to blue

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from d2_hloc.backbone import Backbone
-from d2_hloc.description import GeneralizedMean
-from d2_hloc.matching import match_descriptors
-from d2_hloc.pixels import TRAINING_STRIDE, cells_to_level, pixels_to_cells
-from d2_hloc.pyramid import levels
+from d2_hloc.core.pixels import TRAINING_STRIDE, cells_to_level, pixels_to_cells
+from d2_hloc.matching.nearest import match_descriptors
+from d2_hloc.network.backbone import Backbone
+from d2_hloc.network.description import GeneralizedMean
+from d2_hloc.network.pyramid import levels
 from d2_hloc.training.pair import TrainingPair
 
 MEASURES = ("matching_accuracy", "right_matches", "features")

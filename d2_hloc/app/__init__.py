@@ -1,0 +1,1 @@
+"""The d2-hloc command and its demo."""

@@ -1,0 +1,133 @@
+"""Arguments that several commands share, and the options that they stand for."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from d2_hloc.core import config
+from d2_hloc.features.extraction import ExtractionOptions
+from d2_hloc.files.ray import Cluster
+from d2_hloc.files.shards import Shard
+from d2_hloc.matching.choose_pairs import PairsOptions
+from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.network.d2net import D2NetOptions
+from d2_hloc.sfm.poses_file import read_poses
+from d2_hloc.sfm.reconstruct import MATCHING, Reconstruct
+
+FEATURES = tuple(MATCHING)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a model is made."""
+    add_extraction_arguments(parser)
+    parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
+    parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of image pairs")
+    parser.add_argument("--ratio", type=float, help="ratio threshold of matching; 1 for none")
+    parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
+    add_truth_argument(parser)
+
+
+def add_extraction_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which features."""
+    parser.add_argument("--feature", choices=FEATURES)
+    parser.add_argument("--weights", help="d2_ots (bundled), a name to download, or a checkpoint")
+    parser.add_argument("--resize-max", type=int, help="longest edge in pixels (1600)")
+    parser.add_argument("--max-keypoints", type=int, help="the best of an image (all)")
+
+
+def add_intrinsics_argument(parser: argparse.ArgumentParser) -> None:
+    """Known cameras."""
+    parser.add_argument("--intrinsics", type=Path, help="lines of 'name MODEL w h params...'")
+
+
+def add_truth_argument(parser: argparse.ArgumentParser) -> None:
+    """What results are compared with."""
+    parser.add_argument(
+        "--ground-truth",
+        type=Path,
+        help="lines of 'name qw qx qy qz tx ty tz', or the challenge's calibration_*.h5",
+    )
+
+
+def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
+    """A part of the work, or a cluster for all of it."""
+    text = "do the i-th of n shards, i from 1 to n, or from 0 to n - 1; then d2-hloc merge"
+    parser.add_argument("--shard", metavar="i/n", help=text)
+    add_engine_arguments(parser)
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the work is done."""
+    text = "what extracts and matches: this process, or the workers of a Ray cluster"
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
+    text = "the cluster: auto (the default), host:port, ray://host:port, local (a new one, here)"
+    parser.add_argument("--address", help=text)
+    parser.add_argument("--worker-cpus", type=int, help="CPUs and threads of a worker (1)")
+
+
+def check_truth(args: argparse.Namespace) -> None:
+    """A mistake in the ground truth should not cost the run."""
+    if args.ground_truth is not None:
+        read_poses(args.ground_truth)
+
+
+def model_configuration(args: argparse.Namespace) -> Reconstruct:
+    """The YAML's options, or the defaults, with the arguments over them."""
+    conf = config.load(Reconstruct, args.config) if args.config else Reconstruct()
+    intrinsics = getattr(args, "intrinsics", None)  # a model that is given has its own
+    matching = conf.matching
+    if args.ratio is not None:
+        matching = MatchingOptions(ratio_threshold=args.ratio if args.ratio < 1 else None)
+    return dataclasses.replace(
+        conf,
+        extraction=extraction_options(conf.extraction, args),
+        pairs=pairs_options(conf.pairs, args.pairs),
+        matching=matching,
+        refinement=conf.refinement.switched(args.refinement),
+        intrinsics=intrinsics or conf.intrinsics,
+    )
+
+
+def extraction_options(options: ExtractionOptions, args: argparse.Namespace) -> ExtractionOptions:
+    """Options with the arguments that were given."""
+    network = {"weights": args.weights, "max_keypoints": args.max_keypoints}
+    given = {k: v for k, v in network.items() if v is not None}
+    d2net: D2NetOptions = dataclasses.replace(options.d2net, **given)
+    changes = {"feature": args.feature, "resize_max": args.resize_max}
+    given = {k: v for k, v in changes.items() if v is not None}
+    if args.max_keypoints is not None:
+        given["sift"] = dataclasses.replace(options.sift, max_keypoints=args.max_keypoints)
+    return dataclasses.replace(options, d2net=d2net, **given)
+
+
+def pairs_options(options: PairsOptions, argument: str | None) -> PairsOptions:
+    """--pairs: a method's name, or else a file."""
+    if argument is None:
+        return options
+    if argument in ("exhaustive", "retrieval"):
+        return dataclasses.replace(options, method=argument)
+    return dataclasses.replace(options, file=Path(argument))
+
+
+def shard_of(args: argparse.Namespace) -> Shard | None:
+    """--shard, where it is given."""
+    return None if args.shard is None else Shard.parse(args.shard)
+
+
+def cluster_of(args: argparse.Namespace) -> Cluster | None:
+    """--engine ray, and what is said about it; None for the local engine.
+
+    Raises:
+        ValueError: for arguments that do not go together.
+    """
+    given = {"address": args.address, "cpus": args.worker_cpus}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.engine == "local":
+        if given:
+            raise ValueError("--address and --worker-cpus are for --engine ray; give that too.")
+        return None
+    if getattr(args, "shard", None) is not None or getattr(args, "stage", None) is not None:
+        raise ValueError("--engine ray makes the shards itself; leave --shard and --stage out.")
+    return Cluster(**given)

@@ -1,0 +1,45 @@
+"""What every command does around its work: logging, and one sentence for what goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+from d2_hloc.files.colmap import quiet
+
+DISK_FULL = "the disk is full; free some space and run again, it goes on from there."
+
+
+def run_command(name: str, work: Callable[[], object]) -> int:
+    """Do the work; the exit status. A problem is one sentence after the command's name."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    quiet()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: parts are kept
+    try:
+        work()
+    except (ValueError, OSError) as error:
+        print(f"{name}: {sentence(error)}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        if "disk is full" not in str(error):  # SQLite's words, through COLMAP
+            raise
+        print(f"{name}: {DISK_FULL}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: stopped; run the same command again to go on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def sentence(error: ValueError | OSError) -> str:
+    """The text of an error; the system's own gets the file in front of its reason."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DISK_FULL if error.filename is None else f"{error.filename}: {DISK_FULL}"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}."
+    return str(error)

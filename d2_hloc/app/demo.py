@@ -1,0 +1,41 @@
+"""The embedded demo: a rendered scene, reconstructed; views that were kept out, localized."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from d2_hloc.app.scene.demo import write_demo
+from d2_hloc.reports.localization import (
+    add_localization,
+    localization_rows,
+    print_queries,
+    score_queries,
+)
+from d2_hloc.reports.model import add_model, model_rows, score_model
+from d2_hloc.reports.page import Report
+from d2_hloc.reports.terminal import print_table
+from d2_hloc.sfm.localize import Localize, localize_queries
+from d2_hloc.sfm.poses_file import read_poses
+from d2_hloc.sfm.reconstruct import Reconstruct, reconstruct
+
+
+def demo(output: Path) -> None:
+    """Render, reconstruct, localize; print the true errors and write OUT/report.html."""
+    scene = output / "scene"
+    output.mkdir(parents=True, exist_ok=True)
+    write_demo(scene)
+    intrinsics, truth = scene / "intrinsics.txt", scene / "ground_truth.txt"
+    model = reconstruct(Reconstruct(intrinsics=intrinsics), scene / "images", output)
+    run = localize_queries(
+        Localize(intrinsics=intrinsics), output, scene / "queries", output / "localization"
+    )
+    score_model(model, truth)
+    errors = score_queries(run, read_poses(truth))
+    print_table(model_rows(model.record))
+    print_table(localization_rows(run.record))
+    print_queries(run.found, errors)
+    report = Report("d2-hloc demo", subtitle="A rendered square, its cameras known exactly")
+    add_model(report, model)
+    add_localization(report, run, errors)
+    report.write(output / "report.html")
+    print(f"\n{output / 'report.html'}")

@@ -1,0 +1,1 @@
+"""Aachen Day-Night's local reconstruction and localization of night queries."""

@@ -1,0 +1,48 @@
+"""VisualSFM's NVM files: the poses of their cameras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from d2_hloc.core.text import numbered_lines
+from d2_hloc.files.colmap import pycolmap
+
+UNIT = 1e-2  # what a quaternion's length may differ from 1 by; written with few digits, it does
+
+
+def read_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
+    """World-to-camera pose of each image of the first model.
+
+    A line is `name focal qw qx qy qz cx cy cz radial 0`, where c is the camera's CENTRE; points are
+    left aside. Names are relative to the image folder, without a leading ./.
+
+    Raises:
+        ValueError: for a file of another form, cut short, or a line that is no pose.
+    """
+    lines = [(n, line.split()) for n, line in numbered_lines(path)]
+    if len(lines) < 2 or not lines[0][1][0].startswith("NVM_V3"):
+        raise ValueError(f"{path}: is not an NVM file; its first word should be NVM_V3.")
+    try:
+        count = int(lines[1][1][0])
+    except ValueError as error:
+        raise ValueError(f"{path}, line {lines[1][0]}: expected the number of cameras.") from error
+    if len(lines) < 2 + count:
+        raise ValueError(f"{path}: says {count} cameras and holds {len(lines) - 2}; get it anew.")
+    return dict(_camera(fields, f"{path}, line {n}") for n, fields in lines[2 : 2 + count])
+
+
+def _camera(fields: list[str], where: str) -> tuple[str, pycolmap.Rigid3d]:
+    try:
+        numbers = np.array([float(f) for f in fields[2:9]])
+    except ValueError as error:
+        raise ValueError(f"{where}: expected 'name focal qw qx qy qz cx cy cz ...'.") from error
+    if len(numbers) != 7 or not np.isfinite(numbers).all():
+        raise ValueError(f"{where}: expected 'name focal qw qx qy qz cx cy cz ...'.")
+    quaternion, centre = numbers[:4], numbers[4:]
+    if abs(np.linalg.norm(quaternion) - 1) > UNIT:
+        length = np.linalg.norm(quaternion)
+        raise ValueError(f"{where}: its quaternion has the length {length:.3g}, not 1.")
+    rotation = pycolmap.Rotation3d(np.roll(quaternion, -1) / np.linalg.norm(quaternion))
+    return fields[0].removeprefix("./"), pycolmap.Rigid3d(rotation, -(rotation * centre))

@@ -1,0 +1,1 @@
+"""HPatches' full sequences: matching accuracy under homographies."""

@@ -1,0 +1,1 @@
+"""InLoc: indoor localization by Direct, Sparse and Pooled PE, and Dense PV."""

@@ -1,0 +1,55 @@
+"""A pose again, from all points that an image of known depth shows, matched or not.
+
+The first pose says where each point should be seen; shallow maps say where it is. So a view that
+has few matches is held by hundreds of points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from d2_hloc.core.pixels import from_colmap, to_colmap
+from d2_hloc.files.colmap import pycolmap
+from d2_hloc.sfm.pnp import FEWEST, settle_pose
+
+ROUNDS = 2
+
+Places = Float[np.ndarray, "K 2"]
+# The index of points and where they should be in the query -> where they are, and which were found.
+Search = Callable[[Int[np.ndarray, " K"], Places], tuple[Places, Bool[np.ndarray, " K"]]]
+
+
+def polish_pose(
+    pose: pycolmap.Rigid3d,
+    camera: pycolmap.Camera,
+    xyz: Float[np.ndarray, "N 3"],
+    search: Search,
+) -> pycolmap.Rigid3d:
+    """The pose of a query from points `xyz` that `search` finds in it; as it was if it finds none.
+
+    Places are pixels of the query, with (0, 0) at the centre of the first.
+    """
+    for _ in range(ROUNDS):
+        index, projected = seen_points(pose, camera, xyz)
+        xy, is_found = search(index, projected)
+        if is_found.sum() < FEWEST:
+            break
+        found = xyz[index[is_found]]
+        everyone = np.ones(len(found), dtype=bool)
+        pose = settle_pose(pose, to_colmap(xy[is_found]), found, everyone, camera)
+    return pose
+
+
+def seen_points(
+    pose: pycolmap.Rigid3d, camera: pycolmap.Camera, xyz: Float[np.ndarray, "N 3"]
+) -> tuple[Int[np.ndarray, " K"], Places]:
+    """Index of the points that project into the image, and where."""
+    local = xyz @ pose.rotation.matrix().T + pose.translation
+    index = np.flatnonzero((local[:, 2] > 0) & np.isfinite(local).all(axis=1))
+    projected = from_colmap(camera.img_from_cam(local[index]).reshape(-1, 2))
+    edges = np.array([camera.width, camera.height]) - 1
+    is_inside = ((projected >= 0) & (projected <= edges)).all(axis=1)
+    return index[is_inside], projected[is_inside]

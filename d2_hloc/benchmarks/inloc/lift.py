@@ -1,0 +1,90 @@
+"""features.h5 + InLoc's cutouts -> points.h5: the 3D point of each keypoint (a step).
+
+A map of points is megabytes and is read in a second; the points of its keypoints are kept instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from d2_hloc.benchmarks.inloc import data as inloc
+from d2_hloc.benchmarks.inloc.data import InLocError
+from d2_hloc.benchmarks.inloc.lists import Ranked
+from d2_hloc.benchmarks.inloc.scans import MapCache, points_at
+from d2_hloc.core.threads import in_threads
+from d2_hloc.files import features_h5
+from d2_hloc.files.staged_h5 import Staged, Value
+
+logger = logging.getLogger(__name__)
+
+
+def lift(
+    folder: Path,
+    ranked: Ranked,
+    features: Path,
+    output: Path,
+    maps: MapCache,
+    workers: int = 1,
+) -> Path:
+    """Look up the points of the ranked cutouts' keypoints, in the building's frame.
+
+    Cutouts that are done stay as they are. Ones that cannot be used are noted in the file with the
+    reason (features_h5.failures): a damaged or missing map, one without depth, a missing alignment.
+
+    Raises:
+        StorageError: if the features file cannot be used.
+        ConfigurationChanged, DiskFull: as staging.Staged.
+    """
+    made_by = {"features": features_h5.configuration(features)}
+    cutouts = {c.cutout for found in ranked.values() for c in found}
+    names = features_h5.image_names(features, cutouts)
+    with Staged(output, made_by, "points") as staged, features_h5.open_h5(features) as file:
+        todo = [name for name in names if name not in staged.done]
+        found = in_threads(partial(_try, folder, file, maps), todo, workers)
+        progress = tqdm(
+            found, desc="look up points", unit="cutout", total=len(todo), disable=not todo
+        )
+        for name, points in zip(todo, progress, strict=True):
+            if isinstance(points, str):
+                staged.failures[name] = points
+            else:
+                staged.add(name, {"points": Value(points)})
+        for name, reason in staged.failures.items():
+            logger.warning("skipped %s: %s", name, reason)
+    return output
+
+
+def _try(folder: Path, features: h5py.File, maps: MapCache, name: str) -> np.ndarray | str:
+    """The points, or why there are none."""
+    try:
+        return keypoint_points(folder, features, maps, name)
+    except InLocError as error:
+        return str(error)
+
+
+def keypoint_points(
+    folder: Path, features: h5py.File, maps: MapCache, name: str
+) -> Float[np.ndarray, "N 3"]:
+    """Points of a cutout's keypoints, metres in the building's frame; NaN where there is none.
+
+    Raises:
+        InLocError: if the cutout's map or alignment cannot be used.
+    """
+    path = folder / f"{name}.mat"
+    xyz = maps[path].xyz
+    width, height = features_h5.image_size_of(features, name)
+    if xyz.shape[:2] != (height, width):
+        raise InLocError(
+            f"{path}: holds points of {xyz.shape[1]} x {xyz.shape[0]} pixels, but the cutout has "
+            f"{width} x {height}."
+        )
+    building_from_scan = inloc.read_alignment(folder, name)
+    points = points_at(xyz, features_h5.keypoints_of(features, name).astype(float))
+    return points @ building_from_scan[:3, :3].T + building_from_scan[:3, 3]

@@ -1,0 +1,38 @@
+"""Options of InLoc's poses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from d2_hloc.benchmarks.inloc.spatial_verification import VerificationOptions
+from d2_hloc.sfm.pnp import FEWEST
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseOptions:
+    """How many candidates, and what counts as an inlier.
+
+    `max_angle`: degrees between a keypoint's ray and its point, of Direct and Sparse PE.
+    `pooled_error`: pixels of a query 4032 wide, of Pooled PE; less in a smaller one.
+    `num_candidates` are matched, `num_poses` of those estimated by Sparse PE.
+    `enough_inliers`: a query with so many verified matches with one of its first `num_first`
+    candidates is matched with no further ones.
+    `polish`: where keypoints are refined, the best pose of Direct and Sparse PE is found again from
+    all points of its cutout that the query shows.
+    """
+
+    num_candidates: int = 100
+    num_poses: int = 10
+    max_angle: float = 1.0
+    pooled_error: float = 48.0
+    min_num_inliers: int = FEWEST
+    enough_inliers: int | None = None
+    num_first: int = 10
+    polish: bool = True
+    random_seed: int = 0
+    verification: VerificationOptions = field(default_factory=VerificationOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("num_candidates", "num_poses", "max_angle", "pooled_error"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")

@@ -1,0 +1,143 @@
+"""Spatial verification of matches by a few homographies, each grown from one match.
+
+Philbin et al., "Object retrieval with large vocabularies and fast spatial matching", CVPR 2007, as
+InLoc (Taira et al., CVPR 2018) uses it in its sparse pipeline. Keypoints are upright: a match is a
+similarity by its place and the ratio of its scales, without a turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from d2_hloc.core.homography_metrics import oriented, transfer
+
+BLOCK = 256  # hypotheses whose errors are computed at once
+AFFINE_STEPS, HOMOGRAPHY_STEPS = 3, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationOptions:
+    """Errors in pixels of image 1, step by step from a match's similarity to a homography.
+
+    Of at most `num_hypotheses` matches, spread evenly, the `num_grown` whose similarities have most
+    inliers are grown. A homography needs `min_num_inliers`; its matches are then set aside and the
+    next is looked for among the rest.
+    """
+
+    similarity_error: float = 20.0
+    affine_error: float = 15.0
+    homography_error: float = 8.0
+    max_homographies: int = 3
+    min_num_inliers: int = 10
+    num_hypotheses: int = 1000
+    num_grown: int = 10
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value <= 0:
+                raise ValueError(f"{name} must be positive, not {value}.")
+        if self.min_num_inliers < 4:
+            raise ValueError(f"min_num_inliers must be 4 or more, not {self.min_num_inliers}.")
+
+
+def verify(
+    options: VerificationOptions,
+    xy0: Float[np.ndarray, "K 2"],
+    xy1: Float[np.ndarray, "K 2"],
+    scales0: Float[np.ndarray, " K"],
+    scales1: Float[np.ndarray, " K"],
+) -> Int[np.ndarray, " L"]:
+    """Indices of the matches that lie on one of the homographies, in ascending order."""
+    left, found = np.arange(len(xy0)), []
+    for _ in range(options.max_homographies):
+        if len(left) < options.min_num_inliers:
+            break
+        inliers = grow_best(options, xy0[left], xy1[left], scales1[left] / scales0[left])
+        if inliers.sum() < options.min_num_inliers:
+            break
+        found.append(left[inliers])
+        left = left[~inliers]
+    return np.sort(np.concatenate(found)) if found else np.empty(0, dtype=int)
+
+
+def grow_best(
+    options: VerificationOptions,
+    xy0: Float[np.ndarray, "K 2"],
+    xy1: Float[np.ndarray, "K 2"],
+    ratios: Float[np.ndarray, " K"],
+) -> Bool[np.ndarray, " K"]:
+    """Inliers of the homography of most inliers; `ratios` are the matches' scales, 1 over 0."""
+    supports = similarity_inliers(options, xy0, xy1, ratios)
+    counts = supports.sum(axis=1)
+    best = np.argsort(-counts, kind="stable")[: options.num_grown]
+    grown = [grow(options, xy0, xy1, supports[k]) for k in best]
+    return max(grown, key=np.count_nonzero)
+
+
+def similarity_inliers(
+    options: VerificationOptions,
+    xy0: Float[np.ndarray, "K 2"],
+    xy1: Float[np.ndarray, "K 2"],
+    ratios: Float[np.ndarray, " K"],
+) -> Bool[np.ndarray, "M K"]:
+    """Which matches follow the similarity of each of M matches."""
+    chosen = np.linspace(0, len(xy0) - 1, min(len(xy0), options.num_hypotheses)).round().astype(int)
+    xy0, xy1, ratios = (a.astype(np.float32) for a in (xy0, xy1, ratios))  # half the memory
+    masks = []
+    for start in range(0, len(chosen), BLOCK):
+        block = chosen[start : start + BLOCK]
+        # Residuals are linear in a match: what is left of xy1 - r xy0 beyond the hypothesis' own.
+        moved = xy1[None] - ratios[block, None, None] * xy0[None]
+        offset = moved[np.arange(len(block)), block]
+        squared = ((moved - offset[:, None]) ** 2).sum(axis=2)
+        masks.append(squared <= options.similarity_error**2)
+    return np.concatenate(masks)
+
+
+def grow(
+    options: VerificationOptions,
+    xy0: Float[np.ndarray, "K 2"],
+    xy1: Float[np.ndarray, "K 2"],
+    inliers: Bool[np.ndarray, " K"],
+) -> Bool[np.ndarray, " K"]:
+    """From a similarity's inliers by affine maps to a homography's; none where they run out."""
+    steps = [(fit_affine, options.affine_error)] * AFFINE_STEPS
+    steps += [(fit_homography, options.homography_error)] * HOMOGRAPHY_STEPS
+    for fit, max_error in steps:
+        if inliers.sum() < options.min_num_inliers:
+            return np.zeros(len(xy0), dtype=bool)
+        moved = transfer(xy0, oriented(fit(xy0[inliers], xy1[inliers])))
+        inliers = np.linalg.norm(xy1 - moved, axis=1) <= max_error
+    return inliers
+
+
+def fit_affine(
+    xy0: Float[np.ndarray, "K 2"], xy1: Float[np.ndarray, "K 2"]
+) -> Float[np.ndarray, "3 3"]:
+    """The affine map of least squares, as a homography."""
+    homogeneous = np.c_[xy0, np.ones(len(xy0))]
+    solution, *_ = np.linalg.lstsq(homogeneous, xy1, rcond=None)
+    return np.vstack([solution.T, [0.0, 0.0, 1.0]])
+
+
+def fit_homography(
+    xy0: Float[np.ndarray, "K 2"], xy1: Float[np.ndarray, "K 2"]
+) -> Float[np.ndarray, "3 3"]:
+    """The homography of least algebraic error on normalised points (Hartley, PAMI 1997)."""
+    to0, to1 = _normalisation(xy0), _normalisation(xy1)
+    x, y = xy1[:, :1] * to1[0, 0] + to1[0, 2], xy1[:, 1:] * to1[1, 1] + to1[1, 2]
+    points = np.c_[xy0, np.ones(len(xy0))] @ to0.T
+    zero = np.zeros_like(points)
+    equations = np.vstack([np.c_[points, zero, -x * points], np.c_[zero, points, -y * points]])
+    _, vectors = np.linalg.eigh(equations.T @ equations)
+    return np.linalg.inv(to1) @ vectors[:, 0].reshape(3, 3) @ to0
+
+
+def _normalisation(xy: Float[np.ndarray, "K 2"]) -> Float[np.ndarray, "3 3"]:
+    """To mean 0 and deviation 1, in each axis."""
+    mean, deviation = xy.mean(axis=0), np.maximum(xy.std(axis=0), 1.0)  # of points on a line, 0
+    x, y = -mean / deviation
+    return np.array([[1 / deviation[0], 0, x], [0, 1 / deviation[1], y], [0, 0, 1]])

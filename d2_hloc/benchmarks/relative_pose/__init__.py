@@ -1,0 +1,1 @@
+"""Relative poses of image pairs with known cameras."""

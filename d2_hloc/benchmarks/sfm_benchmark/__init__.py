@@ -1,0 +1,1 @@
+"""The Local Feature Evaluation benchmark: sparse and dense models of photo collections."""

@@ -1,0 +1,115 @@
+"""YAML -> frozen keyword-only dataclasses. An unknown key or a wrong type is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from d2_hloc.core.text import read_text
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A configuration that does not fit; the text names the file and the key."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML itself keeps the last of two equal keys, and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key {key!r} stands there twice")
+        return super().construct_mapping(node, deep)
+
+
+def load(cls: type[T], path: str | Path) -> T:
+    """Read a YAML file into the dataclass `cls`.
+
+    Raises:
+        ConfigError: for a missing file, invalid YAML, an unknown key or a value of a wrong type.
+    """
+    try:
+        values = yaml.load(read_text(Path(path)), _UniqueKeys)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())}).") from error
+    return build(cls, {} if values is None else values, str(path))
+
+
+def build(cls: type[T], values: dict[str, Any], where: str = "configuration") -> T:
+    """Make the dataclass `cls` from nested dictionaries; `where` begins the text of an error."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected keys and values, found {values!r}.")
+    hints = typing.get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}; known are {', '.join(known)}.")
+    converted = {k: _convert(hints[k], v, f"{where}: {k}") for k, v in values.items()}
+    try:
+        return cls(**converted)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def to_dict(conf: Any) -> dict[str, Any]:
+    """A dataclass of options as plain values that JSON and YAML can hold; paths are absolute."""
+    return {f.name: _plain(getattr(conf, f.name)) for f in dataclasses.fields(conf)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value.resolve()) if isinstance(value, Path) else value
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_union(args, value, where)
+    if origin is Literal:
+        if value in args:
+            return value
+        raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(repr, args))}.")
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where}: expected a list, found {value!r}.")
+        return tuple(_convert(args[0], v, where) for v in value)
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where)
+    return _convert_scalar(hint, value, where)
+
+
+def _convert_union(args: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in args:
+        return None
+    options = [a for a in args if a is not type(None)]
+    errors = []
+    for option in options:
+        try:
+            return _convert(option, value, where)
+        except ConfigError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _convert_scalar(hint: type, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if type(value) is hint or (hint is Path and isinstance(value, Path)):
+        return value
+    hint_text = " (YAML needs a point in numbers such as 1.0e-4)" if hint is float else ""
+    raise ConfigError(f"{where}: expected {hint.__name__}, found {value!r}{hint_text}.")

@@ -1,1 +1,0 @@
-"""Readers of benchmarks, one for each layout."""

@@ -1,0 +1,1 @@
+"""Images -> features.h5: every feature by its name, extraction, compression."""

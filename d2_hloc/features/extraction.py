@@ -1,0 +1,273 @@
+"""A folder of images -> features.h5 (a step)."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from d2_hloc.core import config
+from d2_hloc.core.images import ImageError, list_images, read_image
+from d2_hloc.core.pixels import rescale
+from d2_hloc.core.structs import Features
+from d2_hloc.features import compression, registry
+from d2_hloc.features.compression import CompressionOptions
+from d2_hloc.features.options import FeatureOptions
+from d2_hloc.features.registry import Extractor
+from d2_hloc.files import features_h5
+from d2_hloc.files.shards import Shard, note_items, staged_shard
+from d2_hloc.files.staged_h5 import Record, Staged
+
+logger = logging.getLogger(__name__)
+
+DIGESTS = ("weights_sha256", "projection_sha256", "hloc")  # of what the options name
+AHEAD = 4  # images that are decoded while one is extracted
+
+CreateExtractor = Callable[[FeatureOptions], Extractor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionOptions(FeatureOptions):
+    """Which features, from images of which size, in what precision they are stored.
+
+    `top_k` keeps that many of an image, those of the highest scores; all for None. `compression`
+    says how descriptors are stored in fewer bytes, and then `descriptor_dtype` says nothing.
+    """
+
+    resize_max: int | None = 1600
+    descriptor_dtype: Literal["float32", "float16"] = "float16"
+    batch_size: int = 1  # images of equal size that a GPU takes at once
+    top_k: int | None = None
+    compression: CompressionOptions | None = None
+
+    def __post_init__(self) -> None:
+        registry.check_name(self.feature)
+        for name in ("resize_max", "batch_size", "top_k", "kornia_keypoints"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be positive, not {value}.")
+
+
+def create_extractor(options: FeatureOptions) -> Extractor:
+    """The network or algorithm that the options name, on a GPU where there is one."""
+    extractor = registry.adapter_of(options.feature).create(options)
+    if isinstance(extractor, nn.Module):
+        extractor.to("cuda" if torch.cuda.is_available() else "cpu")
+    return extractor
+
+
+def configuration(options: ExtractionOptions) -> dict[str, Any]:
+    """What the features depend on: the options that apply, and the weights' digest."""
+    values = config.to_dict(options)
+    for key in ("d2net", "sift", "kornia_keypoints", "batch_size"):
+        del values[key]
+    if options.top_k is None:  # as before there was such an option
+        del values["top_k"]
+    del values["compression"]
+    values |= registry.adapter_of(options.feature).configuration(options)
+    return values | compression.configuration(options.compression)
+
+
+def options_of(made_by: dict[str, Any], where: str) -> ExtractionOptions:
+    """The options behind a file's configuration, to extract more images in the same way."""
+    values = {k: v for k, v in made_by.items() if k not in DIGESTS}
+    return config.build(ExtractionOptions, values, where)
+
+
+def extract(
+    options: ExtractionOptions,
+    images: Path,
+    output: Path,
+    names: Sequence[str] | None = None,
+    shard: Shard | None = None,
+    create: CreateExtractor | None = None,
+) -> Path:
+    """Extract the features of all images below a folder, or of those named, into `output`.
+
+    Images that are done are left alone. Ones that cannot be used are reported at the end and noted
+    in the file (features_h5.failures); the others are done all the same. A `shard` of those that
+    `output` lacks goes into the shard's own file, which may be left without any image. `create`
+    takes the place of create_extractor().
+
+    Raises:
+        ImageError: if there is no image at all, or none that can be used.
+        ConfigurationChanged, DiskFull: as staging.Staged.
+        ValueError: as shards.staged_shard.
+    """
+    names = list_images(images) if names is None else names
+    with staged_shard(output, shard, configuration(options), "keypoints") as staged:
+        unusable = unusable_names(names)  # among all: names can be in each other's way
+        names = _share(images, output, names, staged, shard)
+        staged.failures.update({printable(n): unusable[n] for n in names if n in unusable})
+        usable = [n for n in names if n not in unusable]
+        refuse_changed(images, [n for n in usable if n in staged.done], staged.path)
+        todo = [n for n in usable if n not in staged.done]
+        if todo:
+            extractor = (create or create_extractor)(options)
+            _extract_all(options, extractor, images, todo, staged)
+        for name, reason in staged.failures.items():
+            logger.warning("skipped %s: %s", name, reason)
+        if shard is None and not staged.done & set(names):
+            raise ImageError(f"{images}: none of the {len(names)} images can be used.")
+    return staged.path
+
+
+def _share(
+    images: Path, output: Path, names: Sequence[str], staged: Staged, shard: Shard | None
+) -> Sequence[str]:
+    """The names that are a shard's; of the merged file it checks as large a share."""
+    if shard is None:
+        return names
+    refuse_changed(images, shard.of([n for n in names if n in staged.merged]), output)
+    missing = [n for n in names if n not in staged.merged]
+    note_items(output, missing)
+    return shard.of(missing)
+
+
+def unusable_names(names: Sequence[str]) -> dict[str, str]:
+    """Names that lists of pairs or the keys of matches cannot hold, with the reason."""
+    found, keys = {}, {}
+    for name in names:
+        key = features_h5.name_key(name)
+        if len(name.split()) != 1:
+            found[name] = "its name has a space, which lists of pairs cannot hold; rename it"
+        elif name.startswith("#"):
+            found[name] = "its name begins a comment in lists of pairs; rename it"
+        elif not name.isprintable():
+            found[name] = "its name cannot be written in UTF-8; rename it"
+        elif keys.setdefault(key, name) != name:
+            found[name] = f"matches.h5 calls it {key}, as it does {keys[key]}; rename one of them"
+    return found
+
+
+def printable(name: str) -> str:
+    """A file's name with a question mark for each byte that is not UTF-8."""
+    return name.encode(errors="replace").decode()
+
+
+def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
+    """Raise ImageError for photographs that are not those that the features were made from.
+
+    A file of the same size that is older than the features is taken to be the same.
+    """
+    if not features.is_file():
+        return
+    since, changed = features.stat().st_mtime, []
+    with features_h5.open_h5(features) as file:
+        for name in names:
+            if name not in file:  # it waits in a part
+                continue
+            made_from, path = features_h5.source_of(file, name), images / name
+            if made_from is None or not path.is_file():
+                continue
+            if path.stat().st_size != made_from[0] or (
+                path.stat().st_mtime > since and source_of(path) != made_from
+            ):
+                changed.append(name)
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise ImageError(
+            f"{images}: {', '.join(changed[:3])}{more} changed since {features} was made; "
+            "choose another output."
+        )
+
+
+def source_of(path: Path) -> tuple[int, int]:
+    """What tells an image file from another: its length in bytes and their CRC-32."""
+    data = path.read_bytes()
+    return len(data), zlib.crc32(data)
+
+
+def _extract_all(
+    options: ExtractionOptions,
+    extractor: Extractor,
+    images: Path,
+    names: Sequence[str],
+    staged: Staged,
+) -> None:
+    project = compression.projection_of(options.compression)
+    with tqdm(total=len(names), desc=f"extract {options.feature}", unit="image") as progress:
+        for batch in _batches(_decoded(options, images, names, staged.failures), options):
+            for features, of in _extract_batch(extractor, batch, staged.failures):
+                features = replace(features, descriptors=project(features.descriptors))
+                staged.add(of.name, _to_record(options, features, of))
+            progress.update(len(batch))
+    staged.flush()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    name: str
+    image: Tensor
+    original_size: tuple[int, int]
+    source: tuple[int, int]
+
+
+def _decode(options: ExtractionOptions, images: Path, name: str) -> Decoded:
+    image, original_size = read_image(images / name, options.resize_max)
+    return Decoded(name, image, original_size, source_of(images / name))
+
+
+def _decoded(
+    options: ExtractionOptions, images: Path, names: Sequence[str], failures: dict[str, str]
+) -> Iterator[Decoded]:
+    """Images in order, decoded and resized in a thread, a few ahead of their use."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pending = [pool.submit(_decode, options, images, n) for n in names[:AHEAD]]
+        for k, name in enumerate(names):
+            if k + AHEAD < len(names):
+                pending.append(pool.submit(_decode, options, images, names[k + AHEAD]))
+            try:
+                yield pending.pop(0).result()
+            except ImageError as error:
+                failures[name] = str(error)
+
+
+def _batches(items: Iterator[Decoded], options: ExtractionOptions) -> Iterator[list[Decoded]]:
+    """Runs of images of one size, at most batch_size long."""
+    batch: list[Decoded] = []
+    for item in items:
+        if batch and (len(batch) == options.batch_size or item.image.shape != batch[0].image.shape):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _extract_batch(
+    extractor: Extractor, batch: list[Decoded], failures: dict[str, str]
+) -> Iterator[tuple[Features, Decoded]]:
+    images = torch.stack([item.image for item in batch])
+    if isinstance(extractor, nn.Module):
+        images = images.to(next((p.device for p in extractor.parameters()), "cpu"))
+    try:
+        found = extractor(images)
+    except ValueError as error:  # too small for the network
+        failures.update({item.name: str(error) for item in batch})
+        return
+    yield from zip(found, batch, strict=True)
+
+
+def _to_record(options: ExtractionOptions, features: Features, of: Decoded) -> Record:
+    """The best of them; keypoints follow the image back to its original size."""
+    if options.top_k is not None:
+        features = features.best(options.top_k)
+    size = torch.tensor([of.image.shape[2], of.image.shape[1]])
+    scale = torch.tensor(of.original_size) / size.double()
+    features = replace(
+        features,
+        keypoints=rescale(features.keypoints.cpu().double(), scale).float(),
+        scales=features.scales * float(scale.mean()),
+    )
+    uncertainty = registry.adapter_of(options.feature).NOISE * float(scale.mean())
+    dtype = options.compression.dtype if options.compression else options.descriptor_dtype
+    return features_h5.features_record(features, of.original_size, uncertainty, dtype, of.source)

@@ -1,0 +1,61 @@
+"""The steps on a cluster: in shards by whichever worker is free, then merged.
+
+What an interrupted run left in shards is gone on with, and the files equal those of one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+
+from d2_hloc.core.images import ImageError, list_images
+from d2_hloc.features.extraction import ExtractionOptions, create_extractor, extract
+from d2_hloc.features.options import FeatureOptions
+from d2_hloc.features.registry import Extractor
+from d2_hloc.files import features_h5
+from d2_hloc.files.merging import merge
+from d2_hloc.files.ray import Cluster, run_in_shards
+from d2_hloc.files.shards import Shard, shard_path
+
+IMAGES = 16  # of a shard
+
+
+def extract_on(
+    cluster: Cluster | None,
+    options: ExtractionOptions,
+    images: Path,
+    output: Path,
+    names: Sequence[str] | None = None,
+) -> Path:
+    """As extraction.extract(), on a cluster; for None in this process.
+
+    Raises:
+        ClusterError: as cluster.run_shards().
+        ImageError, ConfigurationChanged, DiskFull: as extract().
+    """
+    if cluster is None:
+        return extract(options, images, output, names)
+    names = list_images(images) if names is None else names
+    done = features_h5.image_names(output, names) if output.exists() else []
+    missing = len(set(names) - set(done))
+    if not missing:
+        return extract(options, images, output, names)
+    work = partial(_extract, options, images, output, names)
+    shards = run_in_shards(cluster, work, output, missing, IMAGES, "image")
+    found = (features_h5.image_names(shard_path(output, shard)) for shard in shards)
+    if not done and not any(found):
+        raise ImageError(f"{images}: none of the {len(names)} images can be used.")
+    return merge(output)
+
+
+def _extract(
+    options: ExtractionOptions, images: Path, output: Path, names: Sequence[str], shard: Shard
+) -> None:
+    extract(options, images, output, names, shard, _kept_extractor)
+
+
+@lru_cache(maxsize=1)
+def _kept_extractor(options: FeatureOptions) -> Extractor:
+    """A worker makes it once for all its shards."""
+    return create_extractor(options)

@@ -1,0 +1,37 @@
+"""Which features, and the options of each family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from d2_hloc.network.d2net import MULTISCALE, D2NetOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiftOptions:
+    """COLMAP's defaults, but for the number of threads, which must not change the result."""
+
+    max_keypoints: int = 8192
+    peak_threshold: float = 0.02 / 3
+    edge_threshold: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions:
+    """A feature by name (adapters.MODULES), with the options of all families; its own apply.
+
+    `kornia_keypoints` is the largest number of those that kornia has ready; None is kornia's own.
+    """
+
+    feature: str = "d2net"
+    d2net: D2NetOptions = field(default_factory=D2NetOptions)
+    sift: SiftOptions = field(default_factory=SiftOptions)
+    kornia_keypoints: int | None = None
+
+    @property
+    def d2net_options(self) -> D2NetOptions:
+        """d2net's options; 'd2net-ms' is the paper's three scales unless others are asked for."""
+        is_default = self.d2net.scales == D2NetOptions().scales
+        if self.feature == "d2net-ms" and is_default:
+            return replace(self.d2net, scales=MULTISCALE)
+        return self.d2net

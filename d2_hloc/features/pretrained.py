@@ -1,0 +1,150 @@
+"""What the adapters of ready-made networks share: weights from torch hub's cache, one call.
+
+kornia would fetch weights in a constructor. Here they have to be in the cache before one is called,
+and come there by download() alone.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from d2_hloc.core.structs import Features
+from d2_hloc.features.options import FeatureOptions
+from d2_hloc.network.d2net import is_flat
+from d2_hloc.network.weights import WeightsError, digest
+
+NOISE = 1.0  # pixels, where nothing is known: hloc's default
+SMALLEST = 32  # pixels of an edge: five halvings
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedWeights:
+    """A file that is published at one or more addresses, the first of which names it."""
+
+    urls: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """Where torch hub, and so kornia, looks for it."""
+        name = PurePosixPath(urlparse(self.urls[0]).path).name
+        return Path(torch.hub.get_dir()) / "checkpoints" / name
+
+
+def published(urls: str | Sequence[str]) -> CachedWeights:
+    """kornia's own entry: an address, or several."""
+    return CachedWeights(urls=(urls,) if isinstance(urls, str) else tuple(urls))
+
+
+def digests(feature: str, files: Sequence[CachedWeights]) -> dict[str, str]:
+    """SHA-256 by file name, of weights that are all there and hold nothing but tensors.
+
+    Raises:
+        WeightsError: if some are not there, or one cannot be used; with the remedy.
+    """
+    missing = [f"{file.urls[0]} as {file.path}" for file in files if not file.path.is_file()]
+    if missing:
+        raise WeightsError(
+            f"the weights of {feature} are not here: run with --download, or fetch on another "
+            f"machine {', and '.join(missing)}."
+        )
+    for file in files:
+        check(file.path)
+    return {file.path.name: digest(file.path) for file in files}
+
+
+def check(path: Path) -> None:
+    """Raise WeightsError for a file that is no checkpoint, or holds more than tensors."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise WeightsError(
+            f"{path}: not a readable checkpoint ({first_line(error)}); "
+            "delete it and run with --download."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, without the rest."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def configuration(options: FeatureOptions, files: Sequence[CachedWeights]) -> dict[str, Any]:
+    """What the features of kornia's depend on: the most, and the weights' digests."""
+    found = digests(options.feature, files)
+    return {"kornia_keypoints": options.kornia_keypoints, "weights_sha256": found}
+
+
+def fetch(files: Iterable[CachedWeights]) -> None:
+    """Download the weights that are not in the cache.
+
+    Raises:
+        WeightsError: if none of a file's addresses can be reached.
+    """
+    for file in files:
+        if not file.path.is_file():
+            file.path.parent.mkdir(parents=True, exist_ok=True)
+            _fetch(file)
+
+
+def _fetch(file: CachedWeights) -> None:
+    for url in file.urls:
+        try:
+            torch.hub.download_url_to_file(url, str(file.path))
+            return
+        except (OSError, RuntimeError) as error:
+            problem = error
+    raise WeightsError(
+        f"{file.urls[0]}: cannot be downloaded ({problem}); fetch it on another machine and put it "
+        f"at {file.path}."
+    ) from problem
+
+
+class Ready(nn.Module):
+    """A ready-made network with D2Net's call. Subclasses say how one image goes through it."""
+
+    @torch.inference_mode()
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Features]:
+        """Features of images of one size, RGB in [0, 1]; keypoints in their pixels.
+
+        Raises:
+            ValueError: for an image too small for the network.
+        """
+        height, width = images.shape[2:]
+        if min(height, width) < SMALLEST:
+            raise ValueError(f"An image of {width} x {height} pixels is too small.")
+        return [self.extract(image) for image in images]
+
+    def extract(self, image: Float[Tensor, "3 H W"]) -> Features:
+        """Features of one image; none where it is flat: what is found there is noise."""
+        found = self.find(image)
+        keep = is_usable(found, (image.shape[2], image.shape[1]))
+        if is_flat(image):
+            keep[:] = False
+        return Features(
+            keypoints=found.keypoints[keep].float(),
+            scores=found.scores[keep].float(),
+            descriptors=nn.functional.normalize(found.descriptors[keep].float()),
+            scales=found.scales[keep].float(),
+        )
+
+    @abstractmethod
+    def find(self, image: Float[Tensor, "3 H W"]) -> Features:
+        """What the network finds; descriptors of any length."""
+
+
+def is_usable(features: Features, image_size: tuple[int, int]) -> Bool[Tensor, " N"]:
+    """Where all numbers are finite and the keypoint is in the image; image_size is (w, h)."""
+    xy = features.keypoints
+    last = xy.new_tensor(image_size) - 1
+    keep = ((xy >= 0) & (xy <= last)).all(dim=1)  # false for NaN as well
+    keep &= features.scores.isfinite() & features.scales.isfinite()
+    return keep & features.descriptors.isfinite().all(dim=1)

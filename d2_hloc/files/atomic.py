@@ -1,0 +1,51 @@
+"""Write files whole or not at all, and say in one sentence that the disk is full."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+
+class DiskFull(OSError):
+    """No space to write to; what was written before is whole."""
+
+
+class disk_full_in_a_sentence:  # noqa: N801 - reads as a statement
+    """Turn 'no space left' into a sentence that names the file and the remedy."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"{self.path}: the disk is full; free some space and run again, "
+                "it goes on from here."
+            ) from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".writing")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    part.replace(path)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """write_atomically(), with a full disk as one sentence.
+
+    Raises:
+        DiskFull: if there is no space.
+    """
+    with disk_full_in_a_sentence(path):
+        write_atomically(path, data)

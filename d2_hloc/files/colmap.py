@@ -1,0 +1,113 @@
+"""pycolmap, imported in the one safe order, and the calls that need a check before them.
+
+zlib comes first: with pycolmap 4.1-4.2 the other order aborts the process at the next use of zlib.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import zlib  # noqa: F401 - before pycolmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pycolmap
+
+from d2_hloc.files import colmap_checks
+
+__all__ = [
+    "ModelError",
+    "check_database",
+    "open_database",
+    "opened_copy",
+    "pycolmap",
+    "quiet",
+    "read_model",
+    "sparse_folder",
+]
+
+
+class ModelError(ValueError):
+    """A model or database that cannot be used; the text names the file and the remedy."""
+
+
+def quiet() -> None:
+    """Keep COLMAP's own log to errors. For the command line: a library leaves it alone."""
+    pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
+
+
+def read_model(folder: Path) -> pycolmap.Reconstruction:
+    """Read a COLMAP model.
+
+    Raises:
+        ModelError: if files are missing or cut short: COLMAP itself would hang on those.
+    """
+    is_text = (folder / "images.txt").is_file() and not (folder / "images.bin").is_file()
+    try:
+        if not is_text:
+            colmap_checks.check(folder, _num_params)
+        return pycolmap.Reconstruction(folder)
+    except colmap_checks.Damaged as error:
+        raise ModelError(str(error)) from error
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ModelError(f"{folder}: its model is damaged or cut short; make it again.") from error
+
+
+def sparse_folder(path: Path) -> Path:
+    """The folder of COLMAP's files, whether it is named itself or the output that holds it."""
+    return path / "sparse" if (path / "sparse").is_dir() else path
+
+
+def _num_params(model_id: int) -> int:
+    model = pycolmap.CameraModelId(model_id)
+    return len(pycolmap.Camera.create_from_model_id(0, model, 1.0, 1, 1).params)
+
+
+def open_database(path: Path) -> pycolmap.Database:
+    """Open an existing database; COLMAP itself would make a missing one.
+
+    Raises:
+        ModelError: if it is missing or not a database.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such database.")
+    if not path.stat().st_size:  # SQLite would begin a new one
+        raise ModelError(f"{path}: is damaged (it is empty).")
+    try:
+        return pycolmap.Database.open(path)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: is damaged or not a COLMAP database.") from error
+
+
+@contextmanager
+def opened_copy(path: Path) -> Iterator[pycolmap.Database]:
+    """A copy of a database of any age, opened: COLMAP migrates an old one that it opens.
+
+    Raises:
+        ModelError: as open_database.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copyfile(path, Path(folder) / path.name))
+        copy.chmod(0o600)  # the original may be read-only
+        try:
+            database = open_database(copy)
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(copy), str(path))) from error
+        with database:
+            yield database
+
+
+def check_database(path: Path) -> None:
+    """Raise ModelError if a database is missing or damaged; reads all of it."""
+    open_database(path).close()
+    connection = sqlite3.connect(path)
+    try:
+        ((answer,), *_) = connection.execute("PRAGMA quick_check(1)").fetchall()
+    except sqlite3.DatabaseError as error:
+        answer = str(error)
+    finally:
+        connection.close()
+    if answer != "ok":
+        raise ModelError(f"{path}: is damaged ({answer}).")

@@ -1,0 +1,288 @@
+"""features.h5 and matches.h5 in hloc's format, with the configuration that made them.
+
+Keypoints are float32 and matches int32: hloc's own float16 keypoints move in steps of a pixel from
+1024 on, and its int16 matches wrap. Files that hloc wrote are read as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from d2_hloc.core.structs import Features, Matches
+from d2_hloc.files.staged_h5 import Record, Value, keys_with, why_unreadable
+
+DESCRIPTOR_DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
+INT8_MEANING = "unit descriptors, multiplied by scale and rounded"
+
+
+class StorageError(ValueError):
+    """A file that cannot be used; the text names the file and the remedy."""
+
+
+def open_h5(path: Path) -> h5py.File:
+    """Open an existing file to read.
+
+    Raises:
+        StorageError: if it is missing or not HDF5.
+    """
+    if not path.exists():
+        raise StorageError(f"{path}: there is no such file.")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise StorageError(why_unreadable(path, error)) from error
+
+
+def image_names(path: Path, among: Iterable[str] | None = None) -> list[str]:
+    """Names of the images that a features file holds, sorted; only those `among` these."""
+    with open_h5(path) as file:
+        names = keys_with(file, "keypoints", "global_descriptor")
+    return sorted(names if among is None else names & set(among))
+
+
+def configuration(path: Path) -> dict[str, Any] | None:
+    """The configuration that made a file; None where it holds none, as hloc's own."""
+    with open_h5(path) as file:
+        text = file.attrs.get("configuration")
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise StorageError(f"{path}: what made it cannot be read; make it again.") from error
+
+
+def failures(path: Path) -> dict[str, str]:
+    """Images that could not be used, with the reason, in the run that last wrote the file."""
+    with open_h5(path) as file:
+        return json.loads(file.attrs.get("failures", "{}"))
+
+
+def features_record(
+    features: Features,
+    image_size: tuple[int, int],
+    uncertainty: float,
+    descriptor_dtype: str,
+    source: tuple[int, int] | None = None,
+) -> Record:
+    """hloc's datasets of one image. `uncertainty` is the keypoints' deviation in pixels.
+
+    `source` is the image file's length in bytes and CRC-32, by which a changed image is known.
+    """
+    record: Record = {
+        "keypoints": Value(features.keypoints.cpu().numpy(), {"uncertainty": uncertainty}),
+        "descriptors": descriptors_value(features.descriptors, descriptor_dtype),
+        "scores": Value(features.scores.cpu().numpy()),
+        "scales": Value(features.scales.cpu().numpy()),
+        "image_size": Value(np.array(image_size), _source_attributes(source)),
+    }
+    if features.global_descriptor is not None:
+        record["global_descriptor"] = Value(features.global_descriptor.cpu().numpy())
+    return record
+
+
+def descriptors_value(descriptors: torch.Tensor, dtype: str) -> Value:
+    """Descriptors (N, D) as they are stored, (D, N).
+
+    hloc reads int8 as numbers up to 127. All of an image have one scale, so that neighbours by dot
+    product stay what they are, in hloc too; thresholds of distance or ratio need unit length, which
+    features_of gives back.
+    """
+    found = descriptors.float().cpu().numpy().T
+    if dtype != "int8":
+        return Value(found.astype(DESCRIPTOR_DTYPES[dtype]))
+    largest = float(np.abs(found).max(initial=0.0))
+    scale = 127 / largest if largest else 1.0
+    return Value(np.rint(found * scale).astype(np.int8), {"scale": scale, "meaning": INT8_MEANING})
+
+
+def _source_attributes(source: tuple[int, int] | None) -> dict[str, float]:
+    return {} if source is None else {"source_bytes": source[0], "source_crc32": source[1]}
+
+
+def source_of(file: h5py.File, name: str) -> tuple[int, int] | None:
+    """The image file's length in bytes and CRC-32, or None where the features do not say."""
+    attributes = _group(file, name, "keypoints").get("image_size", file).attrs
+    if "source_crc32" not in attributes:
+        return None
+    return int(attributes["source_bytes"]), int(attributes["source_crc32"])
+
+
+def read_features(path: Path, name: str) -> Features:
+    """Features of one image, whoever wrote them; descriptors keep their precision.
+
+    Descriptors of whole numbers become float32 of unit length.
+
+    Raises:
+        StorageError: if the image is not in the file, or its datasets do not fit together.
+    """
+    with open_h5(path) as file:
+        return features_of(file, name)
+
+
+def features_of(file: h5py.File, name: str) -> Features:
+    """As read_features, from an open file."""
+    keypoints = keypoints_of(file, name)
+    group, count = file[name], len(keypoints)
+    descriptors = group["descriptors"][()].T if "descriptors" in group else np.empty((count, 0))
+    scores = group["scores"][()] if "scores" in group else np.ones(count)
+    scales = group["scales"][()] if "scales" in group else np.ones(count)
+    pooled = group["global_descriptor"][()] if "global_descriptor" in group else None
+    return Features(
+        keypoints=torch.from_numpy(keypoints),
+        scores=torch.from_numpy(scores.astype(np.float32)),
+        descriptors=_of_unit_length(torch.from_numpy(np.ascontiguousarray(descriptors))),
+        scales=torch.from_numpy(scales.astype(np.float32)),
+        global_descriptor=None if pooled is None else torch.from_numpy(pooled.astype(np.float32)),
+    )
+
+
+def descriptors_of(file: h5py.File, name: str) -> torch.Tensor:
+    """Descriptors (N, D) of one image, from a file that must have them.
+
+    Raises:
+        StorageError: if it has none, or as read_features.
+    """
+    found = features_of(file, name).descriptors
+    if len(found) and found.shape[1] == 0:
+        raise StorageError(
+            f"{file.filename}: has keypoints and no descriptors of {name}; give the features that "
+            "were extracted."
+        )
+    return found
+
+
+def _of_unit_length(descriptors: torch.Tensor) -> torch.Tensor:
+    """Whole numbers are a unit descriptor's, times a scale; others are left as they are."""
+    if descriptors.is_floating_point():
+        return descriptors
+    return torch.nn.functional.normalize(descriptors.float())
+
+
+def read_keypoints(path: Path, name: str) -> np.ndarray:
+    """As keypoints_of, from a file that is not open."""
+    with open_h5(path) as file:
+        return keypoints_of(file, name)
+
+
+def keypoints_of(file: h5py.File, name: str) -> np.ndarray:
+    """Keypoints (N, 2) float32 of one image; of its other datasets only the lengths are read.
+
+    Raises:
+        StorageError: as read_features.
+    """
+    group = _group(file, name, "keypoints")
+    shape = group["keypoints"].shape
+    if len(shape) != 2 or shape[1] < 2:
+        raise StorageError(
+            f"{file.filename}: the keypoints of {name} are of shape {shape}, not N x 2; "
+            "extract it again."
+        )
+    if "descriptors" in group and group["descriptors"].ndim != 2:
+        raise StorageError(
+            f"{file.filename}: the descriptors of {name} are no D x N; extract it again."
+        )
+    descriptors, scores, scales = (
+        group[dataset].shape[-1] if dataset in group else shape[0]
+        for dataset in ("descriptors", "scores", "scales")
+    )
+    if not shape[0] == descriptors == scores == scales:
+        raise StorageError(
+            f"{file.filename}: {name} has {shape[0]} keypoints, {descriptors} descriptors, "
+            f"{scores} scores and {scales} scales; extract it again."
+        )
+    return group["keypoints"][:, :2].astype(np.float32)
+
+
+def read_image_size(path: Path, name: str) -> tuple[int, int]:
+    """(w, h) of the image that the keypoints refer to."""
+    with open_h5(path) as file:
+        return image_size_of(file, name)
+
+
+def image_size_of(file: h5py.File, name: str) -> tuple[int, int]:
+    """As read_image_size, from an open file."""
+    width, height = _group(file, name, "image_size")["image_size"][()]
+    return int(width), int(height)
+
+
+def read_global_descriptors(path: Path, names: Sequence[str]) -> np.ndarray:
+    """(len(names), D) float32, ours or hloc's."""
+    with open_h5(path) as file:
+        groups = [_group(file, name, "global_descriptor") for name in names]
+        return np.stack([g["global_descriptor"][()] for g in groups]).astype(np.float32)
+
+
+def _group(file: h5py.File, name: str, dataset: str) -> h5py.Group:
+    if name not in file or dataset not in file[name]:
+        raise StorageError(f"{file.filename}: holds no {dataset} of {name}; extract it first.")
+    return file[name]
+
+
+def name_key(name: str) -> str:
+    """hloc's name of an image in the keys of pairs."""
+    return name.replace("/", "-")
+
+
+def pair_key(name0: str, name1: str, separator: str = "/") -> str:
+    """hloc's key of a pair of images."""
+    return separator.join((name_key(name0), name_key(name1)))
+
+
+def matches_record(matches: Matches, num_keypoints0: int) -> Record:
+    """hloc's dense form of one pair: the index in image 1 for each keypoint of image 0, or -1."""
+    matches0 = np.full(num_keypoints0, -1, dtype=np.int32)
+    scores0 = np.zeros(num_keypoints0, dtype=np.float16)
+    pairs = matches.pairs.cpu().numpy()
+    matches0[pairs[:, 0]] = pairs[:, 1]
+    scores0[pairs[:, 0]] = matches.scores.cpu().numpy()
+    return {"matches0": Value(matches0), "matching_scores0": Value(scores0)}
+
+
+def read_matches(path: Path, name0: str, name1: str) -> Matches:
+    """Matches from name0 to name1, stored in either order and with either separator.
+
+    Raises:
+        StorageError: if the pair is not in the file, or its matches and scores do not fit.
+    """
+    with open_h5(path) as file:
+        return matches_of(file, name0, name1)
+
+
+def holds_pair(file: h5py.File, name0: str, name1: str) -> bool:
+    """Was this pair matched, in either order?"""
+    return any(key in file for key, _ in _keys(name0, name1))
+
+
+def matches_of(file: h5py.File, name0: str, name1: str) -> Matches:
+    """As read_matches, from an open file."""
+    found = [k for k in _keys(name0, name1) if k[0] in file and "matches0" in file[k[0]]]
+    if not found:
+        raise StorageError(
+            f"{file.filename}: holds no matches of {name0} and {name1}; match that pair first."
+        )
+    key, is_reversed = found[0]
+    matches0 = file[key]["matches0"][()].astype(np.int64)
+    scores0 = file[key]["matching_scores0"][()] if "matching_scores0" in file[key] else np.empty(0)
+    if len(scores0) != len(matches0):
+        raise StorageError(
+            f"{file.filename}: {key} has {len(matches0)} matches0 and {len(scores0)} "
+            "matching_scores0; match that pair again."
+        )
+    index0 = np.flatnonzero(matches0 >= 0)
+    pairs = np.stack([index0, matches0[index0]], axis=1)
+    return Matches(
+        pairs=torch.from_numpy(pairs[:, ::-1].copy() if is_reversed else pairs),
+        scores=torch.from_numpy(scores0[index0].astype(np.float32)),
+    )
+
+
+def _keys(name0: str, name1: str) -> Iterator[tuple[str, bool]]:
+    for separator in ("/", "_"):  # hloc's, and its older one
+        yield pair_key(name0, name1, separator), False
+        yield pair_key(name1, name0, separator), True

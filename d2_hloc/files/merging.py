@@ -1,0 +1,110 @@
+"""Shards -> one file in hloc's format, by copying or by links."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from d2_hloc.files import features_h5
+from d2_hloc.files.lock import FileLock
+from d2_hloc.files.provenance import ConfigurationChanged, differences
+from d2_hloc.files.shards import Shard, is_finished, shard_count, shard_path, shards_folder
+from d2_hloc.files.staged_h5 import copy_new, join, keys_with
+
+logger = logging.getLogger(__name__)
+
+MARKERS = ("keypoints", "matches0")  # what records of features and of matches have
+
+
+def merge(output: Path, link: bool = False) -> Path:
+    """Make `output` of all its shards; it reads as if one process had written it.
+
+    By default the records are copied, into what `output` holds already, and the shards are deleted.
+    With `link` they stay where they are, and `output` leads to them (HDF5's external links).
+
+    Raises:
+        ValueError: if there are no shards, or one is missing, unfinished or damaged.
+        ConfigurationChanged: if they were not all made with one configuration.
+        DiskFull: if there is no space.
+    """
+    folder = shards_folder(output)
+    shards = {shard_path(output, shard): shard for shard in finished_shards(output)}
+    with FileLock(folder / "merge.lock"):
+        failures = _join(output, shards, link)
+        if not link:
+            shutil.rmtree(folder)
+    for name, reason in sorted(failures.items()):
+        logger.warning("skipped %s: %s", name, reason)
+    return output
+
+
+def _join(output: Path, shards: Mapping[Path, Shard], link: bool) -> dict[str, str]:
+    """Write `output`; what the shards note as failures."""
+    made_by = features_h5.configuration(output) if output.exists() else None
+    failures: dict[str, str] = {}
+    for path, shard in shards.items():
+        with _readable(path, shard):
+            found = features_h5.configuration(path)
+            failures |= features_h5.failures(path)
+        made_by = found if made_by is None else made_by
+        _compare(path, found, made_by)
+
+    def add(path: Path, file: h5py.File) -> None:
+        with _readable(path, shards[path]):
+            _link(path, file) if link else copy_new(path, file, MARKERS)
+
+    join(output, list(shards), add, made_by or {}, failures, is_copied=not link)
+    return failures
+
+
+@contextmanager
+def _readable(path: Path, shard: Shard) -> Iterator[None]:
+    """What is wrong with a shard, as one sentence with the remedy."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, features_h5.StorageError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ValueError(f"{path}: is damaged; delete it and run --shard {shard} again.") from error
+
+
+def _compare(path: Path, found: dict[str, Any] | None, made_by: dict[str, Any] | None) -> None:
+    if found != made_by:
+        there, others = differences(found or {}, made_by or {})
+        raise ConfigurationChanged(
+            f"{path}: was made with another configuration than the rest. There: "
+            f"{json.dumps(there)}. The rest: {json.dumps(others)}. Delete it and run again."
+        )
+
+
+def _link(path: Path, target: h5py.File) -> None:
+    """Lead to a shard's records, by a path that is relative to the merged file."""
+    with h5py.File(path, "r") as file:
+        for key in keys_with(file, *MARKERS):
+            if key not in target:
+                target[key] = h5py.ExternalLink(f"{path.parent.name}/{path.name}", key)
+
+
+def finished_shards(output: Path) -> list[Shard]:
+    """All shards of a file.
+
+    Raises:
+        ValueError: if there are none, or some are not finished.
+    """
+    folder, count = shards_folder(output), shard_count(output)
+    if count is None:
+        raise ValueError(f"{folder}: there are no shards to merge; make them with --shard i/n.")
+    missing = [shard for shard in Shard.all(count) if not is_finished(output, shard)]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        names = ", ".join(map(str, missing[:3])) + more
+        raise ValueError(f"{folder}: not finished: --shard {names}; run it again, then merge.")
+    return Shard.all(count)

@@ -1,0 +1,96 @@
+"""run.json: what a run was asked for, with what it was made, what it found and how long it took."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from d2_hloc.files.atomic import write_atomically
+from d2_hloc.files.lock import lock_folder
+from d2_hloc.files.provenance import ConfigurationChanged, differences
+
+PACKAGES = ("d2_hloc", "torch", "pycolmap", "numpy", "h5py")
+
+
+class RunRecord:
+    """The record of one output folder, written after every stage; a resumed run goes on with it.
+
+    No other process has a record of the folder while this one lives.
+
+    Raises:
+        ConfigurationChanged: if the folder was made with another configuration.
+        ValueError: if it was made by something else, or another run is at work in it.
+    """
+
+    def __init__(self, output: Path, configuration: dict[str, Any]) -> None:
+        self.path = output / "run.json"
+        self._lock = lock_folder(output)
+        self.counts: dict[str, Any] = {}
+        self.timings: dict[str, float] = {}
+        self.scores: dict[str, Any] = {}
+        self.configuration = json.loads(json.dumps(configuration))
+        self.done: dict[str, Any] = {}
+        if self.path.is_file():
+            self._resume()
+        else:
+            _refuse_foreign(output)
+
+    def _resume(self) -> None:
+        try:
+            found = json.loads(self.path.read_text())
+            there, now = differences(found["configuration"], self.configuration)
+            self.timings, self.done = dict(found["timings"]), dict(found.get("done", {}))
+            self.counts = dict(found["counts"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.path}: is not the record of a run; delete it.") from error
+        if there != now:
+            raise ConfigurationChanged(
+                f"{self.path.parent}: was made with another configuration. "
+                f"There: {json.dumps(there)}. Now: {json.dumps(now)}. "
+                "Choose another output; its features.h5 may be copied there."
+            )
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a stage; a resumed stage's times add up."""
+        start = time.perf_counter()
+        yield
+        spent = self.timings.get(stage, 0.0) + time.perf_counter() - start
+        self.timings[stage] = round(spent, 2)
+        self.write()
+
+    def is_done(self, stage: str, inputs: Any = True) -> bool:
+        """Was this stage finished, from these inputs?"""
+        return self.done.get(stage) == json.loads(json.dumps(inputs))
+
+    def mark_done(self, stage: str, inputs: Any = True) -> None:
+        """Note that a stage's output is whole."""
+        self.done[stage] = json.loads(json.dumps(inputs))
+        self.write()
+
+    def write(self) -> None:
+        """Write run.json, whole or not at all."""
+        values = {
+            "configuration": self.configuration,
+            "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
+            "counts": self.counts,
+            "timings": self.timings,
+            "scores": self.scores,
+            "done": self.done,
+        }
+        write_atomically(self.path, json.dumps(values, indent=1).encode())
+
+
+def _refuse_foreign(output: Path) -> None:
+    """A model or report that no run of ours made is never written over."""
+    for name in ("sparse", "database.db", "report.html", "poses.txt"):
+        if (output / name).exists():
+            raise ValueError(
+                f"{output}: holds a {name} that this program did not make; choose another output."
+            )

@@ -1,0 +1,282 @@
+"""Write many records into one HDF5 file, each whole or not at all, through any kill.
+
+Records gather in memory and go to part files beside the target, `features.h5.parts/`, each written
+under another name and renamed when it is whole. At the end the parts are merged into a copy of the
+target, which then takes its place. HDF5 itself cannot be appended to safely: a process that is
+killed while it writes leaves a file that may not open again.
+
+A record may also be a link to another file that holds it (see merging.py); it reads as the rest do.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import logging
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from d2_hloc.files.atomic import disk_full_in_a_sentence, write_atomically
+from d2_hloc.files.provenance import ConfigurationChanged, differences
+
+logger = logging.getLogger(__name__)
+
+
+PART_BYTES = 32 << 20
+
+
+PART_SECONDS = 2.0  # at most this much work is lost to a kill
+
+
+@dataclass(frozen=True)
+class Value:
+    """One dataset of a record, with its attributes."""
+
+    data: np.ndarray
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+Record = dict[str, Value]
+
+
+class Staged:
+    """A file in the making: `with Staged(path, configuration) as staged: staged.add(key, record)`.
+
+    On entry, `done` holds the keys of all records that are there already. On leaving without an
+    error the parts are merged; on an error they stay, and the next run goes on from them. `merged`
+    holds the keys of `whole`, the file that this one is a shard of, where there is one.
+
+    Raises:
+        ConfigurationChanged: if the file or its parts were made with another configuration.
+        DiskFull: if there is no space.
+    """
+
+    def __init__(
+        self, path: Path, configuration: dict[str, Any], marker: str, whole: Path | None = None
+    ) -> None:
+        """`marker` is the dataset that every whole record has."""
+        self.path, self.marker, self.whole = path, marker, whole
+        self.configuration = json.loads(json.dumps(configuration))
+        self.failures: dict[str, str] = {}
+        self.parts = path.with_name(path.name + ".parts")
+        self.done: set[str] = set()
+        self.merged: set[str] = set()
+        self._pending: dict[str, Record] = {}
+        self._bytes = 0
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Staged:
+        self.done |= self._keys_of(self.path)
+        if self.whole is not None:
+            self.merged |= self._keys_of(self.whole)
+        self._open_parts()
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None or not issubclass(kind, OSError):
+            self.flush()
+        if kind is None:
+            self._merge()
+
+    def add(self, key: str, record: Record) -> None:
+        """Keep a record; it is safe on disk within seconds."""
+        self._pending[key] = record
+        self._bytes += sum(v.data.nbytes for v in record.values())
+        if self._bytes > PART_BYTES or time.monotonic() - self._since > PART_SECONDS:
+            self.flush()
+
+    def _keys_of(self, path: Path) -> set[str]:
+        if not path.exists():
+            return set()
+        try:
+            with h5py.File(path, "r") as file:
+                text = file.attrs.get("configuration")
+                keys = keys_with(file, self.marker)
+        except (OSError, RuntimeError, KeyError) as error:
+            raise ValueError(why_unreadable(path, error)) from error
+        self._compare(None if text is None else json.loads(text), path)
+        return keys
+
+    def _open_parts(self) -> None:
+        record = self.parts / "configuration.json"
+        if record.exists() and self._part_files():
+            self._compare(json.loads(record.read_text()), self.parts)
+        else:  # a kill while they were being deleted can leave parts that do not say whose they are
+            shutil.rmtree(self.parts, ignore_errors=True)
+        with disk_full_in_a_sentence(self.path):
+            self.parts.mkdir(parents=True, exist_ok=True)
+            write_atomically(record, json.dumps(self.configuration).encode())
+        for part in self._part_files():
+            if not _has_its_checksum(part):
+                logger.warning("%s: is damaged; its records are made again.", part)
+                part.unlink()
+                continue
+            with h5py.File(part, "r") as file:
+                self.done |= keys_with(file, self.marker)
+
+    def _compare(self, found: dict[str, Any] | None, where: Path) -> None:
+        if found != self.configuration:
+            there, now = differences(found or {}, self.configuration)
+            raise ConfigurationChanged(
+                f"{where}: was made with another configuration. "
+                f"There: {json.dumps(there)}. Now: {json.dumps(now)}. "
+                "Choose another output."
+            )
+
+    def _part_files(self) -> list[Path]:
+        return sorted(self.parts.glob("*.h5"))
+
+    def flush(self) -> None:
+        """Write what is pending."""
+        if self._pending:
+            buffer = io.BytesIO()
+            with h5py.File(buffer, "w") as file:
+                for key, record in self._pending.items():
+                    _write(file, key, record)
+            data = buffer.getvalue()
+            name = f"{time.time_ns():020d}-{os.getpid()}-{zlib.crc32(data):08x}.h5"
+            with disk_full_in_a_sentence(self.path):
+                write_atomically(self.parts / name, data)
+            self.done |= set(self._pending)
+            self._pending, self._bytes = {}, 0
+        self._since = time.monotonic()
+
+    def _merge(self) -> None:
+        parts = self._part_files()
+        if parts or not self._is_unchanged():
+            copy = partial(copy_new, markers=(self.marker,))
+            join(self.path, parts, copy, self.configuration, self.failures)
+        shutil.rmtree(self.parts)
+
+    def _is_unchanged(self) -> bool:
+        """Is the file there, with the failures of this run?"""
+        if not self.path.exists():
+            return False
+        with h5py.File(self.path, "r") as file:
+            return file.attrs.get("failures") == _text(self.failures)
+
+
+def _has_its_checksum(part: Path) -> bool:
+    """A part's name ends with it."""
+    return part.stem.endswith(f"-{zlib.crc32(part.read_bytes()):08x}")
+
+
+def why_unreadable(path: Path, error: Exception) -> str:
+    """Why a file does not open, and the remedy; deleting is one only for a damaged .h5."""
+    if path.is_dir():
+        return f"{path}: is a folder; name the file itself, such as {path / 'features.h5'}."
+    if isinstance(error, PermissionError):
+        return f"{path}: cannot be read, permission is denied."
+    if path.suffix != ".h5":
+        return f"{path}: is not an HDF5 file; name another, ending in .h5."
+    return f"{path}: is damaged or not HDF5; delete it and run again."
+
+
+def _write(file: h5py.File, key: str, record: Record) -> None:
+    group = file.create_group(key)
+    for name, value in record.items():
+        dataset = group.create_dataset(name, data=value.data)
+        dataset.attrs.update(value.attributes)
+
+
+def keys_with(file: h5py.File, *datasets: str) -> set[str]:
+    """Paths of the groups, or of links to groups, that hold one of these datasets.
+
+    Raises:
+        ValueError: if the file that a link leads to is not there.
+    """
+    wanted = {dataset.encode() for dataset in datasets}
+    found: list[bytes] = []
+    linked: list[bytes] = []
+
+    def visit(name: bytes, link: Any) -> None:  # h5py's own visitors take three times as long
+        if link.type == h5py.h5l.TYPE_EXTERNAL:
+            linked.append(name)
+        elif name.rpartition(b"/")[2] in wanted:
+            found.append(name)
+
+    file.id.links.visit(visit, info=True)
+    is_dataset = (h5py.h5o.get_info(file.id, n).type == h5py.h5o.TYPE_DATASET for n in found)
+    groups = {n.rpartition(b"/")[0] for n, is_one in zip(found, is_dataset, strict=True) if is_one}
+    groups |= {n for n in linked if any(d in _linked(file, _decoded(n)) for d in datasets)}
+    return {_decoded(name) for name in groups}
+
+
+def _decoded(name: bytes) -> str:
+    """As h5py decodes it."""
+    return name.decode(errors="surrogateescape")
+
+
+def _linked(file: h5py.File, name: str) -> h5py.Group:
+    try:
+        return file[name]
+    except (KeyError, OSError) as error:
+        link = file.get(name, getlink=True)
+        raise ValueError(
+            f"{file.filename}: keeps {name} in {link.filename}, which is not there or is damaged; "
+            "put it back, or delete both and run again."
+        ) from error
+
+
+def copy_new(source: Path, target: h5py.File, markers: Sequence[str]) -> None:
+    """Copy the records that are not there yet (a kill can come after they were); no links stay."""
+    with h5py.File(source, "r") as file:
+        for key in sorted(keys_with(file, *markers)):
+            if isinstance(target.get(key, getlink=True), h5py.ExternalLink):
+                del target[key]
+            if key not in target:
+                file.copy(file[key], target, name=key)
+
+
+def join(
+    path: Path,
+    sources: Sequence[Path],
+    copy: Callable[[Path, h5py.File], None],
+    configuration: dict[str, Any],
+    failures: dict[str, str],
+    is_copied: bool = True,
+) -> None:
+    """Add the records of other files to a copy of `path`, which then takes its place.
+
+    `copy` brings those of one source into the file, which takes their space if it is_copied.
+
+    Raises:
+        DiskFull: if there is no space.
+    """
+    merged = path.with_name(path.name + ".merging")
+    with disk_full_in_a_sentence(path):
+        _check_space(path, sources if is_copied else [])
+        if path.exists():
+            shutil.copyfile(path, merged)
+        else:
+            merged.unlink(missing_ok=True)
+        with h5py.File(merged, "a") as file:
+            for source in sources:
+                copy(source, file)
+            file.attrs["configuration"] = json.dumps(configuration)
+            file.attrs["failures"] = _text(failures)
+        merged.replace(path)
+
+
+def _check_space(path: Path, sources: Sequence[Path]) -> None:
+    """HDF5 that runs out of space fails late and unclearly; ask first."""
+    files = [*sources, path] if path.exists() else sources
+    needed = sum(p.stat().st_size for p in files)
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, f"{needed >> 20} MiB more are needed")
+
+
+def _text(failures: dict[str, str]) -> str:
+    """Sorted: the same whichever was found first."""
+    return json.dumps(failures, sort_keys=True)

@@ -1,0 +1,153 @@
+"""`python -m d2_hloc.hloc <module> args...`: one of hloc's own commands, with ours registered.
+
+    python -m d2_hloc.hloc extract_features --conf d2net --image_dir images --export_dir out
+    python -m d2_hloc.hloc match_features --conf NN-mutual-d2net --features feats-d2net-ots-ss \\
+        --pairs out/pairs.txt --export_dir out
+    python -m d2_hloc.hloc pipelines.Aachen.pipeline --feature d2net --dataset aachen
+
+hloc's pipelines name the features and the matcher that they use in their code. `--feature` takes
+the place of every conf of local features there, and `--matcher` that of every matcher; the names of
+the files that a pipeline writes are still its own. Without hloc, extract_features and
+match_features are run by ourselves, with the same arguments and files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from d2_hloc.hloc import commands, plugin
+
+logger = logging.getLogger(__name__)
+
+OWN = {
+    "extract_features": commands.extract_features,
+    "match_features": commands.match_features,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command of hloc's; the exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else 2
+    command, *rest = arguments
+    command = command.removeprefix("hloc.")
+    try:
+        run(command, rest)
+    except (ValueError, ImportError, OSError) as error:
+        logger.debug("", exc_info=True)
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def run(command: str, arguments: list[str]) -> None:
+    """Run hloc.<command> with ours registered, or our own in its place where hloc is absent.
+
+    Raises:
+        ImportError: if hloc cannot be imported and we have no such command, or hloc has none.
+    """
+    try:
+        plugin.register()
+    except ImportError as error:
+        if command not in OWN:
+            raise
+        logger.warning("%s Running our own %s.", error, command)
+        OWN[command](arguments)
+        return
+    run_hloc(command, arguments)
+
+
+def run_hloc(command: str, arguments: list[str]) -> None:
+    """Run the main block of hloc.<command> in the module as it is imported.
+
+    Not by runpy, which would execute the module a second time, in a namespace of its own: its
+    `confs` would be new ones, without ours, and classes made there cannot be sent to the workers of
+    a data loader. A module without a main block is a script: importing it has run it.
+    """
+    name = f"hloc.{command}"
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None or spec.submodule_search_locations is not None:
+        raise ImportError(f"hloc has no command {command!r}.")
+    source = ast.parse(Path(spec.origin).read_bytes(), spec.origin)
+    if command.startswith("pipelines.") and "--feature" not in constants(source):
+        arguments = choose(command, arguments, constants(source))
+    sys.argv = [spec.origin, *arguments]
+    module = importlib.import_module(name)
+    body = [statement for node in source.body if is_main(node) for statement in node.body]
+    exec(compile(ast.Module(body, type_ignores=[]), spec.origin, "exec"), vars(module))
+
+
+def is_main(node: ast.stmt) -> bool:
+    """Whether a statement is `if __name__ == "__main__":`."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+
+
+def constants(source: ast.Module) -> set[object]:
+    """The literals in a module."""
+    return {node.value for node in ast.walk(source) if isinstance(node, ast.Constant)}
+
+
+def choose(command: str, arguments: list[str], literals: set[object]) -> list[str]:
+    """Act on --feature and --matcher before a pipeline looks up its confs; the other arguments.
+
+    `literals` are those of the pipeline's code, which names the confs that it takes.
+
+    Raises:
+        ValueError: if there is no such conf, or the pipeline takes none by name.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--feature")
+    parser.add_argument("--matcher")
+    given, rest = parser.parse_known_args(arguments)
+    extract_features = sys.modules["hloc.extract_features"]
+    match_features = sys.modules["hloc.match_features"]
+    confs = extract_features.confs
+    local = [name for name in confs if not confs[name]["output"].startswith("global-")]
+    if given.feature is not None and literals.isdisjoint(local):
+        raise ValueError(f"{command} takes no conf of local features: --feature cannot be used.")
+    if given.feature in plugin.EXTRACTORS and given.matcher is None:
+        given.matcher = "NN-mutual-d2net"  # a learned matcher knows its own descriptors only
+    substitute(extract_features, local, given.feature)
+    substitute(match_features, list(match_features.confs), given.matcher)
+    return rest
+
+
+def substitute(module: ModuleType, names: list[str], chosen: str | None) -> None:
+    """Let the conf `chosen` be found under all of `names`."""
+    if chosen is None:
+        return
+    if chosen not in names:
+        raise ValueError(f"There is no conf {chosen!r}; known are {', '.join(names)}.")
+    module.confs.update(dict.fromkeys(names, module.confs[chosen]))
+    logger.info("%s: %s in place of the pipeline's own.", module.__name__, chosen)
+
+
+def leave(status: int) -> None:
+    """End the process, also where hloc's writing threads still wait for matches after an error."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    others = [t for t in threading.enumerate() if t is not threading.current_thread()]
+    if status and any(not thread.daemon for thread in others):
+        os._exit(status)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    leave(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Pairs of images -> matches.h5: which pairs, nearest neighbours, tracks."""

@@ -1,0 +1,145 @@
+"""Pairs + features.h5 -> matches.h5 (a step)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence, Set
+from contextlib import closing
+from pathlib import Path
+
+import h5py
+import torch
+from tqdm import tqdm
+
+from d2_hloc.core import config
+from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.threads import in_threads, one_thread_an_operation
+from d2_hloc.files import features_h5
+from d2_hloc.files.shards import Shard, note_items, staged_shard
+from d2_hloc.files.staged_h5 import Record, Staged
+from d2_hloc.matching.nearest import MatchingOptions, match_descriptors
+from d2_hloc.matching.pairs import Pair, order_for_reuse, unique
+from d2_hloc.matching.prepared import Searchable, searchable
+
+logger = logging.getLogger(__name__)
+
+CACHE_BYTES = 2 << 30  # of descriptors held at once
+BLOCK = 32  # images; pairs are ordered so that blocks of them stay in the cache
+
+
+def descriptor_cache(file: h5py.File, capacity: int = CACHE_BYTES) -> BoundedCache[str, Searchable]:
+    """Descriptors (N, D) of a features file, read and prepared once while they are in use."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def read(name: str) -> Searchable:
+        return searchable(features_h5.descriptors_of(file, name).to(device))
+
+    return BoundedCache(read, capacity)
+
+
+def match(
+    options: MatchingOptions,
+    pairs: Sequence[Pair],
+    features: Path,
+    output: Path,
+    features1: Path | None = None,
+    cache_bytes: int = CACHE_BYTES,
+    shard: Shard | None = None,
+) -> Path:
+    """Match pairs of images into `output`; pairs that are done, in either order, are left alone.
+
+    The second image's features are read from `features1` where it is given. Pairs that name an
+    image without features are reported at the end and noted in the file (features_h5.failures). Of
+    each features file, descriptors of at most `cache_bytes` are held at once. A `shard` of the
+    pairs that `output` lacks, neighbours in the order that reuses descriptors, goes into the
+    shard's own file.
+
+    Raises:
+        StorageError: if a features file cannot be read, or the two were compressed differently.
+        ValueError: if descriptors' widths differ.
+        ConfigurationChanged, DiskFull: as staging.Staged.
+        ValueError: as shards.staged_shard.
+    """
+    if features1 is not None:
+        _check_projections(features, features1)
+    made_by = {
+        "matching": config.to_dict(options),
+        "features": features_h5.configuration(features),
+        "features1": features_h5.configuration(features1) if features1 else None,
+    }
+    with (
+        staged_shard(output, shard, made_by, "matches0") as staged,
+        features_h5.open_h5(features) as file0,
+        features_h5.open_h5(features1 or features) as file1,
+    ):
+        todo = _todo(pairs, staged, file0, file1, shard)
+        caches = descriptor_cache(file0, cache_bytes), descriptor_cache(file1, cache_bytes)
+        if features1 is None:
+            caches = caches[0], caches[0]
+        with closing(_records(options, todo, *caches)) as records:
+            progress = tqdm(todo, desc="match", unit="pair", disable=not todo)
+            for (name0, name1), record in zip(progress, records, strict=True):
+                staged.add(features_h5.pair_key(name0, name1), record)
+        for key, reason in staged.failures.items():
+            logger.warning("skipped %s: %s", key, reason)
+    return staged.path
+
+
+def _check_projections(features: Path, features1: Path) -> None:
+    """Descriptors of two projections may be of one width, and yet their matches mean nothing."""
+    found = [
+        (features_h5.configuration(f) or {}).get("projection_sha256") for f in (features, features1)
+    ]
+    if found[0] != found[1]:
+        raise features_h5.StorageError(
+            f"{features1}: its descriptors are of another projection than those of {features}; "
+            "compress both by the same one."
+        )
+
+
+def _records(
+    options: MatchingOptions,
+    pairs: Sequence[Pair],
+    cache0: BoundedCache[str, Searchable],
+    cache1: BoundedCache[str, Searchable],
+) -> Iterator[Record]:
+    """What is stored of each pair; a CPU's cores take one pair each, a GPU all of it."""
+
+    def work(pair: Pair) -> Record:
+        set0, set1 = cache0[pair[0]], cache1[pair[1]]
+        return features_h5.matches_record(match_descriptors(set0, set1, options), len(set0))
+
+    with one_thread_an_operation() as count:
+        workers = 1 if torch.cuda.is_available() else count
+        with closing(in_threads(work, pairs, workers)) as records:
+            yield from records
+
+
+def _todo(
+    pairs: Sequence[Pair],
+    staged: Staged,
+    file0: h5py.File,
+    file1: h5py.File,
+    shard: Shard | None,
+) -> list[Pair]:
+    """Pairs still to match, those of the shard. Within one file a pair is the same both ways."""
+    is_one_file = file0.filename == file1.filename
+    listed = unique(pairs) if is_one_file else list(dict.fromkeys(pairs))
+    if shard is not None:
+        missing = [p for p in listed if not _is_in(staged.merged, p, is_one_file)]
+        note_items(staged.whole, missing)
+        listed = shard.of(order_for_reuse(missing, BLOCK))
+    todo = []
+    for name0, name1 in listed:
+        missing = [n for n, f in ((name0, file0), (name1, file1)) if n not in f]
+        if missing:
+            staged.failures[f"{name0} {name1}"] = f"there are no features of {missing[0]}"
+        elif not _is_in(staged.done, (name0, name1), is_one_file):
+            todo.append((name0, name1))
+    return order_for_reuse(todo, BLOCK)
+
+
+def _is_in(keys: Set[str], pair: Pair, either_way: bool) -> bool:
+    return features_h5.pair_key(*pair) in keys or (
+        either_way and features_h5.pair_key(*reversed(pair)) in keys
+    )

@@ -1,0 +1,95 @@
+"""Exact nearest-neighbour matching: two sets of descriptors -> Matches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from d2_hloc.core.structs import Matches
+from d2_hloc.matching.neighbours import Neighbours, nearest_neighbours
+from d2_hloc.matching.prepared import Searchable, searchable
+
+ROUNDING = 1e-5  # of a squared distance in float32: a second neighbour nearer than that is equal
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingOptions:
+    """Which nearest neighbours count. Thresholds apply to both directions, as in hloc and COLMAP.
+
+    `ratio_threshold`: largest distance to the first neighbour over distance to the second.
+    `distance_threshold`: largest Euclidean distance of unit descriptors, at most 2.
+    """
+
+    mutual: bool = True
+    ratio_threshold: float | None = None
+    distance_threshold: float | None = None
+    min_matches: int = 0  # fewer are none
+
+    def __post_init__(self) -> None:
+        for name in ("ratio_threshold", "distance_threshold"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:  # nor NaN
+                raise ValueError(f"{name} must be positive, not {value}.")
+
+
+def accepted(neighbours: Neighbours, options: MatchingOptions, with_ratio: bool) -> Tensor:
+    """Mask of the neighbours that pass the ratio and distance thresholds."""
+    keep = torch.ones_like(neighbours.indices, dtype=torch.bool)
+    squared, squared_second = 2 * (1 - neighbours.first), 2 * (1 - neighbours.second)
+    if with_ratio:
+        keep &= squared <= options.ratio_threshold**2 * squared_second
+        keep &= squared_second > ROUNDING  # or rounding would decide among equal descriptors
+    if options.distance_threshold is not None:
+        keep &= squared <= options.distance_threshold**2
+    return keep
+
+
+def match_descriptors(
+    descriptors0: Float[Tensor, "N0 D"] | Searchable,
+    descriptors1: Float[Tensor, "N1 D"] | Searchable,
+    options: MatchingOptions | None = None,
+) -> Matches:
+    """Match unit descriptors; half precision is widened. Memory does not grow with N0 x N1.
+
+    Descriptors that are in many pairs are prepared once, by neighbours.searchable().
+
+    Raises:
+        ValueError: if the descriptors' widths differ.
+    """
+    options = options or MatchingOptions()
+    set0, set1 = _prepared(descriptors0), _prepared(descriptors1)
+    if set0.exact.shape[1] != set1.exact.shape[1]:
+        raise ValueError(
+            f"Descriptors of {set0.exact.shape[1]} and {set1.exact.shape[1]} numbers cannot "
+            "be matched: they come from different features."
+        )
+    if len(set0) == 0 or len(set1) == 0:
+        return _none(set0.exact)
+    # As hloc: a single descriptor has no second neighbour, and then no ratio is asked of either.
+    with_ratio = options.ratio_threshold is not None and min(len(set0), len(set1)) > 1
+    forward, backward = nearest_neighbours(set0, set1, with_second=with_ratio)
+    keep = accepted(forward, options, with_ratio)
+    if options.mutual:
+        keep &= accepted(backward, options, with_ratio)[forward.indices]
+        keep &= backward.indices[forward.indices] == torch.arange(len(set0), device=keep.device)
+    rows = keep.nonzero()[:, 0]
+    if len(rows) < options.min_matches:
+        return _none(set0.exact)
+    pairs = torch.stack([rows, forward.indices[rows]], dim=1)
+    return Matches(pairs=pairs, scores=((forward.first[rows] + 1) / 2).clamp(0, 1))
+
+
+def _prepared(descriptors: Tensor | Searchable) -> Searchable:
+    if isinstance(descriptors, Searchable):
+        return descriptors
+    return searchable(torch.as_tensor(descriptors))
+
+
+def _none(like: Tensor) -> Matches:
+    return Matches(
+        pairs=torch.empty(0, 2, dtype=torch.int64, device=like.device),
+        scores=torch.empty(0, device=like.device),
+    )

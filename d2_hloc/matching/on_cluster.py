@@ -1,0 +1,58 @@
+"""Matching on a cluster: in shards by whichever worker is free, then merged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from d2_hloc.files import features_h5
+from d2_hloc.files.merging import merge
+from d2_hloc.files.ray import Cluster, run_in_shards
+from d2_hloc.files.shards import Shard
+from d2_hloc.matching.match_pairs import match
+from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.pairs import Pair, unique
+
+PAIRS = 500  # of a shard; half a block of order_for_reuse()
+
+
+def match_on(
+    cluster: Cluster | None,
+    options: MatchingOptions,
+    pairs: Sequence[Pair],
+    features: Path,
+    output: Path,
+    features1: Path | None = None,
+) -> Path:
+    """As pair_matching.match(), on a cluster; for None in this process.
+
+    Raises:
+        ClusterError: as cluster.run_shards().
+        StorageError, ConfigurationChanged, DiskFull: as match().
+    """
+    missing = 0 if cluster is None else len(_missing(pairs, output))
+    if cluster is None or not missing:
+        return match(options, pairs, features, output, features1)
+    work = partial(_match, options, pairs, features, output, features1)
+    run_in_shards(cluster, work, output, missing, PAIRS, "pair")
+    return merge(output)
+
+
+def _missing(pairs: Sequence[Pair], output: Path) -> list[Pair]:
+    listed = unique(pairs)
+    if not output.exists():
+        return listed
+    with features_h5.open_h5(output) as file:
+        return [pair for pair in listed if not features_h5.holds_pair(file, *pair)]
+
+
+def _match(
+    options: MatchingOptions,
+    pairs: Sequence[Pair],
+    features: Path,
+    output: Path,
+    features1: Path | None,
+    shard: Shard,
+) -> None:
+    match(options, pairs, features, output, features1, shard=shard)

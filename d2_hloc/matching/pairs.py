@@ -1,0 +1,161 @@
+"""Pair lists: read, write, and make them - exhaustive, by retrieval, covisibility or poses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from d2_hloc.core.text import numbered_lines
+
+Pair = tuple[str, str]
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Pairs from a text file, `name0 name1` a line.
+
+    Raises:
+        ValueError: for a missing file, or a line that does not hold two names.
+    """
+    pairs = []
+    for number, line in numbered_lines(path):
+        fields = line.split()
+        if len(fields) != 2:
+            raise ValueError(f"{path}, line {number}: expected two names, found {line!r}.")
+        pairs.append((fields[0], fields[1]))
+    return pairs
+
+
+def write_pairs(path: Path, pairs: Iterable[Pair]) -> Path:
+    """Write a pair list in hloc's form."""
+    path.write_text("".join(f"{name0} {name1}\n" for name0, name1 in pairs))
+    return path
+
+
+def unique(pairs: Iterable[Pair]) -> list[Pair]:
+    """Without repetitions, in either order, and without images paired with themselves."""
+    found = {}
+    for name0, name1 in pairs:
+        if name0 != name1 and (name1, name0) not in found:
+            found[name0, name1] = None
+    return list(found)
+
+
+def exhaustive(names: Sequence[str]) -> list[Pair]:
+    """All pairs of images."""
+    return list(combinations(names, 2))
+
+
+def between(queries: Iterable[str], names: Sequence[str]) -> list[Pair]:
+    """Every query with every image."""
+    return [(query, name) for query in queries for name in names]
+
+
+def from_retrieval(
+    names: Sequence[str],
+    descriptors: np.ndarray,
+    count: int,
+    query_names: Sequence[str] | None = None,
+    query_descriptors: np.ndarray | None = None,
+) -> list[Pair]:
+    """Each query, or each image, with the `count` images whose global descriptors are nearest.
+
+    Descriptors are (N, D). The images' mean is taken off first: what all of them share says
+    nothing about which of them show the same place. Images among themselves get the pairs too that
+    make one whole of them: groups that only know their own would be models apart.
+    """
+    mean = descriptors.mean(axis=0)
+    database = _unit(descriptors - mean)
+    if query_descriptors is not None:
+        return _best(_unit(query_descriptors - mean) @ database.T, query_names, names, count)
+    scores = database @ database.T
+    found = _best(scores, None, names, count)
+    return found + bridges(names, scores, found)
+
+
+def bridges(names: Sequence[str], scores: np.ndarray, pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs of highest score that connect groups of images; the smallest group comes first."""
+    index = {name: k for k, name in enumerate(names)}
+    ends = np.array([(index[a], index[b]) for a, b in pairs], dtype=int).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends)), tuple(ends.T)), shape=(len(names), len(names)))
+    _, groups = connected_components(graph, directed=False)
+    found = []
+    while groups.max(initial=0) > 0:
+        smallest = np.bincount(groups).argmin()
+        inside = np.flatnonzero(groups == smallest)
+        outside = np.flatnonzero(groups != smallest)
+        i, j = divmod(int(scores[np.ix_(inside, outside)].argmax()), len(outside))
+        found.append((names[inside[i]], names[outside[j]]))
+        groups[inside] = groups[outside[j]]
+        groups = np.unique(groups, return_inverse=True)[1]
+    return found
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _best(
+    scores: np.ndarray, query_names: Sequence[str] | None, names: Sequence[str], count: int
+) -> list[Pair]:
+    """The `count` highest of each row; -inf is never taken."""
+    if query_names is None:
+        query_names = names
+        np.fill_diagonal(scores, -np.inf)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    return [
+        (query, names[j])
+        for query, row, score in zip(query_names, order, scores, strict=True)
+        for j in row
+        if np.isfinite(score[j])
+    ]
+
+
+def from_covisibility(model: Any, count: int) -> list[Pair]:
+    """Each image of a pycolmap Reconstruction with the `count` that share most points with it."""
+    pairs = []
+    for image in _by_name(model):
+        shared: Counter[int] = Counter()
+        for point2D in image.get_observation_points2D():
+            track = model.points3D[point2D.point3D_id].track
+            shared.update({e.image_id for e in track.elements} - {image.image_id})
+        best = sorted(shared, key=lambda i: (-shared[i], model.images[i].name))[:count]
+        pairs += [(image.name, model.images[i].name) for i in best]
+    return pairs
+
+
+def from_poses(model: Any, count: int, max_angle: float = 45.0) -> list[Pair]:
+    """Each image of a pycolmap Reconstruction with the `count` whose cameras are nearest.
+
+    `max_angle` is the largest angle of the viewing directions, in degrees.
+    """
+    images = _by_name(model)
+    poses = [image.cam_from_world() for image in images]
+    rotations = np.array([p.rotation.matrix() for p in poses])
+    centres = np.array([-r.T @ p.translation for r, p in zip(rotations, poses, strict=True)])
+    axes = rotations[:, 2]
+    scores = -np.linalg.norm(centres[:, None] - centres, axis=2)
+    scores[axes @ axes.T < np.cos(np.radians(max_angle))] = -np.inf
+    return _best(scores, None, [image.name for image in images], count)
+
+
+def _by_name(model: Any) -> list[Any]:
+    return sorted((model.images[i] for i in model.reg_image_ids()), key=lambda i: i.name)
+
+
+def order_for_reuse(pairs: Sequence[Pair], block: int) -> list[Pair]:
+    """Reorder so that a cache of 2 x `block` images serves long runs of pairs."""
+    names = dict.fromkeys(name for pair in pairs for name in pair)
+    index = {name: k for k, name in enumerate(names)}
+
+    def key(pair: Pair) -> tuple[int, int, int, int]:
+        i, j = index[pair[0]], index[pair[1]]
+        return i // block, j // block, i, j
+
+    return sorted(pairs, key=key)

@@ -1,0 +1,295 @@
+"""The folder that dense stereo works in: undistorted images, their model and its source views.
+
+It is COLMAP's layout, `images/`, `sparse/` and `stereo/`, but its model has pixel centres at
+integers: COLMAP's fusion takes pixels with the intrinsics as they are. So read it here, and show a
+viewer the model that it was made from.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from d2_hloc.core.images import fit, open_image, read_image
+from d2_hloc.core.pixels import from_colmap, to_colmap
+from d2_hloc.core.pose_metrics import camera_centre
+from d2_hloc.files.atomic import DiskFull, write_whole
+from d2_hloc.files.colmap import ModelError, pycolmap, read_model
+from d2_hloc.files.provenance import ConfigurationChanged, differences
+from d2_hloc.mvs.map_files import read_map
+from d2_hloc.mvs.sources import choose_sources, depth_range
+from d2_hloc.mvs.views import View, grey
+
+RECORD = "dense.json"  # in a workspace: what it was made from
+CACHED = 16  # images, and as many depth maps, held at a time
+BYTES_PER_PIXEL = 22  # of two depth maps, normals and an image
+MAPS = {"depth": "depth_maps", "normal": "normal_maps"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseView:
+    """An undistorted image of the workspace, and what it is compared with.
+
+    Pixel centres are at integers, depths in the model's units. `sources` are other images, best
+    first; there may be none. `point_ids` are those of the model's points that it sees.
+    """
+
+    name: str
+    size: tuple[int, int]  # rows, columns
+    K: Float[np.ndarray, "3 3"]
+    cam_from_world: Float[np.ndarray, "3 4"]
+    point_ids: Int[np.ndarray, " N"]
+    sources: tuple[str, ...]
+    near: float
+    far: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """A workspace's views by name, and the model's points by id."""
+
+    folder: Path
+    views: Mapping[str, DenseView]
+    points: Mapping[int, Float[np.ndarray, " 3"]]
+
+    def map_path(self, name: str, kind: str, stage: str) -> Path:
+        """The file of a map; `kind` is depth or normal, `stage` photometric or geometric."""
+        return self.folder / "stereo" / MAPS[kind] / f"{name}.{stage}.bin"
+
+
+def prepare_workspace(
+    model_folder: Path,
+    images: Path,
+    folder: Path,
+    max_image_size: int,
+    configuration: Mapping[str, Any],
+) -> Path:
+    """Undistort a model's images into `folder`, unless they are there already.
+
+    `configuration` is stored beside them. The folder appears whole or not at all.
+
+    Raises:
+        ModelError: if the model has no points, or its cameras do not fit the images.
+        ImageError: if an image cannot be read.
+        ConfigurationChanged: if the folder was made from another model or with another
+            configuration.
+        DiskFull: if there is no space for the images and their maps.
+    """
+    _check_folders(model_folder, images, folder)
+    model = read_model(model_folder)
+    if not model.num_points3D():
+        raise ModelError(f"{model_folder}: has no points to take depths from; triangulate it.")
+    wanted = _made_from(model_folder, images, max_image_size, configuration)
+    if _is_prepared(folder, wanted):
+        return folder
+    check_images(model, images)
+    _check_space(model, folder, max_image_size)
+    part = folder.with_name(folder.name + ".undistorting")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    _undistort(model_folder, images, part, max_image_size)
+    write_whole(part / RECORD, json.dumps(wanted, indent=1).encode())
+    part.replace(folder)
+    return folder
+
+
+def _check_folders(model_folder: Path, images: Path, folder: Path) -> None:
+    if is_workspace(model_folder.parent):
+        raise ModelError(
+            f"{model_folder.parent}: is a folder of dense stereo, of images that were undistorted "
+            "already; give the model that it was made from."
+        )
+    if folder.resolve().is_relative_to(images.resolve()):
+        raise ValueError(f"{folder}: lies among the images of {images}; choose another folder.")
+
+
+def _made_from(
+    model_folder: Path, images: Path, max_image_size: int, configuration: Mapping[str, Any]
+) -> dict[str, Any]:
+    files = sorted(p for p in model_folder.iterdir() if p.suffix in (".bin", ".txt"))
+    digest = 0
+    for path in files:
+        digest = zlib.crc32(path.read_bytes(), digest)
+    values = {
+        "model_crc32": f"{digest:08x}",
+        "images": str(images.resolve()),
+        "max_image_size": max_image_size,
+        **configuration,
+    }
+    return json.loads(json.dumps(values))
+
+
+def _is_prepared(folder: Path, wanted: dict[str, Any]) -> bool:
+    record = folder / RECORD
+    if not record.is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(
+                f"{folder}: holds what this program did not make; choose another folder."
+            )
+        return False
+    try:
+        there, now = differences(json.loads(record.read_text()), wanted)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{record}: is damaged; choose another folder.") from error
+    if there != now:
+        raise ConfigurationChanged(
+            f"{folder}: was made with another configuration. There: {json.dumps(there)}. "
+            f"Now: {json.dumps(now)}. Choose another folder."
+        )
+    return True
+
+
+def check_images(model: pycolmap.Reconstruction, images: Path) -> None:
+    """Decode every registered image; COLMAP would abort or take a damaged one for black.
+
+    Raises:
+        ModelError: if an image is missing or not of its camera's size.
+        ImageError: if it cannot be read.
+    """
+    for image_id in tqdm(model.reg_image_ids(), desc="check images", unit="image"):
+        image, camera = model.images[image_id], model.images[image_id].camera
+        path = images / image.name
+        if not path.is_file():
+            raise ModelError(
+                f"{path}: there is no such image; give the folder of the model's images."
+            )
+        width, height = open_image(path).size
+        if (width, height) != (camera.width, camera.height):
+            raise ModelError(
+                f"{path}: is {width} x {height} pixels, but its camera in the model "
+                f"{camera.width} x {camera.height}; give the images that the model was made from."
+            )
+
+
+def _check_space(model: pycolmap.Reconstruction, folder: Path, max_image_size: int) -> None:
+    """Ask before an hour's work, and since COLMAP does not say that it ran out of space."""
+    cameras = [model.images[i].camera for i in model.reg_image_ids()]
+    sizes = [fit((c.width, c.height), max_image_size) for c in cameras]
+    needed = BYTES_PER_PIXEL * sum(width * height for width, height in sizes)
+    existing = next(p for p in folder.resolve().parents if p.exists())
+    if (free := shutil.disk_usage(existing).free) < needed:
+        raise DiskFull(
+            f"{folder}: the disk is full; {needed >> 20} MiB are needed for {len(sizes)} images "
+            f"and their maps, and {free >> 20} are free."
+        )
+
+
+def _undistort(model_folder: Path, images: Path, part: Path, max_image_size: int) -> None:
+    pycolmap.undistort_images(
+        part,
+        model_folder,
+        images,
+        undistort_options=pycolmap.UndistortCameraOptions(max_image_size=max_image_size),
+        jpeg_quality=98,
+    )
+    for script in part.glob("run-colmap-*.sh"):  # they are for a model that was not shifted
+        script.unlink()
+    model = read_model(part / "sparse")
+    _shift(model, from_colmap)
+    model.write(part / "sparse")
+    for image_id in model.reg_image_ids():
+        name = model.images[image_id].name
+        if not (part / "images" / name).is_file():
+            raise ModelError(f"{images / name}: COLMAP could not undistort it; save it as PNG.")
+
+
+def _shift(model: pycolmap.Reconstruction, move: Callable[[Any], Any]) -> None:
+    """Principal points and keypoints from one convention to the other."""
+    for camera in model.cameras.values():
+        camera.principal_point_x = move(camera.principal_point_x)
+        camera.principal_point_y = move(camera.principal_point_y)
+    for image in model.images.values():
+        for point in image.points2D:
+            point.xy = move(point.xy)
+
+
+def is_workspace(folder: Path) -> bool:
+    """Did prepare_workspace() make it?"""
+    return (folder / RECORD).is_file() and (folder / "stereo").is_dir()
+
+
+def read_undistorted(sparse: Path) -> pycolmap.Reconstruction:
+    """A model with pixel centres at half-integers, be it a workspace's own `sparse/`.
+
+    Raises:
+        ModelError: if it cannot be read.
+    """
+    model = read_model(sparse)
+    if is_workspace(sparse.parent):
+        _shift(model, to_colmap)
+    return model
+
+
+def read_workspace(folder: Path, num_sources: int) -> Workspace:
+    """A prepared workspace's views, each with up to `num_sources` others.
+
+    Raises:
+        ModelError: if the folder is no whole workspace.
+    """
+    if not is_workspace(folder):
+        raise ModelError(f"{folder}: is not a workspace of dense stereo; prepare it first.")
+    model = read_model(folder / "sparse")
+    ids = np.array(sorted(model.point3D_ids()), dtype=np.int64)
+    points = np.array([model.point3D(int(i)).xyz for i in ids])
+    images = sorted((model.images[i] for i in model.reg_image_ids()), key=lambda i: i.name)
+    seen = [np.searchsorted(ids, _point_ids(image)) for image in images]
+    poses = [image.cam_from_world().matrix() for image in images]
+    centres = np.array([camera_centre(pose[:, :3], pose[:, 3]) for pose in poses])
+    chosen = choose_sources(points, seen, centres, num_sources)
+    views = {}
+    for k, image in enumerate(images):
+        span = depth_range((points[seen[k]] @ poses[k][2, :3]) + poses[k][2, 3])
+        views[image.name] = DenseView(
+            name=image.name,
+            size=(image.camera.height, image.camera.width),
+            K=image.camera.calibration_matrix(),
+            cam_from_world=poses[k],
+            point_ids=ids[seen[k]],
+            sources=tuple(images[j].name for j in chosen[k]) if span else (),
+            near=span[0] if span else 0.0,
+            far=span[1] if span else 0.0,
+        )
+    by_id = dict(zip(ids.tolist(), points, strict=True))
+    return Workspace(folder=folder, views=views, points=by_id)
+
+
+def _point_ids(image: pycolmap.Image) -> np.ndarray:
+    """Each once: an image may see a point by two of its keypoints."""
+    ids = [p.point3D_id for p in image.points2D if p.has_point3D()]
+    return np.unique(np.array(ids, dtype=np.int64))
+
+
+class Reader:
+    """A workspace's images and photometric depths as tensors, the last few of them held."""
+
+    def __init__(self, workspace: Workspace, device: torch.device) -> None:
+        self.view = lru_cache(maxsize=CACHED)(partial(_read_view, workspace, device))
+        self.depth = lru_cache(maxsize=CACHED)(partial(_read_depth, workspace, device))
+
+
+def _read_view(workspace: Workspace, device: torch.device, name: str) -> View:
+    view = workspace.views[name]
+    image, _ = read_image(workspace.folder / "images" / name)
+    return View(
+        image=grey(image).to(device),
+        K=torch.from_numpy(view.K),
+        cam_from_world=torch.from_numpy(view.cam_from_world),
+    )
+
+
+def _read_depth(workspace: Workspace, device: torch.device, name: str) -> Float[Tensor, "H W"]:
+    """0 wherever COLMAP marks a pixel as invalid by another value."""
+    depth = read_map(workspace.map_path(name, "depth", "photometric"))
+    return torch.from_numpy(depth).to(device).nan_to_num(0, 0, 0).clamp(min=0)

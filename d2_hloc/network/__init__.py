@@ -1,0 +1,1 @@
+"""The paper's network: trunk, detection, description, image pyramid, weights."""

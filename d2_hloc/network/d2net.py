@@ -1,0 +1,112 @@
+"""D2-Net: image -> Features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from d2_hloc.core.pixels import Position, cells_to_level, level_to_image
+from d2_hloc.core.structs import Features
+from d2_hloc.network import weights
+from d2_hloc.network.backbone import Backbone
+from d2_hloc.network.description import GeneralizedMean
+from d2_hloc.network.pyramid import Level, levels
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+MULTISCALE = (0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class D2NetOptions:
+    """What D2-Net computes; the defaults are single-scale and off the shelf.
+
+    `position`: 'centre' puts a keypoint at its receptive field's centre; 'released' where the
+    authors' code does, 2 pixels of the level up and to the left of it.
+    """
+
+    weights: str = "d2_ots"
+    scales: tuple[float, ...] = (1.0,)
+    max_keypoints: int | None = None
+    edge_threshold: float = 5.0
+    position: Position = "centre"
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if not self.scales or list(self.scales) != sorted(set(self.scales)) or self.scales[0] <= 0:
+            raise ValueError(f"scales must be positive and rise, coarse to fine: {self.scales}.")
+        if self.max_keypoints is not None and self.max_keypoints < 1:
+            raise ValueError(f"max_keypoints must be positive, not {self.max_keypoints}.")
+        if self.edge_threshold <= 0:
+            raise ValueError(f"edge_threshold must be positive, not {self.edge_threshold}.")
+        object.__setattr__(self, "weights", weights.absolute(self.weights))
+
+
+class D2Net(nn.Module):
+    """Joint detection and description with one network (Dusmanu et al., CVPR 2019)."""
+
+    def __init__(self, options: D2NetOptions | None = None) -> None:
+        """Load the weights that the options name; nothing is downloaded.
+
+        Raises:
+            WeightsError: if there are no such weights.
+        """
+        super().__init__()
+        self.options = options or D2NetOptions()
+        self.backbone = Backbone()
+        self.backbone.load_state_dict(weights.load(self.options.weights))
+        self.to(DTYPES[self.options.precision]).eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Features]:
+        """Features of images of one size, RGB in [0, 1]; keypoints in their pixels.
+
+        Raises:
+            ValueError: for other shapes, whole numbers, or an image too small for a level.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(
+                f"Images must have the shape B x 3 x H x W, not {tuple(images.shape)}."
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"Images must be floating point in [0, 1], not {images.dtype}.")
+        size = (images.shape[3], images.shape[2])
+        pools = [GeneralizedMean() for _ in images]
+        found = list(
+            levels(self.backbone, images, self.options.scales, self.options.edge_threshold, pools)
+        )
+        limits = [0 if is_flat(image) else self.options.max_keypoints for image in images]
+        features = [self._features(found, k, size, pool) for k, pool in enumerate(pools)]
+        return [one.best(limit) for one, limit in zip(features, limits, strict=True)]
+
+    def extract(self, image: Float[Tensor, "3 H W"]) -> Features:
+        """Features of one image, a tensor or an array."""
+        return self(torch.as_tensor(image)[None])[0]
+
+    def _features(
+        self, found: list[Level], k: int, size: tuple[int, int], pool: GeneralizedMean
+    ) -> Features:
+        position = self.options.position
+        keypoints, scores, descriptors, scales = [], [], [], []
+        for level in found:
+            part = level.parts[k]
+            xy = cells_to_level(part.positions.flip(1), position)
+            keypoints.append(level_to_image(xy, level.size, size, position))
+            scores.append(part.values / (level.index + 1))
+            descriptors.append(part.descriptors)
+            scales.append(torch.full_like(part.values, 1 / level.scale))
+        return Features(
+            keypoints=torch.cat(keypoints),
+            scores=torch.cat(scores),
+            descriptors=torch.cat(descriptors),
+            scales=torch.cat(scales),
+            global_descriptor=pool.result(),
+        )
+
+
+def is_flat(image: Float[Tensor, "3 H W"]) -> bool:
+    """One colour, to within half a grey level? What the network finds there is its own border."""
+    return bool((image.amax(dim=(1, 2)) - image.amin(dim=(1, 2))).max() < 1 / 510)

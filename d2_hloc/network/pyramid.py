@@ -1,0 +1,158 @@
+"""Multi-scale detection: image pyramid, fusion of maps (Eq. 8) and response gating.
+
+Each level is worked on in strips of rows. A level's fused maps are kept only while the next, finer
+level needs them, so that the finest and largest is never whole in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from d2_hloc.network.backbone import Backbone, strips
+from d2_hloc.network.description import GeneralizedMean, describe, has_corners
+from d2_hloc.network.detection import detect
+
+STRIP_CELLS = 1 << 16  # of the maps at once: 128 MiB in float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Features of one image, from one level or a strip of it."""
+
+    positions: Float[Tensor, "N 2"]  # row, column in cells of the level
+    values: Float[Tensor, " N"]  # response at the integer cell
+    descriptors: Float[Tensor, "N D"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """One level of the pyramid, with the features found on it in each image of the batch."""
+
+    parts: list[Part]
+    index: int  # 0 is the first, the coarsest
+    scale: float
+    size: tuple[int, int]  # w, h of the level's image, pixels
+
+
+def resize(images: Float[Tensor, "B 3 H W"], scale: float) -> Float[Tensor, "B 3 H2 W2"]:
+    """One level of the pyramid. Corner pixels keep their place (align_corners)."""
+    if scale == 1:
+        return images
+    return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=True)
+
+
+def upsampled_rows(
+    coarse: Float[Tensor, "B D h w"], size: tuple[int, int], top: int, bottom: int
+) -> Float[Tensor, "B D rows W"]:
+    """Rows top..bottom of `coarse` resized to `size` (h, w): bilinear, align_corners."""
+    height, width = size
+    ratio = (coarse.shape[2] - 1) / max(1, height - 1)
+    rows = torch.arange(top, bottom, device=coarse.device) * ratio
+    low = rows.floor().long().clamp(max=coarse.shape[2] - 1)
+    high = (low + 1).clamp(max=coarse.shape[2] - 1)
+    weight = (rows - low).to(coarse.dtype)[:, None]
+    part = torch.lerp(coarse[:, :, low], coarse[:, :, high], weight)
+    return F.interpolate(part, size=(bottom - top, width), mode="bilinear", align_corners=True)
+
+
+def levels(
+    backbone: Backbone,
+    images: Float[Tensor, "B 3 H W"],
+    scales: tuple[float, ...],
+    edge_threshold: float,
+    pools: list[GeneralizedMean],
+) -> Iterator[Level]:
+    """The levels of the pyramid in the order of `scales`; `pools` take in each image's maps."""
+    coarse, banned = None, None
+    for index, scale in enumerate(scales):
+        image = resize(images, scale)
+        pooled = backbone.pooled(image)
+        banned = resize_mask(banned, pooled)
+        fused = None if index == len(scales) - 1 else backbone.empty_maps(pooled)
+        parts: list[list[Part]] = [[] for _ in images]
+        for strip in fused_strips(backbone, pooled, coarse):
+            if fused is not None:
+                fused[:, :, strip.top : strip.bottom] = strip.inner
+            for k, maps in enumerate(strip.maps):
+                pools[k].add(strip.inner[k])
+                parts[k].append(features_of_strip(maps, strip, banned[k], edge_threshold))
+        size = (image.shape[3], image.shape[2])
+        yield Level(parts=[join(p) for p in parts], index=index, scale=scale, size=size)
+        coarse = fused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """Rows top..bottom of a level's fused maps, with one row more on either side where there is."""
+
+    maps: Float[Tensor, "B D rows w"]
+    start: int  # row of the level's maps that `maps` begins with
+    top: int
+    bottom: int
+    height: int  # of the level's maps
+
+    @property
+    def inner(self) -> Float[Tensor, "B D rows w"]:
+        return self.maps[:, :, self.top - self.start : self.bottom - self.start]
+
+
+def fused_strips(
+    backbone: Backbone,
+    pooled: Float[Tensor, "B 256 h w"],
+    coarse: Float[Tensor, "B D h2 w2"] | None,
+) -> Iterator[Strip]:
+    """Eq. 8 strip by strip: a level's maps plus the next coarser level's fused ones."""
+    batch, _, height, width = pooled.shape
+    for top, bottom in strips(height, STRIP_CELLS // (batch * width)):
+        start, stop = max(0, top - 1), min(height, bottom + 1)
+        maps = backbone.dense_rows(pooled, start, stop)
+        if coarse is not None:
+            maps += upsampled_rows(coarse, (height, width), start, stop)
+        yield Strip(maps=maps, start=start, top=top, bottom=bottom, height=height)
+
+
+def features_of_strip(
+    maps: Float[Tensor, "D rows w"],
+    strip: Strip,
+    banned: Bool[Tensor, "h w"],
+    edge_threshold: float,
+) -> Part:
+    """Detect and describe; add the detections to `banned`, as the released code does before it
+    drops those whose step is too large."""
+    found = detect(maps, edge_threshold)
+    rows, columns = (found.cells + found.cells.new_tensor([strip.start, 0])).T
+    new = (rows >= strip.top) & (rows < strip.bottom) & ~banned[rows, columns]
+    banned[rows[new], columns[new]] = True
+    offset = maps.new_tensor([strip.start, 0], dtype=torch.float32)
+    new &= found.stable & has_corners(found.positions + offset, strip.height, maps.shape[2])
+    found = found.where(new)
+    return Part(
+        positions=found.positions + offset,
+        values=found.values,
+        descriptors=describe(maps, found.positions),
+    )
+
+
+def resize_mask(
+    mask: Bool[Tensor, "B h w"] | None, pooled: Float[Tensor, "B C H W"]
+) -> Bool[Tensor, "B H W"]:
+    """The cells found on coarser levels, at the size of this one: nearest neighbour."""
+    batch, _, *size = pooled.shape
+    if mask is None:
+        return torch.zeros(batch, *size, dtype=torch.bool, device=pooled.device)
+    return F.interpolate(mask[:, None].float(), size=size)[:, 0].bool()
+
+
+def join(parts: list[Part]) -> Part:
+    """The strips of one image as one."""
+    return Part(
+        positions=torch.cat([p.positions for p in parts]),
+        values=torch.cat([p.values for p in parts]),
+        descriptors=torch.cat([p.descriptors for p in parts]),
+    )

@@ -1,0 +1,1 @@
+"""Sub-pixel places of keypoints, searched for in the network's shallow maps."""

@@ -1,0 +1,90 @@
+"""Keypoints of matched images, moved by shallow maps: pair by pair, or query by query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from d2_hloc.matching.pairs import Pair
+from d2_hloc.refinement.patches import Outcome, RefinementOptions, local_affinities, refine_pairs
+from d2_hloc.refinement.shallow_maps import CACHE_BYTES, ImageMaps, MapReader
+
+PAIR_CACHE_BYTES = 512 << 20  # of maps, for pairs that come image by image
+
+
+def refine_matches(
+    options: RefinementOptions,
+    image0: ImageMaps,
+    image1: ImageMaps,
+    xy0: Tensor,
+    xy1: Tensor,
+    around: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """New places of xy1, and outcomes; `around` are matches of the two images. Original pixels."""
+    xy0, from0 = image0.to_maps(xy0), image0.to_maps(around[0])
+    moved, to1 = image1.to_maps(xy1), image1.to_maps(around[1])
+    affinities = local_affinities(from0, to1, xy0, options.neighbours)
+    found = refine_pairs(options, image0.maps, image1.maps, xy0, moved, affinities)
+    is_moved = (found.outcomes == Outcome.MOVED)[:, None]
+    return torch.where(is_moved, image1.to_original(found.xy), xy1), found.outcomes
+
+
+class PairRefiner:
+    """Moves the second keypoint of each match of a pair; the pair's matches are its affinities'."""
+
+    def __init__(self, options: RefinementOptions, images: Path, resize_max: int | None) -> None:
+        self._options = options
+        self._maps = MapReader(resize_max).of(images, PAIR_CACHE_BYTES, at_least=2)
+
+    def __call__(
+        self, pair: Pair, xy0: np.ndarray, xy1: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Matched keypoints (K, 2) of two images, original pixels -> the same, refined."""
+        moved, _ = self.search(pair, xy0, xy1, (xy0, xy1))
+        return xy0, moved
+
+    def search(
+        self,
+        pair: Pair,
+        xy0: np.ndarray,
+        xy1: np.ndarray,
+        around: tuple[np.ndarray, np.ndarray],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where the second image shows what is at `xy0` (K, 2) in the first, near `xy1`.
+
+        `around` are matches of the two images. Returns places (K, 2), original pixels, and a mask
+        (K,) of those that were found.
+        """
+        both = torch.from_numpy(xy0).float(), torch.from_numpy(xy1).float()
+        matches = torch.from_numpy(around[0]).float(), torch.from_numpy(around[1]).float()
+        maps = self._maps[pair[0]], self._maps[pair[1]]
+        found, outcomes = refine_matches(self._options, *maps, *both, matches)
+        return found.numpy(), (outcomes == Outcome.MOVED).numpy()
+
+
+class QueryRefiner:
+    """Moves keypoints of queries to where 3D points, as images of the model show them, are seen."""
+
+    def __init__(
+        self, options: RefinementOptions, images: Path, queries: Path, resize_max: int | None
+    ) -> None:
+        reader = MapReader(resize_max)
+        self._options = options
+        self._images = reader.of(images, CACHE_BYTES, at_least=1)
+        self._queries = reader.of(queries, PAIR_CACHE_BYTES, at_least=1)
+
+    def __call__(
+        self, query: str, image: str, xy: np.ndarray, projected: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Matched keypoints (K, 2) of a query, and where the model's image shows their points.
+
+        Returns the keypoints' new places, original pixels, and a mask (K,) of those that were
+        moved.
+        """
+        both = torch.from_numpy(projected).float(), torch.from_numpy(xy)
+        maps = self._images[image], self._queries[query]
+        found, outcomes = refine_matches(self._options, *maps, *both, around=both)
+        return found.numpy(), (outcomes == Outcome.MOVED).numpy()

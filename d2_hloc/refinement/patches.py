@@ -1,0 +1,351 @@
+"""Sub-pixel keypoints from the network's own shallow maps: patches of one image found in another.
+
+The trunk computes conv1_2 (a cell a pixel) and conv2_2 (a cell 2 x 2 pixels) on its way. Around a
+match, the reference keypoint's patch is warped by the local affinity, correlated with a window of
+the other image, first on conv2_2, then on conv1_2, and the top of a paraboloid through the best
+cell's neighbours is the other keypoint's new place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from d2_hloc.core.pixels import cells_to_pixels, pixels_to_cells
+from d2_hloc.core.threads import one_thread_an_operation
+from d2_hloc.network.backbone import Backbone
+from d2_hloc.network.detection import first_differences, newton_steps, second_differences
+
+LEVELS = 255  # of a channel of a map: none is negative, after the ReLU
+ROWS = 8  # of maps, normalised at once
+CHUNK = 32  # keypoints at once: their patches stay in the processor's cache
+MAX_STEP = 1.0  # cells, from the best cell to the paraboloid's top
+RIDGE = 200.0  # square pixels; neighbours are tens of pixels away
+NOISE = (32.0, 16.0, 8.0, 4.0, 4.0)  # pixels of a match that counts half, step by step
+MAX_STRETCH = 3.0  # of a patch, by a local affinity
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinementOptions:
+    """Sizes in cells: a radius of 3 is 7 x 7. The windows reach 6 pixels, then 2 around the place
+    found; a cell of conv2_2 is two pixels.
+
+    `fine_score`: conv1_2 has the last word only where patches agree so well there (cosine): it is
+    sharper than conv2_2 between images alike, and misleads where the light differs.
+    `neighbours`: verified matches that a local affinity is fitted to; 0 leaves patches unwarped.
+    `ambiguity`: a rival peak, 3 cells or more away, must be lower by so much (cosine).
+    """
+
+    enabled: bool = False
+    coarse_patch: int = 3
+    coarse_window: int = 3
+    fine_patch: int = 5
+    fine_window: int = 2  # 0: conv2_2 alone
+    fine_score: float = 0.9
+    neighbours: int = 16
+    ambiguity: float = 0.01
+
+    def switched(self, argument: str | None) -> RefinementOptions:
+        """As the argument --refinement says: 'on', 'off', or None to leave it."""
+        return self if argument is None else replace(self, enabled=argument == "on")
+
+
+class Outcome(IntEnum):
+    """What became of a keypoint; only MOVED ones have a new place."""
+
+    MOVED = 0
+    BORDER = 1  # the best cell is the window's last
+    FLAT = 2  # no peak, or another one as high
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShallowMaps:
+    """Unit vectors of one image times LEVELS, a cell's channels beside each other; a byte each."""
+
+    fine: UInt8[Tensor, "H W 64"]  # conv1_2
+    coarse: UInt8[Tensor, "h w 128"]  # conv2_2
+
+    @property
+    def nbytes(self) -> int:
+        return self.fine.nbytes + self.coarse.nbytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refined:
+    """New places of keypoints, pixels of the image that the maps were made of."""
+
+    xy: Float[Tensor, "K 2"]
+    outcomes: Int[Tensor, " K"]
+
+
+@torch.inference_mode()
+def shallow_maps(backbone: Backbone, image: Float[Tensor, "3 H W"]) -> ShallowMaps:
+    """conv1_2 and conv2_2 after their ReLUs, each cell at unit length."""
+    fine, coarse = backbone.shallow(image[None])
+    return ShallowMaps(fine=_unit_cells(fine[0]), coarse=_unit_cells(coarse[0]))
+
+
+def _unit_cells(maps: Float[Tensor, "D h w"]) -> UInt8[Tensor, "h w D"]:
+    """A few rows at a time: they stay in the processor's cache."""
+    by_cell = maps.permute(1, 2, 0)
+    unit = torch.empty(by_cell.shape, dtype=torch.uint8, device=maps.device)
+    for rows, out in zip(by_cell.split(ROWS), unit.split(ROWS), strict=True):
+        out.copy_(F.normalize(rows.float(), dim=2).mul_(LEVELS).round_())
+    return unit
+
+
+def refine_pairs(
+    options: RefinementOptions,
+    maps0: ShallowMaps,
+    maps1: ShallowMaps,
+    xy0: Float[Tensor, "K 2"],
+    xy1: Float[Tensor, "K 2"],
+    affinities: Float[Tensor, "K 2 2"] | None = None,
+) -> Refined:
+    """Move the second keypoint of each match to where the first one's patch is found.
+
+    Places are in pixels of the images that the maps were made of; `affinities` bring offsets in
+    image 0 to image 1 (local_affinities).
+    """
+    if affinities is None:
+        affinities = torch.eye(2).expand(len(xy0), 2, 2)
+    chunks = zip(*(x.split(CHUNK) for x in (xy0, xy1, affinities)), strict=True)
+    with _workers() as pool:
+        parts = list(pool.map(lambda chunk: _refine_chunk(options, maps0, maps1, *chunk), chunks))
+    return Refined(
+        xy=torch.cat([p.xy for p in parts]), outcomes=torch.cat([p.outcomes for p in parts])
+    )
+
+
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """As many threads as torch would use for one operation, each with its own operations.
+
+    On patches that fit in a cache, threads that share each operation only wait for each other.
+    """
+    with one_thread_an_operation() as count, ThreadPoolExecutor(count) as pool:
+        yield pool
+
+
+@torch.inference_mode()
+def _refine_chunk(
+    options: RefinementOptions,
+    maps0: ShallowMaps,
+    maps1: ShallowMaps,
+    xy0: Float[Tensor, "K 2"],
+    xy1: Float[Tensor, "K 2"],
+    affinities: Float[Tensor, "K 2 2"],
+) -> Refined:
+    inverse = inverse_2x2(affinities)
+    xy, outcomes, template = xy1, torch.empty(0), torch.empty(0)
+    for level in levels_of(options):
+        map0, map1 = (m.coarse if level.stride == 2 else m.fine for m in (maps0, maps1))
+        if level.is_first or level.stride == 1:
+            origins = pixels_to_cells(xy0, level.stride)
+            template = warped_patches(map0, origins, inverse, level.patch)
+        centres = pixels_to_cells(xy, level.stride)
+        if level.is_first:
+            centres = centres.round()
+        cells = square_patches(map1, centres, level.patch + level.window)
+        scores = correlate(template, cells, level.patch, level.window)
+        steps, found = find_peaks(scores, options.ambiguity if level.is_first else 0.0)
+        if level.is_first:
+            outcomes = found
+        is_better = (outcomes == Outcome.MOVED) & (found == Outcome.MOVED)
+        is_better &= scores.flatten(1).amax(dim=1) >= level.min_score
+        moved = cells_to_pixels(centres + steps, level.stride)
+        xy = torch.where(is_better[:, None], moved, xy)
+    return Refined(xy=xy, outcomes=outcomes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinementLevel:
+    """One search: on which maps, sizes in cells.
+
+    The first decides whether a keypoint moves. Later ones are about the fractional place found so
+    far, so that template and window are interpolated alike and the paraboloid is not drawn to
+    cells; where one fails, the place before it is good.
+    """
+
+    stride: int
+    patch: int
+    window: int
+    is_first: bool = False
+    min_score: float = -1.0  # mean cosine at the peak
+
+
+def levels_of(options: RefinementOptions) -> list[RefinementLevel]:
+    """Coarse to fine."""
+    patch, window = options.coarse_patch, options.coarse_window
+    levels = [
+        RefinementLevel(stride=2, patch=patch, window=window, is_first=True),
+        RefinementLevel(stride=2, patch=patch, window=1),
+    ]
+    if options.fine_window:
+        patch, window = options.fine_patch, options.fine_window
+        fine = RefinementLevel(stride=1, patch=patch, window=window, min_score=options.fine_score)
+        levels.append(fine)
+    return levels
+
+
+def warped_patches(
+    maps: UInt8[Tensor, "h w D"],
+    centres: Float[Tensor, "K 2"],
+    inverse: Float[Tensor, "K 2 2"],
+    radius: int,
+) -> Float[Tensor, "K P D"]:
+    """Patches about fractional cells (x, y), row by row, as the other image shows them: unit."""
+    steps = torch.arange(-radius, radius + 1, dtype=centres.dtype)
+    offsets = torch.cartesian_prod(steps, steps).flip(1)
+    places = centres[:, None] + offsets @ inverse.transpose(1, 2)
+    low = places.floor()
+    weights = (places - low)[..., None]
+    x, y = low.long().unbind(dim=2)
+    top = torch.lerp(_at(maps, x, y), _at(maps, x + 1, y), weights[:, :, 0])
+    bottom = torch.lerp(_at(maps, x, y + 1), _at(maps, x + 1, y + 1), weights[:, :, 0])
+    return _unit(torch.lerp(top, bottom, weights[:, :, 1]))
+
+
+def square_patches(
+    maps: UInt8[Tensor, "h w D"], centres: Float[Tensor, "K 2"], radius: int
+) -> Float[Tensor, "K P D"]:
+    """Patches about fractional cells (x, y), row by row, not warped: unit.
+
+    All cells of one patch lie at the same fractions, so that each is looked up once.
+    """
+    low = centres.floor()
+    weights = (centres - low)[..., None, None, None]
+    is_whole = not weights.any()
+    x, y = low.long()[:, :, None].unbind(dim=1)
+    span = torch.arange(-radius, radius + (1 if is_whole else 2))
+    cells = _at(maps, (x + span)[:, None], (y + span)[:, :, None])
+    if not is_whole:
+        cells = torch.lerp(cells[:, :, :-1], cells[:, :, 1:], weights[:, 0])
+        cells = torch.lerp(cells[:, :-1], cells[:, 1:], weights[:, 1])
+    return _unit(cells).flatten(1, 2)
+
+
+def _at(maps: UInt8[Tensor, "h w D"], x: Tensor, y: Tensor) -> Tensor:
+    """Cells, those beyond the map's border taken from it."""
+    height, width, depth = maps.shape
+    index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    return maps.view(-1, depth).index_select(0, index.flatten()).float().view(*index.shape, depth)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def correlate(
+    template: Float[Tensor, "K P D"], cells: Float[Tensor, "K Q D"], patch: int, window: int
+) -> Float[Tensor, "K W W"]:
+    """Mean cosine of a template with a window's cells, at every shift of `window` or less.
+
+    All products of a template's cells with the window's are one matrix product; those that belong
+    to a shift are then added up.
+    """
+    products = torch.bmm(template, cells.transpose(1, 2))
+    side, shifts, span = 2 * patch + 1, 2 * window + 1, 2 * (patch + window) + 1
+    products = products.view(len(template), side, side, span, span)
+    scores = template.new_zeros(len(template), shifts, shifts)
+    for i in range(side):
+        for j in range(side):
+            scores += products[:, i, j, i : i + shifts, j : j + shifts]
+    return scores / side**2
+
+
+def find_peaks(
+    scores: Float[Tensor, "K W W"], ambiguity: float
+) -> tuple[Float[Tensor, "K 2"], Int[Tensor, " K"]]:
+    """The peak's (x, y) from the window's centre, in cells, and the outcome."""
+    count, size, _ = scores.shape
+    best, index = scores.flatten(1).max(dim=1)
+    row, column = index // size, index % size
+    at_border = (row == 0) | (row == size - 1) | (column == 0) | (column == size - 1)
+    inner_row, inner_column = row.clamp(1, size - 2), column.clamp(1, size - 2)
+    span = torch.arange(-1, 2)
+    every = torch.arange(count)[:, None, None]
+    patches = scores[
+        every, (inner_row[:, None] + span)[:, :, None], (inner_column[:, None] + span)[:, None]
+    ]
+    hessians = second_differences(patches)
+    steps = newton_steps(first_differences(patches), hessians)
+    dii, djj, dij = hessians.unbind(dim=1)
+    is_peak = (dii < 0) & (dii * djj > dij**2) & (steps.abs() <= MAX_STEP).all(dim=1)
+    rival = rival_scores(scores, row, column)
+    outcomes = torch.where(is_peak & (best - rival >= ambiguity), Outcome.MOVED, Outcome.FLAT)
+    outcomes = torch.where(at_border, int(Outcome.BORDER), outcomes)
+    places = torch.stack([inner_column, inner_row], dim=1) - size // 2 + steps.flip(1)
+    return torch.where(
+        (outcomes == Outcome.MOVED)[:, None], places, torch.zeros_like(places)
+    ), outcomes
+
+
+def rival_scores(
+    scores: Float[Tensor, "K W W"], row: Int[Tensor, " K"], column: Int[Tensor, " K"]
+) -> Float[Tensor, " K"]:
+    """The highest score 3 cells or more from the best, -1 where the window has no such cell."""
+    cells = torch.arange(scores.shape[1])
+    near_row = (cells - row[:, None]).abs() < 3
+    near_column = (cells - column[:, None]).abs() < 3
+    near = near_row[:, :, None] & near_column[:, None]
+    return scores.masked_fill(near, -1).flatten(1).amax(dim=1)
+
+
+def local_affinities(
+    xy0: Float[Tensor, "M 2"],
+    xy1: Float[Tensor, "M 2"],
+    at: Float[Tensor, "K 2"],
+    neighbours: int,
+) -> Float[Tensor, "K 2 2"]:
+    """How offsets about places `at` in image 0 map to image 1, from matches around them.
+
+    Robust least squares over the nearest matches, drawn to the identity by `RIDGE`, stricter from
+    step to step, so that wrong matches lose their weight; the identity where there are too few, or
+    where the fit is not a sensible change of view.
+    """
+    identity = torch.eye(2).expand(len(at), 2, 2)
+    if neighbours < 3 or len(xy0) < neighbours or not len(at):
+        return identity.clone()
+    fitted = _fit_affinities(xy0, xy1, neighbours)
+    nearest = torch.cdist(at, xy0).argmin(dim=1)
+    found = fitted[nearest]
+    stretch = torch.linalg.svdvals(found)
+    sensible = (stretch[:, 0] < MAX_STRETCH) & (stretch[:, 1] > 1 / MAX_STRETCH)
+    sensible &= torch.linalg.det(found) > 0
+    return torch.where(sensible[:, None, None], found, identity)
+
+
+def _fit_affinities(
+    xy0: Float[Tensor, "M 2"], xy1: Float[Tensor, "M 2"], neighbours: int
+) -> Float[Tensor, "M 2 2"]:
+    index = torch.cdist(xy0, xy0).topk(neighbours, largest=False).indices
+    from0, to1 = xy0[index] - xy0[:, None], xy1[index] - xy1[:, None]
+    ridge = RIDGE * torch.eye(2)
+    affinities = torch.eye(2).expand(len(xy0), 2, 2)
+    for noise in NOISE:
+        residuals = (to1 - from0 @ affinities).norm(dim=2)
+        weighted = from0 / (1 + (residuals / noise) ** 2)[..., None]
+        normal = weighted.transpose(1, 2) @ from0 + ridge
+        affinities = inverse_2x2(normal) @ (weighted.transpose(1, 2) @ to1 + ridge)
+    return affinities.transpose(1, 2)
+
+
+def inverse_2x2(matrices: Float[Tensor, "K 2 2"]) -> Float[Tensor, "K 2 2"]:
+    """Written out: LAPACK takes ten times as long for so small ones."""
+    a, b, c, d = matrices.flatten(1).unbind(dim=1)
+    adjugate = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2)
+    return adjugate / (a * d - b * c)[:, None, None]
+
+
+def count_outcomes(outcomes: Int[Tensor, " K"]) -> dict[str, int]:
+    """How many keypoints were moved, and kept for which reason."""
+    return {o.name.lower(): int((outcomes == o).sum()) for o in Outcome}

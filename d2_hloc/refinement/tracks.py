@@ -1,0 +1,148 @@
+"""features.h5 + verified matches -> refined.h5: keypoints moved, track by track (a step)."""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from d2_hloc.core import config
+from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.images import fit
+from d2_hloc.files import features_h5
+from d2_hloc.files.staged_h5 import Staged, Value
+from d2_hloc.matching.pairs import Pair, order_for_reuse
+from d2_hloc.matching.tracks import PairMatches, Tracks, build_tracks, matches_between
+from d2_hloc.refinement.matches import refine_matches
+from d2_hloc.refinement.patches import Outcome, RefinementOptions, count_outcomes
+from d2_hloc.refinement.shallow_maps import CACHE_BYTES, ImageMaps, MapReader, resize_max_of
+
+BLOCK = 4  # images; pairs are ordered so that blocks of them stay in the cache
+NOISE = 0.3  # pixels: a moved keypoint's standard deviation (hloc's uncertainty)
+
+Jobs = Mapping[Pair, np.ndarray]  # (reference's image, other): (K, 2) keypoint indices
+Moved = tuple[Tensor, Tensor]  # new places (K, 2), and outcomes (K,)
+
+
+def refine_tracks(
+    options: RefinementOptions,
+    images: Path,
+    features: Path,
+    verified: Mapping[Pair, PairMatches],
+    output: Path,
+) -> tuple[Path, dict[str, int]]:
+    """Move all keypoints of each track to where its reference's patch is found in their image.
+
+    Writes hloc's form, keypoints alone, with the record of what they came from; keypoints that are
+    in no track or could not be moved stay as they are. Pairs that a killed run had done are not
+    done again. Returns the file and how many were moved, and kept for which reason.
+
+    Raises:
+        ImageError: if an image is no longer there.
+        ConfigurationChanged, DiskFull: as staging.Staged.
+    """
+    made_by = {
+        "refinement": config.to_dict(options),
+        "features": features_h5.configuration(features),
+    }
+    with features_h5.open_h5(features) as file:
+        names = features_h5.image_names(features)
+        keypoints = {n: torch.from_numpy(features_h5.keypoints_of(file, n)) for n in names}
+        raw = {n: dict(file[n]["keypoints"].attrs) for n in names}
+        sizes = {n: features_h5.image_size_of(file, n) for n in names}
+    resize_max = resize_max_of(features)
+    enlargement = {n: max(s) / max(fit(s, resize_max)) for n, s in sizes.items()}
+    jobs = jobs_of(build_tracks({n: len(xy) for n, xy in keypoints.items()}, verified))
+    maps = MapReader(resize_max).of(images, CACHE_BYTES, at_least=2)
+    work = output.with_name(f"{output.stem}-{_digest(made_by, keypoints, verified):08x}.h5")
+    with Staged(work, made_by, "xy") as staged:
+        for pair, moved in move_pairs(options, maps, jobs, keypoints, verified, staged.done):
+            values = dict(zip(("xy", "outcomes"), (m.numpy() for m in moved), strict=True))
+            staged.add(features_h5.pair_key(*pair), {k: Value(v) for k, v in values.items()})
+    refined, outcomes = put_together(jobs, keypoints, _read_moved(work, jobs))
+    with Staged(output, made_by, "keypoints") as staged:
+        for name in names:
+            moved = bool((outcomes[name] == Outcome.MOVED).any())
+            attributes = {"uncertainty": NOISE * enlargement[name]} if moved else raw[name]
+            record = {"keypoints": Value(refined[name].numpy(), attributes)}
+            staged.add(name, record | {"outcomes": Value(outcomes[name].numpy().astype(np.int8))})
+    _clear(output)
+    return output, count_outcomes(torch.cat([outcomes[n] for n in names]))
+
+
+def jobs_of(tracks: Tracks) -> Jobs:
+    """What to refine: in each track, from its reference to its others."""
+    jobs: dict[Pair, list[tuple[int, int]]] = defaultdict(list)
+    for images, keypoints in zip(tracks.images, tracks.keypoints, strict=True):
+        reference = tracks.names[images[0]]
+        for image, keypoint in zip(images[1:].tolist(), keypoints[1:].tolist(), strict=True):
+            jobs[reference, tracks.names[image]].append((int(keypoints[0]), keypoint))
+    return {pair: np.array(index) for pair, index in jobs.items()}
+
+
+def move_pairs(
+    options: RefinementOptions,
+    maps: BoundedCache[str, ImageMaps],
+    jobs: Jobs,
+    keypoints: Mapping[str, Tensor],
+    verified: Mapping[Pair, PairMatches],
+    done: Collection[str] = (),
+) -> Iterator[tuple[Pair, Moved]]:
+    """Move the keypoints of the second image, pair by pair; those whose key is `done` are left out.
+
+    Patches are warped by the verified matches around them.
+    """
+    todo = [pair for pair in jobs if features_h5.pair_key(*pair) not in done]
+    for name0, name1 in tqdm(order_for_reuse(todo, BLOCK), desc="refine keypoints", unit="pair"):
+        index0, index1 = torch.from_numpy(jobs[name0, name1]).unbind(dim=1)
+        known = torch.from_numpy(matches_between(verified, name0, name1).astype(np.int64))
+        xy0, xy1 = keypoints[name0], keypoints[name1]
+        around = (xy0[known[:, 0]], xy1[known[:, 1]])
+        found = refine_matches(options, maps[name0], maps[name1], xy0[index0], xy1[index1], around)
+        yield (name0, name1), found
+
+
+def put_together(
+    jobs: Jobs, keypoints: Mapping[str, Tensor], moved: Iterable[tuple[Pair, Moved]]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Keypoints (N, 2) by image, those of tracks moved, and their outcomes; -1: in no track."""
+    refined = {n: xy.clone() for n, xy in keypoints.items()}
+    outcomes = {n: torch.full((len(xy),), -1) for n, xy in keypoints.items()}
+    for pair, (xy, found) in moved:
+        index = torch.from_numpy(jobs[pair][:, 1])
+        refined[pair[1]][index], outcomes[pair[1]][index] = xy, found
+    return refined, outcomes
+
+
+def _read_moved(work: Path, jobs: Jobs) -> Iterator[tuple[Pair, Moved]]:
+    with h5py.File(work) as file:
+        for pair in jobs:
+            group = file[features_h5.pair_key(*pair)]
+            yield pair, (torch.from_numpy(group["xy"][()]), torch.from_numpy(group["outcomes"][()]))
+
+
+def _digest(
+    made_by: dict, keypoints: Mapping[str, Tensor], verified: Mapping[Pair, PairMatches]
+) -> int:
+    """What tells the work of one run from that of a run with other matches."""
+    digest = zlib.crc32(repr(made_by).encode())
+    for name, xy in keypoints.items():
+        digest = zlib.crc32(np.ascontiguousarray(xy), zlib.crc32(name.encode(), digest))
+    for pair in sorted(verified):
+        matches = np.ascontiguousarray(verified[pair].pairs)
+        digest = zlib.crc32(matches, zlib.crc32(repr(pair).encode(), digest))
+    return digest
+
+
+def _clear(output: Path) -> None:
+    """Delete the work of this run, and of runs with other matches that were never finished."""
+    for path in output.parent.glob(f"{output.stem}-{'[0-9a-f]' * 8}.h5*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,1 @@
+"""What a run shows: pages, charts, pictures, tables in the terminal."""

@@ -1,0 +1,1 @@
+"""Structure from motion: COLMAP databases, models, camera poses."""

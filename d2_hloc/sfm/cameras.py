@@ -1,0 +1,111 @@
+"""Cameras of images: from a file of known intrinsics, otherwise from EXIF or COLMAP's guess."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from d2_hloc.core.images import open_image
+from d2_hloc.core.pixels import to_colmap
+from d2_hloc.core.text import numbered_lines
+from d2_hloc.files import features_h5
+from d2_hloc.files.colmap import pycolmap
+
+
+class CameraError(ValueError):
+    """Intrinsics that cannot be used; the text names the file, the line and the remedy."""
+
+
+def read_intrinsics(path: Path) -> dict[str, pycolmap.Camera]:
+    """Cameras by image name, from a text file with a line an image.
+
+    `name MODEL width height params...` is hloc's and COLMAP's form: pixel centres at half-integers.
+    `name width height fx fy cx cy [pose...]` is a pinhole camera with pixel centres at integers.
+
+    Raises:
+        ValueError: for a file that is missing or names no image.
+        CameraError: for a line that is not of these forms.
+    """
+    cameras = {}
+    for number, line in numbered_lines(path):
+        name, *fields = line.split()
+        cameras[name] = _parse_camera(fields, f"{path}, line {number}")
+    if not cameras:
+        raise CameraError(f"{path}: holds no camera; expected 'name MODEL width height params...'.")
+    return cameras
+
+
+def _parse_camera(fields: list[str], where: str) -> pycolmap.Camera:
+    try:
+        if fields[0][0].isdigit():
+            width, height, fx, fy, cx, cy = (float(f) for f in fields[:6])
+            model, params = "PINHOLE", [fx, fy, to_colmap(cx), to_colmap(cy)]
+        else:
+            model, (width, height, *params) = fields[0], map(float, fields[1:])
+        camera = pycolmap.Camera(model=model, width=int(width), height=int(height), params=params)
+    except (IndexError, ValueError, TypeError, RuntimeError) as error:
+        raise CameraError(f"{where}: expected 'name MODEL width height params...'.") from error
+    if not camera.verify_params() or not camera.width or not camera.height:
+        raise CameraError(f"{where}: {model} does not take {len(params)} parameters.")
+    focal_lengths = [params[i] for i in camera.focal_length_idxs()]
+    if not (np.isfinite(params).all() and min(focal_lengths) > 0):
+        raise CameraError(f"{where}: focal lengths must be positive and all numbers finite.")
+    camera.has_prior_focal_length = True
+    return camera
+
+
+def guess_camera(path: Path, model: str = "SIMPLE_RADIAL") -> pycolmap.Camera:
+    """A camera from an image's EXIF focal length, or 1.2 times its longest edge."""
+    options = pycolmap.ImageReaderOptions(camera_model=model)
+    try:
+        return pycolmap.infer_camera_from_image(path, options)
+    except (ValueError, RuntimeError):
+        # A form of image that COLMAP does not read though we do: the guess it would make.
+        width, height = open_image(path).size
+        camera = pycolmap.Camera.create_from_model_name(
+            0, model, options.default_focal_length_factor * max(width, height), width, height
+        )
+        camera.has_prior_focal_length = False
+        return camera
+
+
+def check_sizes(cameras: Mapping[str, pycolmap.Camera], features: Path) -> None:
+    """Raise CameraError if a camera's size is not that of its image: points would be elsewhere."""
+    with features_h5.open_h5(features) as file:
+        for name, camera in cameras.items():
+            width, height = features_h5.image_size_of(file, name)
+            if (camera.width, camera.height) != (width, height):
+                raise CameraError(
+                    f"{name} is {width} x {height} pixels, but its camera {camera.width} x "
+                    f"{camera.height}; give intrinsics of the images as they are."
+                )
+
+
+def cameras_of(
+    folder: Path, names: Sequence[str], intrinsics: Path | None, model: str = "SIMPLE_RADIAL"
+) -> dict[str, pycolmap.Camera]:
+    """A camera for each image; those that the file does not name are guessed.
+
+    Raises:
+        CameraError: if the file names none of the images; and as read_intrinsics.
+    """
+    known = read_intrinsics(intrinsics) if intrinsics else {}
+    if known and not known.keys() & set(names):
+        raise CameraError(
+            f"{intrinsics}: names none of the images of {folder}; its first is {next(iter(known))}."
+        )
+    return known_or_guessed(known, folder, names, model)
+
+
+def known_or_guessed(
+    known: Mapping[str, pycolmap.Camera], folder: Path, names: Sequence[str], model: str
+) -> dict[str, pycolmap.Camera]:
+    """A camera for each image; those that are not known are guessed."""
+    return {n: known[n] if n in known else guess_camera(folder / n, model) for n in names}
+
+
+def known_names(intrinsics: Path | None) -> set[str]:
+    """Names of the images whose intrinsics the file gives."""
+    return set(read_intrinsics(intrinsics)) if intrinsics else set()

@@ -1,0 +1,149 @@
+"""COLMAP's database: images, keypoints, matches, and their geometric verification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from d2_hloc.core.pixels import to_colmap
+from d2_hloc.files import features_h5
+from d2_hloc.files.colmap import open_database, pycolmap
+from d2_hloc.matching.pairs import Pair, unique, write_pairs
+from d2_hloc.matching.tracks import PairMatches
+from d2_hloc.sfm.options import ReconstructionOptions
+
+VERIFY_CHUNK = 200  # pairs a call: progress between them, and a kill loses no more
+
+
+def build_database(
+    path: Path,
+    cameras: Mapping[str, pycolmap.Camera],
+    pairs: Sequence[Pair],
+    features: Path,
+    matches: Path,
+) -> Path:
+    """A COLMAP database of images, keypoints and matches; it appears whole or not at all.
+
+    Images without features are left out, and so are pairs with fewer than one match.
+
+    Raises:
+        StorageError: if a pair was not matched, or its matches do not belong to the features.
+    """
+    part = path.with_name(path.name + ".writing")
+    _remove_database(part)
+    with pycolmap.Database.open(part) as database, features_h5.open_h5(features) as file:
+        names = [name for name in sorted(cameras) if name in file]
+        ids = {name: _write_image(database, name, cameras[name]) for name in names}
+        counts = {name: _write_keypoints(database, ids[name], file, name) for name in names}
+        _write_matches(database, pairs, ids, counts, matches)
+    part.replace(path)
+    return path
+
+
+def _remove_database(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _write_image(database: pycolmap.Database, name: str, camera: pycolmap.Camera) -> int:
+    camera_id = database.write_camera(camera)
+    return database.write_image(pycolmap.Image(name=name, camera_id=camera_id))
+
+
+def _write_keypoints(database: pycolmap.Database, image_id: int, file: object, name: str) -> int:
+    keypoints = features_h5.keypoints_of(file, name)
+    database.write_keypoints(image_id, to_colmap(keypoints).astype(np.float32))
+    return len(keypoints)
+
+
+def _write_matches(
+    database: pycolmap.Database,
+    pairs: Sequence[Pair],
+    ids: Mapping[str, int],
+    counts: Mapping[str, int],
+    path: Path,
+) -> None:
+    with features_h5.open_h5(path) as file:
+        for name0, name1 in tqdm(unique(pairs), desc="import matches", unit="pair", leave=False):
+            if name0 not in ids or name1 not in ids:
+                continue
+            if database.exists_matches(ids[name0], ids[name1]):
+                continue
+            found = features_h5.matches_of(file, name0, name1).pairs.numpy()
+            check_matches(found, counts[name0], counts[name1], f"{path}: {name0} {name1}")
+            if len(found):
+                database.write_matches(ids[name0], ids[name1], found.astype(np.uint32))
+
+
+def verified_matches(
+    database: Path, matches: Path, wanted: Callable[[Pair], bool] = lambda pair: True
+) -> dict[Pair, PairMatches]:
+    """The matches of the pairs wanted that fit their two-view geometry, with their similarities."""
+    found = {}
+    with open_database(database) as db, features_h5.open_h5(matches) as file:
+        names = {image.image_id: image.name for image in db.read_all_images()}
+        pair_ids, counts = db.read_two_view_geometry_num_inliers()
+        for pair_id, count in zip(pair_ids, counts, strict=True):
+            image0, image1 = pycolmap.pair_id_to_image_pair(pair_id)
+            pair = names[image0], names[image1]
+            if not count or not wanted(pair):
+                continue
+            index = db.read_two_view_geometry(image0, image1).inlier_matches.astype(np.int64)
+            all_matches = features_h5.matches_of(file, *pair)
+            scores = np.zeros(int(all_matches.pairs[:, 0].max()) + 1)
+            scores[all_matches.pairs[:, 0]] = all_matches.scores
+            found[pair] = PairMatches(pairs=index, scores=scores[index[:, 0]])
+    return found
+
+
+def check_matches(pairs: np.ndarray, count0: int, count1: int, where: str) -> None:
+    """Raise StorageError for an index that no keypoint has: COLMAP would crash on it."""
+    if len(pairs) and (pairs.min() < 0 or (pairs.max(axis=0) >= (count0, count1)).any()):
+        raise features_h5.StorageError(
+            f"{where} are not matches of these features ({count0} and {count1} keypoints); "
+            "delete the file and match again."
+        )
+
+
+def verify(
+    database: Path, pairs: Sequence[Pair], options: ReconstructionOptions, matches: Path
+) -> None:
+    """Estimate the two-view geometry of all pairs; those that have one are left alone.
+
+    COLMAP takes a chunk's matches out of the database before it verifies them. What a kill has
+    left missing is written again from `matches`.
+    """
+    with open_database(database) as db:
+        ids = {image.name: image.image_id for image in db.read_all_images()}
+        counts = {name: db.num_keypoints_for_image(i) for name, i in ids.items()}
+        _write_matches(db, pairs, ids, counts, matches)
+        todo = [p for p in unique(pairs) if _is_unverified(db, ids, p)]
+    wanted = options.verification
+    two_view = pycolmap.TwoViewGeometryOptions(
+        min_num_inliers=wanted.min_num_inliers,
+        compute_relative_pose=True,
+        ransac=pycolmap.RANSACOptions(
+            max_error=wanted.max_error,
+            confidence=wanted.confidence,
+            random_seed=options.random_seed,
+        ),
+    )
+    listed = database.with_name(database.name + ".pairs.txt")
+    with tqdm(total=len(todo), desc="verify", unit="pair", disable=not todo) as progress:
+        for start in range(0, len(todo), VERIFY_CHUNK):
+            chunk = todo[start : start + VERIFY_CHUNK]
+            pycolmap.verify_matches(database, write_pairs(listed, chunk), two_view)
+            progress.update(len(chunk))
+    listed.unlink(missing_ok=True)
+
+
+def _is_unverified(database: pycolmap.Database, ids: Mapping[str, int], pair: Pair) -> bool:
+    if pair[0] not in ids or pair[1] not in ids:
+        return False
+    image0, image1 = ids[pair[0]], ids[pair[1]]
+    return database.exists_matches(image0, image1) and not database.exists_two_view_geometry(
+        image0, image1
+    )

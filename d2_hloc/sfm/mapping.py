@@ -1,0 +1,217 @@
+"""Database, verification, mapping and triangulation with pycolmap (a step)."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from d2_hloc.files.colmap import ModelError, open_database, pycolmap
+from d2_hloc.sfm.adjustment import settle
+from d2_hloc.sfm.options import ReconstructionOptions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelStatistics:
+    """What a model holds. Reprojection error in pixels, a mean over observations."""
+
+    registered_images: int
+    points: int
+    observations: int
+    mean_track_length: float
+    observations_per_image: float
+    mean_reprojection_error: float
+
+
+def statistics(model: pycolmap.Reconstruction) -> ModelStatistics:
+    """Count a model's parts."""
+    lengths = np.array([p.track.length() for p in model.points3D.values()], dtype=float)
+    errors = np.array([p.error for p in model.points3D.values()])
+    observations = int(lengths.sum())
+    return ModelStatistics(
+        registered_images=model.num_reg_images(),
+        points=len(lengths),
+        observations=observations,
+        mean_track_length=float(lengths.mean()) if observations else 0.0,
+        observations_per_image=observations / max(1, model.num_reg_images()),
+        mean_reprojection_error=float((errors * lengths).sum() / max(1, observations)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappingTask:
+    """A verified database, its images, and where the mapper writes its models."""
+
+    options: ReconstructionOptions
+    database: Path
+    images: Path
+    work: Path
+    constant_cameras: set[int]  # ids whose intrinsics are known
+    num_images: int
+
+    @property
+    def is_calibrated(self) -> bool:
+        return len(self.constant_cameras) == self.num_images
+
+
+def map_images(
+    options: ReconstructionOptions,
+    database: Path,
+    images: Path,
+    output: Path,
+    known: set[str] | None = None,
+) -> pycolmap.Reconstruction:
+    """Reconstruct from a verified database; the model of most images goes to `output`.
+
+    The intrinsics of the images in `known` stay as they are.
+
+    Raises:
+        ModelError: if fewer than `min_model_size` images can be reconstructed.
+    """
+    with open_database(database) as db:
+        ids = {image.name: image.camera_id for image in db.read_all_images()}
+    work = _empty_folder(output.with_name(output.name + ".mapping"))
+    task = MappingTask(
+        options=options.for_images(len(ids)),
+        database=database,
+        images=images,
+        work=work,
+        constant_cameras={ids[name] for name in (known or set()) & set(ids)},
+        num_images=len(ids),
+    )
+    folder, model = _best_attempt(task)
+    if model is None:
+        wanted = options.min_model_size
+        why = (
+            f"a model needs {wanted}."
+            if len(ids) < wanted
+            else "they may share too little, or move too little."
+        )
+        raise ModelError(
+            f"{database}: no model could be reconstructed from its {len(ids)} images; {why}"
+        )
+    if options.outlier_factor is not None:
+        threads = task.options.num_threads or -1
+        left = settle(model, options.outlier_factor, task.constant_cameras, threads)
+        logger.info("%d observations that disagreed with the model left it", left)
+        model.write(folder)
+    _replace_folder(folder, output)
+    shutil.rmtree(work)
+    return model
+
+
+def _best_attempt(task: MappingTask) -> tuple[Path, pycolmap.Reconstruction | None]:
+    """The model of most images, then of most points, and its folder."""
+    found: list[tuple[int, int, Path, pycolmap.Reconstruction]] = []
+    for k in range(task.options.attempts):
+        folder = _empty_folder(task.work / str(k))
+        seeded = replace(task.options, random_seed=task.options.random_seed + k)
+        models = MAPPERS[task.options.mapper](replace(task, options=seeded, work=folder))
+        sound = {i: m for i, m in models.items() if is_sound(m, task.options)}
+        for i, m in sound.items():
+            found.append((m.num_reg_images(), m.num_points3D(), folder / str(i), m))
+        sizes = sorted((m.num_reg_images() for m in sound.values()), reverse=True)
+        if sizes and sizes[0] == task.num_images:
+            break
+        logger.info("attempt %d: models of %s of %d images", k + 1, sizes or 0, task.num_images)
+    return max(found, key=lambda f: f[:2])[2:] if found else (task.work, None)
+
+
+def is_sound(model: pycolmap.Reconstruction, options: ReconstructionOptions) -> bool:
+    """Do its images see enough points on average? A mapper can hold on to almost nothing."""
+    seen = sum(p.track.length() for p in model.points3D.values())
+    return seen >= options.min_num_matches * max(1, model.num_reg_images())
+
+
+def _empty_folder(path: Path) -> Path:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    source.replace(target)
+
+
+def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
+    with tqdm(total=task.num_images, desc="map", unit="image") as progress:
+
+        def advance(count: int) -> None:  # a pair may be taken back, and counted again
+            progress.update(min(count, task.num_images - progress.n))
+
+        return pycolmap.incremental_mapping(
+            task.database,
+            task.images,
+            task.work,
+            incremental_options(task.options, task.constant_cameras, task.is_calibrated),
+            initial_image_pair_callback=lambda: advance(2),
+            next_image_callback=lambda: advance(1),
+        )
+
+
+def _global(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
+    """Where focal lengths are guesses they are first estimated, in a copy of the database."""
+    database = task.database
+    options = pycolmap.GlobalPipelineOptions(
+        min_num_matches=task.options.min_num_matches,
+        min_model_size=task.options.min_model_size,
+        random_seed=task.options.random_seed,
+        num_threads=task.options.num_threads,
+    )
+    if task.is_calibrated:
+        options.mapper.bundle_adjustment.refine_focal_length = False
+        options.mapper.bundle_adjustment.refine_extra_params = False
+    else:
+        logger.info("calibrating the view graph: some focal lengths are not known")
+        database = Path(shutil.copyfile(task.database, task.work / "calibrated.db"))
+        pycolmap.calibrate_view_graph(
+            database, pycolmap.ViewGraphCalibrationOptions(random_seed=task.options.random_seed)
+        )
+    return pycolmap.global_mapping(database, task.images, task.work, options)
+
+
+def _hierarchical(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
+    options = pycolmap.HierarchicalPipelineOptions(num_threads=task.options.num_threads)
+    options.incremental_options = incremental_options(
+        task.options, task.constant_cameras, task.is_calibrated
+    )
+    try:
+        return pycolmap.hierarchical_mapping(task.database, task.images, task.work, options)
+    except IndexError:  # its answer where it finds no model
+        return {}
+
+
+MAPPERS: dict[str, Callable[[MappingTask], dict[int, pycolmap.Reconstruction]]] = {
+    "incremental": _incremental,
+    "global": _global,
+    "hierarchical": _hierarchical,
+}
+
+
+def incremental_options(
+    options: ReconstructionOptions, constant: set[int], is_all_known: bool
+) -> pycolmap.IncrementalPipelineOptions:
+    """COLMAP's options; known intrinsics are never refined."""
+    conf = pycolmap.IncrementalPipelineOptions(
+        min_num_matches=options.min_num_matches,
+        min_model_size=options.min_model_size,
+        structure_less_registration_fallback=options.structure_less_registration_fallback,
+        constant_cameras=constant,
+        random_seed=options.random_seed,
+        num_threads=options.num_threads,
+        ba_use_gpu=False,
+    )
+    if is_all_known:
+        conf.ba_refine_focal_length = conf.ba_refine_extra_params = False
+        conf.ba_refine_principal_point = False
+        conf.mapper.abs_pose_refine_focal_length = False
+        conf.mapper.abs_pose_refine_extra_params = False
+    return conf

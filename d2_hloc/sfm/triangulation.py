@@ -1,0 +1,58 @@
+"""Points for a model of known poses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from d2_hloc.files.colmap import ModelError, open_database, pycolmap
+from d2_hloc.sfm.adjustment import drop_outliers
+from d2_hloc.sfm.mapping import _empty_folder, _replace_folder, incremental_options
+from d2_hloc.sfm.options import ReconstructionOptions
+
+
+def triangulate(
+    options: ReconstructionOptions,
+    reference: pycolmap.Reconstruction,
+    database: Path,
+    images: Path,
+    output: Path,
+) -> pycolmap.Reconstruction:
+    """A model with new points at the poses and intrinsics of `reference`, which stay as they are.
+
+    Raises:
+        ModelError: if no image of the reference is in the database.
+    """
+    with open_database(database) as db:
+        ids = {image.name: (image.image_id, image.camera_id) for image in db.read_all_images()}
+    model = with_ids(reference, ids)
+    if model.num_reg_images() == 0:
+        raise ModelError(f"{database}: holds none of the images of the model.")
+    work = _empty_folder(output.with_name(output.name + ".mapping"))
+    options = options.for_images(model.num_reg_images())
+    conf = incremental_options(options, set(), is_all_known=True)
+    model = pycolmap.triangulate_points(
+        model, database, images, work, clear_points=True, options=conf, refine_intrinsics=False
+    )
+    if options.outlier_factor is not None:
+        drop_outliers(model, options.outlier_factor)
+        model.write(work)
+    _replace_folder(work, output)
+    return model
+
+
+def with_ids(
+    reference: pycolmap.Reconstruction, ids: Mapping[str, tuple[int, int]]
+) -> pycolmap.Reconstruction:
+    """The poses and cameras of a model under a database's image and camera ids, without points."""
+    model = pycolmap.Reconstruction()
+    for image in sorted(reference.images.values(), key=lambda i: i.name):
+        if not image.has_pose or image.name not in ids:
+            continue
+        image_id, camera_id = ids[image.name]
+        if not model.exists_camera(camera_id):
+            camera = pycolmap.Camera(image.camera.todict() | {"camera_id": camera_id})
+            model.add_camera_with_trivial_rig(camera)
+        copy = pycolmap.Image(name=image.name, camera_id=camera_id, image_id=image_id)
+        model.add_image_with_trivial_frame(copy, image.cam_from_world())
+    return model

@@ -1,0 +1,142 @@
+"""A COLMAP model and depth maps -> a data set to train with, in MegaDepth's form (a step)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from d2_hloc.core.images import open_image
+from d2_hloc.files.atomic import write_whole
+from d2_hloc.files.colmap import ModelError, pycolmap, sparse_folder
+from d2_hloc.mvs.map_files import read_map, write_depth_h5
+from d2_hloc.mvs.workspace import read_undistorted
+from d2_hloc.training.depth_maps import read_depth
+from d2_hloc.training.scene_info import SceneError, objects, pair_matrices
+
+UNDISTORTED = ("PINHOLE", "SIMPLE_PINHOLE")
+
+
+def make_training_scene(
+    model: Path, depth: Path, output: Path, images: Path | None = None, name: str = "0000"
+) -> Path:
+    """Write OUTPUT/scene_info/NAME.npz and return it.
+
+    `model` is a COLMAP model of undistorted images: a folder of dense stereo, COLMAP's or ours, or
+    the model's files; `images` are beside them by default. `depth` is a folder of dense stereo too,
+    or holds each image's map, of the image's size and in the model's unit: `<image name>.h5` with
+    the dataset `depth`, or `<image name>.geometric.bin`, which is copied to OUTPUT/depths/NAME/ in
+    the other form. Images without a map stay in the scene and are never paired.
+
+    Raises:
+        SceneError: if cameras are distorted, or fewer than two images have depth maps.
+        ModelError: if the model cannot be read or there is no folder of images.
+        DepthMapError: if a depth map is damaged.
+        DiskFull: if there is no space.
+    """
+    if Path(name).name != name:
+        raise SceneError(f"{name!r} is no name of a scene; give one such as 0000.")
+    reconstruction = read_undistorted(sparse_folder(model))
+    images = images or sparse_folder(model).parent / "images"
+    if not images.is_dir():
+        raise ModelError(f"{images}: there is no such folder; name the images' by --images.")
+    registered = sorted(
+        (reconstruction.images[i] for i in reconstruction.reg_image_ids()), key=lambda i: i.name
+    )
+    check_cameras(model, registered)
+    maps = {i.name: find_depth(depth, i.name) for i in registered if (images / i.name).is_file()}
+    maps = {n: path for n, path in maps.items() if path is not None}
+    if len(maps) < 2:
+        raise SceneError(
+            f"{depth}: holds depth maps of {len(maps)} of the {len(registered)} images, and two "
+            "are needed; their names are the images', followed by .h5 or .geometric.bin."
+        )
+    rows = [_geometry(image, reconstruction) for image in registered]
+    for row, image in tqdm(list(zip(rows, registered, strict=True)), desc="scene", unit="image"):
+        found, path = maps.get(image.name), images / image.name
+        row["image_paths"] = str(path.resolve()) if found else None
+        if found:
+            values = read_depth(found) if found.suffix == ".h5" else read_map(found)
+            check_sizes(image, {found: values.shape[::-1], path: open_image(path).size})
+            row["depth_paths"] = keep_depth(found, values, output, f"{name}/{image.name}")
+        else:
+            row["depth_paths"] = None
+    return write_scene(rows, output / "scene_info" / f"{name}.npz")
+
+
+def check_cameras(model: Path, images: list[pycolmap.Image]) -> None:
+    """Raise SceneError for a camera that is not a plain pinhole."""
+    for image in images:
+        if image.camera.model.name not in UNDISTORTED:
+            raise SceneError(
+                f"{model}: {image.name} has a camera of model {image.camera.model.name}; "
+                "give the model of undistorted images, as 'd2-hloc dense' makes it."
+            )
+
+
+def find_depth(folder: Path, name: str) -> Path | None:
+    """The depth map of an image, if there is one."""
+    maps = folder / "stereo" / "depth_maps"
+    if maps.is_dir():
+        folder = maps
+    candidates = folder / f"{name}.h5", folder / f"{name}.geometric.bin"
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def check_sizes(image: pycolmap.Image, sizes: Mapping[Path, tuple[int, ...]]) -> None:
+    """Raise SceneError for a map, or a photograph, that is not of its camera's size."""
+    size = image.camera.width, image.camera.height
+    for path, its in sizes.items():
+        if tuple(its) != size:
+            raise SceneError(
+                f"{path}: is of {' x '.join(map(str, its))} pixels, but its camera in the model of "
+                f"{size[0]} x {size[1]}; all must be of the undistorted images."
+            )
+
+
+def keep_depth(found: Path, values: np.ndarray, output: Path, name: str) -> str:
+    """Where training finds a map: the file itself, or its copy in MegaDepth's form."""
+    if found.suffix == ".h5":
+        return str(found.resolve())
+    path = Path("depths") / f"{name}.h5"
+    write_depth_h5(output / path, np.nan_to_num(values, nan=0, posinf=0).clip(min=0))
+    return str(path)
+
+
+def write_scene(rows: list[dict[str, Any]], path: Path) -> Path:
+    """The npz of D2-Net's form; paths are absolute, or relative to the data set."""
+    columns = {key: objects([row[key] for row in rows]) for key in rows[0]}
+    depths = [row["points3D_id_to_ndepth"] if row["depth_paths"] else {} for row in rows]
+    overlap, ratio = pair_matrices(
+        [np.array(list(d), dtype=np.int64) for d in depths],
+        [np.array(list(d.values())) for d in depths],
+    )
+    columns |= {"overlap_matrix": overlap, "scale_ratio_matrix": ratio}
+    columns["n_points3D"] = columns["n_points3D"].astype(int)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, buffer.getvalue())
+    return path
+
+
+def _geometry(image: pycolmap.Image, model: pycolmap.Reconstruction) -> dict[str, Any]:
+    """A camera and its points; normalised depths are over the focal length: a pixel's size."""
+    intrinsics = image.camera.calibration_matrix()
+    cam_from_world = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]])
+    points = {p.point3D_id: p.xy for p in image.points2D if p.has_point3D()}
+    focal = (intrinsics[0, 0] + intrinsics[1, 1]) / 2
+    depths = {
+        i: float((cam_from_world[:3] @ [*model.points3D[i].xyz, 1.0])[2] / focal) for i in points
+    }
+    return {
+        "intrinsics": intrinsics,
+        "poses": cam_from_world,
+        "n_points3D": len(points),
+        "points3D_id_to_2D": {i: tuple(map(float, xy)) for i, xy in points.items()},
+        "points3D_id_to_ndepth": depths,
+    }

@@ -1,0 +1,239 @@
+"""The Local Feature Evaluation Benchmark on a rendered scene of its layout, and its own files."""
+
+import csv
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from killing import run_until_killed
+from PIL import Image
+from scripts import load
+
+from d2_hloc.app.command import run_command
+from d2_hloc.app.scene.demo import write_demo
+from d2_hloc.benchmarks.sfm_benchmark import data as lfe
+from d2_hloc.benchmarks.sfm_benchmark.data import LfeError
+from d2_hloc.benchmarks.sfm_benchmark.report import PUBLISHED, published_rows
+from d2_hloc.benchmarks.sfm_benchmark.run import Benchmark, Ratios
+from d2_hloc.core import config
+from d2_hloc.features.extraction import ExtractionOptions
+from d2_hloc.files import features_h5
+from d2_hloc.files.colmap import pycolmap
+from d2_hloc.matching.pairs import read_pairs
+from d2_hloc.mvs.report import draw_depth
+
+ROOT = Path(__file__).parents[2]
+CONF = """
+extraction: {resize_max: 400}
+ratios: {off_the_shelf: 0.95}
+dense: {max_image_size: 320, fusion: {min_num_pixels: 2}}
+"""
+
+
+def script():
+    return load("local_feature_benchmark")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """Six views of the rendered square, one with a camera that the database knows; a cut file."""
+    folder = tmp_path_factory.mktemp("lfe") / "square"
+    rendered = folder.with_name("rendered")
+    write_demo(rendered)
+    (folder / "images").mkdir(parents=True)
+    for k in range(3, 9):
+        shutil.copy(rendered / "images" / f"view_0{k}.jpg", folder / "images")
+    (folder / "images" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    intrinsics = (rendered / "intrinsics.txt").read_text().splitlines()
+    focal = float(intrinsics[0].split()[4])
+    with pycolmap.Database.open(folder / "database.db") as database:
+        for name in sorted(p.name for p in (folder / "images").iterdir()):
+            camera = pycolmap.Camera(
+                model="SIMPLE_RADIAL", width=640, height=480, params=[focal, 320, 240, 0]
+            )
+            camera.has_prior_focal_length = name == "view_03.jpg"
+            camera_id = database.write_camera(camera)
+            database.write_image(pycolmap.Image(name=name, camera_id=camera_id))
+    return folder
+
+
+@pytest.fixture
+def conf(tmp_path):
+    path = tmp_path / "conf.yaml"
+    path.write_text(CONF)
+    return path
+
+
+def run(scene, output, conf, *more):
+    arguments = ["--dataset", str(scene), "--output", str(output), "--config", str(conf), *more]
+    return run_command("lfe", lambda: script().main(arguments))
+
+
+def record(output):
+    return json.loads((output / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(scene, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole")
+    (output.with_suffix(".yaml")).write_text(CONF)
+    before = hashlib.sha256((scene / "database.db").read_bytes()).hexdigest()
+    features = ["--feature", "d2net", "sift", "--export"]
+    assert run(scene, output, output.with_suffix(".yaml"), *features) == 0
+    assert hashlib.sha256((scene / "database.db").read_bytes()).hexdigest() == before
+    return output
+
+
+def test_the_table_holds_a_row_a_feature(whole):
+    with (whole / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["method"] for r in rows] == ["d2net", "sift"]
+    for row in rows:
+        assert row["registered"] == "6 of 6"
+        assert int(row["points"]) > 50
+        assert int(row["dense points"]) > 500
+    assert "Table 1" in (whole / "report.html").read_text()
+
+
+def test_output_has_its_one_shape(whole):
+    names = {p.name for p in (whole / "d2net").iterdir()}
+    wanted = {"features.h5", "matches.h5", "database.db", "sparse", "fused.ply", "report.html"}
+    assert wanted | {"run.json"} <= names
+    counts = record(whole / "d2net")["counts"]
+    assert list(counts["failed_images"]) == ["cut.jpg"]
+    assert "Depth maps" in (whole / "d2net" / "report.html").read_text()
+
+
+def test_a_rerun_makes_nothing_anew(scene, whole, tmp_path, conf):
+    output = tmp_path / "out"
+    shutil.copytree(whole / "d2net", output)
+    before = (output / "fused.ply").stat().st_ino, (output / "sparse" / "images.bin").stat().st_ino
+    assert run(scene, output, conf, "--feature", "d2net") == 0
+    after = (output / "fused.ply").stat().st_ino, (output / "sparse" / "images.bin").stat().st_ino
+    assert after == before
+
+
+def test_a_run_killed_in_each_stage_ends_in_the_same_files(scene, whole, tmp_path, conf):
+    """One run: each start gets to the next stage, and is killed there."""
+    output = tmp_path / "out"
+    arguments = ["--dataset", scene, "--output", output, "--config", conf, "--feature", "d2net"]
+    command = [load("local_feature_benchmark").__file__, *map(str, arguments)]
+    for stage in ("extract", "match:", "verify:", "map:", "check images:", "depth maps:", "consis"):
+        assert run_until_killed(command, 0.1, stage.encode()), stage
+    assert run(scene, output, conf, "--feature", "d2net") == 0
+    expected = whole / "d2net"
+    maps = sorted((expected / "dense" / "stereo").rglob("*.bin"))
+    assert len(maps) == 6 * 3  # photometric, geometric, normals
+    for path in (expected / "fused.ply", *maps):
+        assert (output / path.relative_to(expected)).read_bytes() == path.read_bytes()
+    assert record(output)["scores"] == record(expected)["scores"]
+
+
+def test_internet_photos_are_taken_or_counted_and_never_fatal(scene, tmp_path, conf):
+    images = tmp_path / "odd" / "images"
+    images.mkdir(parents=True)
+    views = {k: Image.open(scene / "images" / f"view_0{k}.jpg") for k in range(3, 9)}
+    views[3].save(images / "plain.jpg", quality=95)
+    views[4].convert("CMYK").save(images / "cmyk.jpg", quality=95)
+    deep = np.asarray(views[5].convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(images / "sixteen.png")
+    exif = Image.Exif()
+    exif[0x0112], exif[0x8769] = 6, {0xA405: 60000}  # turned; a focal length of 60 m
+    views[6].save(images / "wrong-exif.jpg", exif=exif, quality=95)
+    views[7].convert("L").resize((2560, 1920)).save(images / "huge-grey.jpg", quality=95)
+    views[8].save(images / "UPPER.JPG", quality=95)
+    views[8].resize((20, 15)).save(images / "tiny.jpg")
+    (images / "cut.jpg").write_bytes((images / "plain.jpg").read_bytes()[:9000])
+    (images / "empty.jpg").touch()
+    output = tmp_path / "out"
+    assert run(images.parent, output, conf, "--feature", "d2net") == 0
+    found = record(output)
+    assert set(found["counts"]["failed_images"]) == {"cut.jpg", "empty.jpg"}
+    assert found["counts"]["images"] == 7  # the tiny one has no features
+    assert found["scores"]["registered_images"] >= 5
+    assert found["scores"]["dense"]["depth_maps"] == found["scores"]["registered_images"]
+    assert found["scores"]["dense"]["points"] > 500
+
+
+def test_a_lost_cloud_is_made_again(scene, whole, tmp_path, conf):
+    output = tmp_path / "out"
+    shutil.copytree(whole / "d2net", output)
+    expected = (output / "fused.ply").read_bytes()
+    (output / "fused.ply").unlink()
+    assert run(scene, output, conf, "--feature", "d2net") == 0
+    assert (output / "fused.ply").read_bytes() == expected
+
+
+def test_the_benchmarks_own_files_read_back(whole):
+    folder, own = whole / "d2net", whole / "d2net" / "benchmark"
+    pair = read_pairs(folder / "pairs.txt")[0]
+    found = features_h5.read_features(folder / "features.h5", pair[0])
+    xy = lfe.read_keypoints(own / "keypoints" / f"{pair[0]}.bin")
+    np.testing.assert_allclose(xy, found.keypoints, atol=1e-4)
+    descriptors = lfe.read_descriptors(own / "descriptors" / f"{pair[0]}.bin")
+    np.testing.assert_array_equal(descriptors, found.descriptors.float())
+    matches = lfe.read_matches(own / "matches" / f"{pair[0]}---{pair[1]}.bin")
+    expected = features_h5.read_matches(folder / "matches.h5", *pair)
+    assert matches.pairs.tolist() == expected.pairs.tolist()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x01\x00", b"\x02\x00\x00\x00\x04\x00\x00\x00abc"])
+def test_a_damaged_table_is_named(tmp_path, damage):
+    (tmp_path / "a.bin").write_bytes(damage)
+    with pytest.raises(LfeError, match=r"a\.bin: is cut short"):
+        lfe.read_keypoints(tmp_path / "a.bin")
+
+
+def test_cameras_come_from_the_database_where_it_knows_them(scene):
+    found = lfe.read(scene)
+    assert found.name == "square"
+    assert len(found.names) == 7
+    assert list(found.cameras) == ["view_03.jpg"]
+
+
+def test_a_scene_without_a_database_is_its_images(scene, tmp_path):
+    shutil.copytree(scene / "images", tmp_path / "s" / "images")
+    assert len(lfe.read(tmp_path / "s").names) == 7
+    with pytest.raises(LfeError, match="holds no folder images/"):
+        lfe.read(tmp_path)
+
+
+def test_the_rule_follows_the_feature_and_its_weights(tmp_path):
+    ratios = Ratios()
+    assert ratios.of(ExtractionOptions(feature="sift")) == 0.8
+    assert ratios.of(ExtractionOptions(feature="d2net-ms")) == 0.9
+    trained = config.build(ExtractionOptions, {"d2net": {"weights": "d2_tf"}})
+    assert ratios.of(trained) == 0.95
+    assert ratios.of(ExtractionOptions(feature="disk")) is None
+
+
+def test_published_rows_are_of_their_scene():
+    assert len(published_rows("Gendarmenmarkt")) == 4
+    assert published_rows("Madrid_Metropolis")[0][:3] == (
+        "published: RootSIFT",
+        "500 of 1344",
+        "116K",
+    )
+    assert published_rows("square") == []
+    assert all(len(row) == 5 for rows in PUBLISHED.values() for row in rows.values())
+
+
+def test_refined_models_are_settled():
+    raw = Benchmark()
+    refined = config.build(Benchmark, {"refinement": {"enabled": True}})
+    assert raw.mapping.outlier_factor is None
+    assert refined.mapping.outlier_factor == 5
+    assert (
+        config.load(Benchmark, ROOT / "configs" / "local_feature_benchmark.yaml").ratios == Ratios()
+    )
+
+
+def test_depth_is_drawn_near_bright_and_none_black():
+    depth = np.array([[0.0, 1.0], [2.0, 4.0]])
+    pixels = np.asarray(draw_depth(depth)).sum(axis=2)
+    assert pixels[0, 0] == 0
+    assert pixels[0, 1] > pixels[1, 0] > pixels[1, 1]
+    assert np.asarray(draw_depth(np.zeros((2, 2)))).max() == 0

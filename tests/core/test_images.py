@@ -1,0 +1,136 @@
+"""Reading images of every kind, and refusing what is none in one sentence."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from d2_hloc.core.images import ImageError, fit, list_images, open_image, read_image, to_tensor
+
+
+@pytest.fixture
+def colours():
+    """An image of 471 x 313 in which no two channels, rows or columns are the same."""
+    return np.random.default_rng(0).integers(0, 256, (313, 471, 3)).astype(np.uint8)
+
+
+def saved(path, values, **options):
+    Image.fromarray(values).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".ppm", ".bmp", ".tif", ".PNG"])
+def test_a_lossless_image_is_read_exactly(tmp_path, colours, suffix):
+    image, size = read_image(saved(tmp_path / f"a{suffix}", colours))
+    assert size == (471, 313)
+    assert image.shape == (3, 313, 471)
+    assert image.dtype == torch.float32
+    assert np.array_equal((image * 255).round().permute(1, 2, 0).numpy(), colours)
+
+
+def test_values_span_0_to_1_and_red_comes_first():
+    image = to_tensor(Image.new("RGB", (3, 2), (255, 0, 51)))
+    assert image.amax(dim=(1, 2)).tolist() == pytest.approx([1.0, 0.0, 0.2])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_grey_palette_and_alpha_become_three_channels(tmp_path, mode):
+    Image.new("L", (7, 5), 255).convert(mode).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")[0]
+    assert image.shape == (3, 5, 7)
+    assert image.min() == 1.0
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path):
+    values = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    found = np.asarray(open_image(saved(tmp_path / "a.png", values)))
+    assert found[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_floating_point_values_of_unknown_range_are_refused(tmp_path):
+    path = saved(tmp_path / "depth.tif", np.full((4, 5), 0.5, np.float32))
+    with pytest.raises(ImageError, match=r"depth\.tif: cannot be read as an image \(.*8 bits"):
+        open_image(path)
+
+
+def test_exif_rotation_is_not_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg")[1] == (40, 30)
+
+
+@pytest.mark.parametrize(
+    ("size", "resize_max", "expected"),
+    [
+        ((471, 313), 300, (300, 199)),
+        ((313, 471), 300, (199, 300)),
+        ((471, 313), None, (471, 313)),
+        ((471, 313), 471, (471, 313)),
+        ((471, 313), 1600, (471, 313)),  # never enlarged
+        ((5000, 1), 100, (100, 1)),  # never of no height
+    ],
+)
+def test_fit_limits_the_longest_edge(size, resize_max, expected):
+    assert fit(size, resize_max) == expected
+
+
+def test_fit_rounds_as_hloc_does():
+    for width in range(1025, 1400, 7):
+        for height in range(100, width, 11):
+            scale = 1024 / width
+            expected = (round(width * scale), round(height * scale))
+            assert fit((width, height), 1024) == expected, (width, height)
+
+
+def test_a_reduced_image_tells_its_original_size_and_is_smoothed(tmp_path):
+    stripes = np.zeros((313, 471, 3), np.uint8)
+    stripes[:, ::2] = 255  # sampled without smoothing, these would alias
+    image, size = read_image(saved(tmp_path / "a.png", stripes), resize_max=118)
+    assert size == (471, 313)
+    assert image.shape == (3, 78, 118)
+    assert image.std() < 0.05
+    assert abs(image.mean() - 0.5) < 0.01
+
+
+def test_images_are_listed_below_folders_sorted_with_slashes(tmp_path):
+    for name in ("b.JPG", "db/sub/a.png", "db/z.webp", "a.txt", "db/notes.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.jpg").mkdir()
+    assert list_images(tmp_path) == ["b.JPG", "db/sub/a.png", "db/z.webp"]
+
+
+def test_a_folder_that_is_missing_or_empty_is_named(tmp_path):
+    with pytest.raises(ImageError, match="photos: there is no such folder of images"):
+        list_images(tmp_path / "photos")
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(ImageError, match=r"holds no image \(\.bmp, \.jpeg, \.jpg,"):
+        list_images(tmp_path)
+
+
+def test_a_missing_image_is_named(tmp_path):
+    with pytest.raises(ImageError, match=r"none\.png: there is no such image"):
+        open_image(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_image_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ImageError, match=r"a\.png: cannot be read as an image") as error:
+        open_image(tmp_path / "a.png")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".ppm", ".tif", ".webp"])
+def test_half_an_image_does_not_count_as_one(tmp_path, colours, suffix):
+    path = saved(tmp_path / f"a{suffix}", colours)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ImageError, match="cannot be read as an image"):
+        open_image(path)
+
+
+def test_an_image_of_absurd_size_is_refused_before_it_fills_the_memory(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6 60000 60000 255\n")
+    with pytest.raises(ImageError, match=r"a\.ppm: cannot be read as an image \(Image size"):
+        open_image(tmp_path / "a.ppm")

@@ -1,0 +1,390 @@
+"""The report: its text, its numbers, and how a browser shows it."""
+
+import base64
+import fcntl
+import io
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from figures import model
+from PIL import Image
+
+from d2_hloc.reports.charts import BLUE, ORANGE, bar_figure, model_figure
+from d2_hloc.reports.drawing import draw_matches
+from d2_hloc.reports.page import MAX_PICTURE, Report, format_column, format_value
+
+HOSTILE = "<script>alert(1)</script>&\"'.jpg"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (14158, "14,158"),
+        (np.int64(1000), "1,000"),
+        (0.23061, "0.231"),
+        (np.float32(4.76), "4.76"),
+        (0.300173, "0.300"),
+        (0.5, "0.5"),
+        (3536.73, "3,537"),
+        (1e-7, "1.00e-07"),
+        (0.0, "0"),
+        (-2.9, "-2.9"),
+        (True, "yes"),
+        (None, "–"),  # noqa: RUF001
+        (float("nan"), "–"),  # noqa: RUF001
+        (float("inf"), "∞"),
+        ("11 of 11", "11 of 11"),
+        (Path("a/b.jpg"), "a/b.jpg"),
+    ],
+)
+def test_a_value_reads_well(value, text):
+    assert format_value(value) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([0.127, 0.2, 0.5], ["0.127", "0.200", "0.500"]),
+        ([0.25, 0.5, 5.0], ["0.25", "0.50", "5.00"]),
+        ([12.345, 0.031, None], ["12.345", "0.031", "–"]),  # noqa: RUF001
+        ([100.0, 250.0, float("nan")], ["100", "250", "–"]),  # noqa: RUF001
+        ([14158.4, 0.231], ["14,158", "0.231"]),
+        ([11, 0.3001], ["11", "0.300"]),
+        ([0.0, 0.0], ["0", "0"]),
+        ([], []),
+    ],
+)
+def test_a_column_has_one_precision(values, texts):
+    assert format_column(values) == texts
+
+
+def test_numbers_stand_to_the_right():
+    report = Report("t")
+    rows = [("a.jpg", 7, "12.5"), ("b.jpg", None, "-")]
+    report.table("Numbers", rows, columns=("image", "matches", "error"))
+    html = report.html()
+    assert '<th>image</th><th class="number">matches</th><th class="number">error</th>' in html
+    assert '<td>a.jpg</td><td class="number">7</td><td class="number">12.5</td>' in html
+
+
+def test_rows_may_be_dictionaries_with_gaps():
+    report = Report("t")
+    report.table("Numbers", [{"a": 1}, {"b": 2}], note="two rows")
+    html = report.html()
+    assert re.findall(r"<t[hd](?: [^>]*)?>([^<]*)<", html) == ["a", "b", "1", "–", "–", "2"]  # noqa: RUF001
+    assert "two rows" in html
+
+
+def test_a_table_without_rows_and_a_ragged_one():
+    report = Report("t")
+    report.table("Numbers", [], columns=("a", "b"))
+    assert "There are no rows." in report.html()
+    with pytest.raises(ValueError, match="row 1 has 1 cells instead of 2"):
+        report.table("Numbers", [(1, 2), (3,)])
+
+
+def test_all_text_is_escaped():
+    report = Report(HOSTILE, HOSTILE)
+    report.headline([(HOSTILE, HOSTILE)])
+    report.text(HOSTILE, HOSTILE)
+    report.listing(HOSTILE, HOSTILE)
+    report.table(HOSTILE + "2", [{HOSTILE: HOSTILE}], note=HOSTILE)
+    report.picture(HOSTILE + "3", [(Image.new("RGB", (4, 4)), HOSTILE)], note=HOSTILE)
+    for heading in "45":
+        report.figure(HOSTILE + heading, bar_figure([HOSTILE], [1], HOSTILE), note=HOSTILE)
+    report.figure(HOSTILE + "6", go.Figure(go.Bar(y=[1], hovertext=[HOSTILE])))
+    html = report.html()
+    assert html.count("alert(1)") > 15
+    assert "<script>alert" not in html
+    assert not re.search(r"=\"[^\">]*'\.jpg\"", html)
+
+
+def test_nothing_comes_from_outside():
+    report = Report("t")
+    report.table("Numbers", [(1, 2)])
+    report.picture("Picture", Image.new("RGB", (4, 4)))
+    html = report.html()
+    assert "default-src 'none'" in html
+    assert "http" not in html.replace("http-equiv", "")
+    assert all(a.startswith("data:") for a in re.findall(r'(?:src|href)="([^"#]+)"', html))
+    assert "plotly" not in html  # five megabytes only where there is a figure
+
+
+def test_large_pictures_are_reduced():
+    report = Report("t")
+    report.picture("Picture", [(Image.new("RGBA", (3000, 100)), "wide"), (tall(), "")])
+    found = re.findall(r"data:image/jpeg;base64,([^\"]+)", report.html())
+    sizes = [Image.open(io.BytesIO(base64.b64decode(data))).size for data in found]
+    assert sizes == [(MAX_PICTURE, 53), (300, 400)]
+    assert report.html().count('<figure class="wide">') == 1
+
+
+def tall() -> Image.Image:
+    return Image.new("L", (300, 400))
+
+
+def test_contents_stand_above_many_sections():
+    report = Report("t")
+    for heading in "abcd":
+        report.text(heading, "x\n\ny")
+    report.text("d", "the same section")
+    assert "<nav" not in report.html()
+    report.text("e", "z")
+    html = report.html()
+    assert html.count("<section") == 5
+    assert '<a href="#s4">d</a>' in html
+    assert "<p>x</p><p>y</p>" in html
+
+
+def test_writes_into_a_new_folder(tmp_path):
+    path = Report("Grüße").write(tmp_path / "new" / "report.html")
+    assert "Grüße" in path.read_text(encoding="utf-8")
+    assert list(path.parent.iterdir()) == [path]
+
+
+class Browser:
+    """Chromium without a window, spoken to in its DevTools protocol over two pipes."""
+
+    FLAGS = (
+        "--headless=new --no-sandbox --disable-gpu --use-angle=swiftshader "
+        "--enable-unsafe-swiftshader --disable-quic --no-first-run --disable-sync "
+        "--disable-background-networking --disable-component-update --hide-scrollbars "
+        "--window-size=1200,900 --remote-debugging-pipe"
+    )
+
+    def __init__(self, program: str, profile: Path, seconds: float = 60) -> None:
+        """`seconds`: after that any call raises a TimeoutError."""
+        self.deadline = time.monotonic() + seconds
+        self.events: list[dict] = []
+        self._number, self._buffer, self._session = 0, b"", {}
+        read, self._write = os.pipe()
+        self._read, write = os.pipe()
+        # Chromium reads from 3 and writes to 4; from 10 on, the copies are in nobody's way.
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (read, write)]
+        self.process = subprocess.Popen(
+            [program, *self.FLAGS.split(), f"--user-data-dir={profile}", "about:blank"],
+            pass_fds=(3, 4),
+            preexec_fn=lambda: [os.dup2(end, number) for number, end in enumerate(ends, 3)],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for end in (read, write, *ends):
+            os.close(end)
+
+    def attach(self) -> None:
+        targets = self.call("Target.getTargets")["targetInfos"]
+        page = next(t["targetId"] for t in targets if t["type"] == "page")
+        found = self.call("Target.attachToTarget", targetId=page, flatten=True)
+        self._session = {"sessionId": found["sessionId"]}
+        for domain in ("Runtime", "Log", "Page", "Network"):
+            self.call(f"{domain}.enable")
+
+    def close(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        os.close(self._read)
+        os.close(self._write)
+
+    def call(self, method: str, **params: Any) -> dict:
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": params, **self._session}
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while (answer := self._next()).get("id") != self._number:
+            self.events.append(answer)
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        return answer["result"]
+
+    def _next(self) -> dict:
+        while b"\0" not in self._buffer:
+            left = max(0, self.deadline - time.monotonic())
+            if not select.select([self._read], [], [], left)[0]:
+                raise TimeoutError("Chromium did not answer in time.")
+            received = os.read(self._read, 1 << 20)
+            if not received:
+                raise RuntimeError(f"Chromium ended with status {self.process.wait()}.")
+            self._buffer += received
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        return json.loads(message)
+
+    def value(self, expression: str) -> Any:
+        """Of a JavaScript expression; a promise is waited for."""
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
+        return answer["result"].get("value")
+
+    def until(self, expression: str) -> None:
+        while not self.value(expression):
+            time.sleep(0.05)
+
+    def open(self, path: Path) -> None:
+        self.events.clear()
+        self.call("Page.navigate", url=path.as_uri())
+        self.until(f"location.href == {path.as_uri()!r} && document.readyState == 'complete'")
+
+    def shows_dark(self, is_dark: bool) -> None:
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def width(self, pixels: int) -> None:
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=pixels,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+
+    def place(self, selector: str) -> dict[str, float]:
+        """x, y, width and height of an element after scrolling to it."""
+        return self.value(
+            f"(() => {{ const e = document.querySelector({selector!r});"
+            "e.scrollIntoView({behavior: 'instant', block: 'center'});"
+            "const r = e.getBoundingClientRect();"
+            "return {x: r.x, y: r.y, width: r.width, height: r.height}; })()"
+        )
+
+    def screenshot(self, selector: str) -> np.ndarray:
+        """(H, W, 3) of an element, once the page has been drawn again."""
+        place = self.place(selector)
+        self.value("new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))")
+        shot = self.call("Page.captureScreenshot", format="png")["data"]
+        page = np.asarray(Image.open(io.BytesIO(base64.b64decode(shot))).convert("RGB"))
+        x, y = round(place["x"]), round(place["y"])
+        return page[y : y + round(place["height"]), x : x + round(place["width"])].astype(int)
+
+    def drag(self, selector: str, by: int) -> None:
+        place = self.place(selector)
+        x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+        for kind, dx in [("mousePressed", 0), ("mouseMoved", by), ("mouseReleased", by)]:
+            where = {"x": x + dx, "y": y, "button": "left", "buttons": 1, "clickCount": 1}
+            self.call("Input.dispatchMouseEvent", type=kind, **where)
+            time.sleep(0.1)
+
+    def errors(self) -> list[dict]:
+        """Errors on the console, uncaught exceptions, and dialogs that a page opened."""
+        return [e for e in self.events if _is_error(e["method"], e.get("params", {}))]
+
+    def requests(self) -> list[str]:
+        sent = [e for e in self.events if e["method"] == "Network.requestWillBeSent"]
+        return [e["params"]["request"]["url"] for e in sent]
+
+
+def _is_error(method: str, params: dict) -> bool:
+    return (
+        method in ("Runtime.exceptionThrown", "Page.javascriptDialogOpening")
+        or (method == "Log.entryAdded" and params["entry"]["level"] == "error")
+        or (method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"))
+    )
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("there is no Chromium; install the package chromium to test the report in it")
+    browser = Browser(program, tmp_path_factory.mktemp("profile"))
+    try:
+        browser.attach()
+        yield browser
+    finally:
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, photo) -> Path:
+    """A report with one of everything, and with hostile names."""
+    scene = model(num_points=400, num_cameras=6)
+    scene["names"][2] = HOSTILE
+    image = Image.fromarray((photo.permute(1, 2, 0).numpy() * 255).astype(np.uint8))
+    xy = np.random.default_rng(0).uniform(0, 230, (40, 2))
+    report = Report("Reconstruction", HOSTILE)
+    report.headline([("registered images", "6 of 6"), ("points", 14158)])
+    report.figure("The model", model_figure(**scene, highlight={HOSTILE}))
+    report.table("Numbers", [("mean track length", 4.76061), (HOSTILE, 0.2312)])
+    report.picture("Matches", [(draw_matches(image, image, xy, xy), HOSTILE)])
+    report.figure("Features an image", bar_figure(scene["names"], range(6), "features"))
+    report.listing("Configuration", "scales: [1.0]")
+    return report.write(tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.fixture
+def opened(browser, page) -> Browser:
+    browser.width(1200)
+    browser.shows_dark(False)
+    browser.open(page)
+    browser.value("figuresDrawn.then(() => 0)")
+    return browser
+
+
+def count_near(picture: np.ndarray, colour: str) -> int:
+    """Pixels whose colour is about that one, `#rrggbb`."""
+    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    return int((np.abs(picture - wanted).max(axis=2) < 24).sum())
+
+
+def test_the_browser_sees_planted_errors(browser, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<script>console.error('a'); setTimeout(() => { throw 'b' })</script>")
+    browser.open(page)
+    browser.until("new Promise((r) => setTimeout(() => r(true), 50))")
+    assert len(browser.errors()) == 2
+
+
+def test_opens_offline_and_without_errors(opened):
+    opened.drag(".scene", 40)
+    assert opened.errors() == []
+    assert opened.requests()
+    assert {url.split(":")[0] for url in opened.requests()} <= {"file", "data", "blob"}
+    cells = "[...document.querySelectorAll('td')].map((c) => c.innerText)"
+    assert opened.value(cells) == ["mean track length", "4.76", HOSTILE, "0.23"]
+    cards = "[...document.querySelectorAll('dd')].map((c) => c.innerText)"
+    assert opened.value(cards) == ["6 of 6", "14,158"]
+    assert opened.value("document.querySelector('img').naturalWidth") > 900
+    assert opened.value("document.querySelectorAll('.bars .point').length") == 6
+    assert HOSTILE[-18:] in opened.value("document.querySelectorAll('.plot')[1].textContent")
+
+
+def test_the_model_is_drawn_and_turns(opened):
+    opened.screenshot(".scene")  # the mouse rests somewhere else
+    before = opened.screenshot(".scene canvas")
+    assert count_near(before, BLUE) > 100
+    assert count_near(before, ORANGE) > 20
+    assert len(np.unique(before.reshape(-1, 3), axis=0)) > 200  # points of many colours
+    opened.drag(".scene", 150)
+    after = opened.screenshot(".scene canvas")
+    assert count_near(after, BLUE) > 100
+    assert (np.abs(after - before).max(axis=2) > 40).sum() > 500
+
+
+def test_is_dark_where_the_reader_is(opened):
+    light = opened.screenshot(".scene")
+    opened.shows_dark(True)
+    opened.until("document.querySelector('.legendtext').style.fill.startsWith('rgb(230')")
+    dark = opened.screenshot(".scene")
+    assert np.median(light) > 240
+    assert np.median(dark) < 40
+    assert count_near(dark, BLUE) > 100
+    assert opened.errors() == []
+
+
+def test_fits_a_narrow_screen(opened, page):
+    opened.width(400)
+    opened.open(page)
+    opened.value("figuresDrawn.then(() => 0)")
+    assert opened.value("document.documentElement.scrollWidth") == 400
+    assert count_near(opened.screenshot(".scene canvas"), BLUE) > 30

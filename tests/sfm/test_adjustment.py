@@ -1,0 +1,71 @@
+"""Observations that disagree with a model leave it, and what stays is more exact."""
+
+import numpy as np
+import pytest
+from synthetic import synthesize
+
+from d2_hloc.files.colmap import pycolmap
+from d2_hloc.sfm import pose_errors
+from d2_hloc.sfm.adjustment import reprojection_errors, settle
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return synthesize(tmp_path)
+
+
+def with_noise(scene, share, pixels, noise=0.1):
+    """The exact model, its observations moved: all by a little, a share of them by more."""
+    model, rng = pycolmap.Reconstruction(scene.model), np.random.default_rng(0)
+    for image in model.images.values():
+        for point2D in image.points2D:
+            sigma = pixels if rng.random() < share else noise
+            point2D.xy = point2D.xy + rng.normal(0, sigma, 2)
+    return model
+
+
+def position_error(model, scene):
+    poses, truth = pose_errors.model_poses(model), pose_errors.model_poses(scene.model)
+    errors = pose_errors.pose_errors(poses, truth, pose_errors.align(poses, truth))
+    return np.mean([e[0] for e in errors.values()])
+
+
+def test_errors_are_those_that_were_planted(scene):
+    assert reprojection_errors(scene.model).max() < 1e-6
+    errors = reprojection_errors(with_noise(scene, 0, 0, noise=1.0))
+    assert np.sqrt((errors**2).mean() / 2) == pytest.approx(1, abs=0.05)
+
+
+def test_the_few_that_are_wrong_leave(scene):
+    model = with_noise(scene, 0.1, 3.0)
+    before, errors = model.compute_num_observations(), reprojection_errors(model)
+    left = settle(model, 5.0)
+    assert left == before - model.compute_num_observations()
+    assert (errors > 0.6).sum() * 0.8 < left < (errors > 0.6).sum() * 1.3
+    assert reprojection_errors(model).max() < 0.8
+    disturbed = with_noise(scene, 0.1, 3.0)
+    settle(disturbed, 1000.0)  # nothing leaves
+    pycolmap.bundle_adjustment(disturbed)
+    assert position_error(model, scene) < 0.5 * position_error(disturbed, scene)
+
+
+def test_where_all_are_alike_none_leaves(scene):
+    model = with_noise(scene, 0, 0, noise=1.0)
+    before = {n: p.matrix() for n, p in pose_errors.model_poses(model).items()}
+    assert settle(model, 5.0) == 0
+    for name, pose in pose_errors.model_poses(model).items():
+        np.testing.assert_array_equal(pose.matrix(), before[name])
+
+
+def test_known_intrinsics_stay(scene):
+    model = with_noise(scene, 0.1, 3.0)
+    known = min(model.cameras)
+    before = {i: c.params.tolist() for i, c in model.cameras.items()}
+    settle(model, 5.0, {known})
+    after = {i: c.params.tolist() for i, c in model.cameras.items()}
+    assert after[known] == before[known]
+    assert all(after[i] != before[i] for i in before if i != known)
+
+
+def test_a_model_without_points_is_left_alone():
+    assert settle(pycolmap.Reconstruction(), 5.0) == 0

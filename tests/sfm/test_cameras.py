@@ -1,0 +1,48 @@
+"""Intrinsics from a file: read in both forms, and refused where they cannot be meant."""
+
+import pytest
+
+from d2_hloc.sfm.cameras import CameraError, cameras_of, read_intrinsics
+
+LINE = "a.jpg PINHOLE 64 48 50 50 32 24\n"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "intrinsics.txt"
+
+
+def test_both_forms_are_the_same_camera(path):
+    path.write_text(LINE + "b.jpg 64 48 50 50 31.5 23.5\n")
+    cameras = read_intrinsics(path)
+    assert cameras["a.jpg"].params.tolist() == cameras["b.jpg"].params.tolist()
+    assert cameras["a.jpg"].has_prior_focal_length
+
+
+def test_a_byte_order_mark_costs_no_line(path):
+    path.write_bytes(b"\xef\xbb\xbf" + LINE.encode())
+    assert list(read_intrinsics(path)) == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a.jpg PINHOLE 64 48 -5 50 32 24", "line 1: focal lengths must be positive"),
+        ("a.jpg PINHOLE 64 48 nan 50 32 24", "line 1: focal lengths must be positive"),
+        ("a.jpg PINHOLE 64 48 50 50 inf 24", "line 1: focal lengths must be positive"),
+        ("a.jpg PINHOLE 64 48 50 50 32", "line 1: PINHOLE does not take 3 parameters"),
+        ("a.jpg ROUND 64 48 50", "line 1: expected 'name MODEL width height params...'"),
+        ("a.jpg", "line 1: expected 'name MODEL width height params...'"),
+        ("# nothing\n\n", "holds no camera"),
+    ],
+)
+def test_what_cannot_be_meant_is_named(path, text, sentence):
+    path.write_text(text)
+    with pytest.raises(CameraError, match=rf"intrinsics\.txt.*{sentence}"):
+        read_intrinsics(path)
+
+
+def test_a_file_that_names_none_of_the_images_is_refused(path, tmp_path):
+    path.write_text(LINE)
+    with pytest.raises(CameraError, match=r"names none of the images of .*its first is a\.jpg"):
+        cameras_of(tmp_path, ["images/a.jpg"], path)

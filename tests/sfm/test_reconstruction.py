@@ -1,0 +1,220 @@
+"""Models from exact matches are the models the matches came from."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from synthetic import synthesize
+
+from d2_hloc.core.structs import Matches
+from d2_hloc.files import features_h5
+from d2_hloc.files.colmap import ModelError, check_database, pycolmap, read_model
+from d2_hloc.files.staged_h5 import Staged
+from d2_hloc.matching.pairs import read_pairs
+from d2_hloc.sfm import pose_errors
+from d2_hloc.sfm.database import build_database, verify
+from d2_hloc.sfm.mapping import is_sound, map_images, statistics
+from d2_hloc.sfm.options import ReconstructionOptions
+from d2_hloc.sfm.triangulation import triangulate
+
+OPTIONS = ReconstructionOptions()
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return synthesize(tmp_path_factory.mktemp("synthetic"))
+
+
+@pytest.fixture(scope="module")
+def database(scene):
+    path = scene.features.with_name("database.db")
+    build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
+    verify(path, scene.pairs, OPTIONS, scene.matches)
+    return path
+
+
+def position_errors(model, scene):
+    poses, truth = pose_errors.model_poses(model), pose_errors.model_poses(scene.model)
+    errors = pose_errors.pose_errors(poses, truth, pose_errors.align(poses, truth))
+    return np.array([e[0] for e in errors.values()])
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_mapping_recovers_every_camera(scene, database, tmp_path, mapper):
+    options = dataclasses.replace(OPTIONS, mapper=mapper)
+    known = set(scene.cameras)
+    model = map_images(options, database, tmp_path, tmp_path / "sparse", known)
+    assert statistics(model).registered_images == len(scene.cameras)
+    assert position_errors(model, scene).max() < 1e-3
+    assert statistics(read_model(tmp_path / "sparse")) == statistics(model)
+
+
+def test_known_intrinsics_stay(scene, database, tmp_path):
+    model = map_images(OPTIONS, database, tmp_path, tmp_path / "sparse", set(scene.cameras))
+    for image in model.images.values():
+        assert image.camera.params.tolist() == scene.cameras[image.name].params.tolist()
+
+
+def test_mapping_twice_gives_the_same_model(scene, database, tmp_path):
+    first, second = (
+        map_images(OPTIONS, database, tmp_path, tmp_path / name, set(scene.cameras))
+        for name in ("a", "b")
+    )
+    poses0, poses1 = pose_errors.model_poses(first), pose_errors.model_poses(second)
+    for name, pose in poses0.items():
+        assert pose.matrix().tolist() == poses1[name].matrix().tolist()
+
+
+def test_triangulation_keeps_poses_and_finds_the_points(scene, database, tmp_path):
+    model = triangulate(OPTIONS, scene.model, database, tmp_path, tmp_path / "sparse")
+    assert position_errors(model, scene).max() < 1e-9
+    assert model.num_points3D() >= 0.95 * scene.model.num_points3D()
+    truth = np.array([p.xyz for p in scene.model.points3D.values()])
+    found = np.array([p.xyz for p in model.points3D.values()])
+    distances = np.linalg.norm(found[:, None] - truth, axis=2).min(axis=1)
+    assert np.percentile(distances, 95) < 1e-3
+
+
+def test_triangulation_of_other_images_is_refused(scene, database, tmp_path):
+    with pytest.raises(ModelError, match="none of the images"):
+        triangulate(OPTIONS, pycolmap.Reconstruction(), database, tmp_path, tmp_path / "sparse")
+
+
+def test_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypatch):
+    path = tmp_path / "database.db"
+    build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
+    verify(path, scene.pairs[:4], OPTIONS, scene.matches)
+    asked = []
+    original = pycolmap.verify_matches
+
+    def listen(database, listed, options):
+        asked.extend(read_pairs(listed))
+        original(database, listed, options)
+
+    monkeypatch.setattr(pycolmap, "verify_matches", listen)
+    verify(path, scene.pairs, OPTIONS, scene.matches)
+    assert asked == scene.pairs[4:]
+    with pycolmap.Database.open(path) as database:
+        assert database.num_verified_image_pairs() == len(scene.pairs)
+
+
+def test_matches_that_a_kill_took_from_the_database_are_verified(scene, database, tmp_path):
+    path = tmp_path / "database.db"
+    build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
+    verify(path, scene.pairs[:4], OPTIONS, scene.matches)
+    with pycolmap.Database.open(path) as db:
+        ids = {image.name: image.image_id for image in db.read_all_images()}
+        for name0, name1 in scene.pairs[4:]:
+            db.delete_matches(ids[name0], ids[name1])
+    verify(path, scene.pairs, OPTIONS, scene.matches)
+    with pycolmap.Database.open(path) as db, pycolmap.Database.open(database) as whole:
+        assert db.num_matches() == whole.num_matches()
+        assert db.num_inlier_matches() == whole.num_inlier_matches() > 0
+        assert db.num_verified_image_pairs() == len(scene.pairs)
+
+
+def test_matches_of_other_features_are_refused(scene, tmp_path):
+    name0, name1 = scene.pairs[0]
+    wrong = tmp_path / "matches.h5"
+    with Staged(wrong, {}, "matches0") as staged:
+        found = Matches(pairs=torch.tensor([[0, 10_000]]), scores=torch.ones(1))
+        staged.add(features_h5.pair_key(name0, name1), features_h5.matches_record(found, 5))
+    with pytest.raises(features_h5.StorageError, match="not matches of these features"):
+        build_database(
+            tmp_path / "database.db", scene.cameras, [(name0, name1)], scene.features, wrong
+        )
+    assert not (tmp_path / "database.db").exists()
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])
+def test_no_model_is_one_sentence(scene, tmp_path, mapper):
+    path = tmp_path / "database.db"
+    build_database(path, scene.cameras, [], scene.features, scene.matches)
+    options = dataclasses.replace(OPTIONS, mapper=mapper)
+    with pytest.raises(ModelError, match="no model could be reconstructed from its 6 images; they"):
+        map_images(options, path, tmp_path, tmp_path / "sparse")
+
+
+def test_two_images_are_said_to_be_too_few(scene, tmp_path):
+    path, names = tmp_path / "database.db", sorted(scene.cameras)[:2]
+    cameras = {name: scene.cameras[name] for name in names}
+    build_database(path, cameras, [tuple(names)], scene.features, scene.matches)
+    verify(path, [tuple(names)], OPTIONS, scene.matches)
+    with pytest.raises(ModelError, match="from its 2 images; a model needs 3"):
+        map_images(OPTIONS, path, tmp_path, tmp_path / "sparse")
+
+
+def test_a_model_of_almost_nothing_is_none(scene):
+    model = pycolmap.Reconstruction(scene.model)
+    assert is_sound(model, OPTIONS)
+    for point_id in sorted(model.point3D_ids())[10:]:
+        model.delete_point3D(point_id)
+    assert not is_sound(model, OPTIONS)
+
+
+def focal_lengths(path):
+    with pycolmap.Database.open(path) as database:
+        return [camera.mean_focal_length() for camera in database.read_all_cameras()]
+
+
+def test_global_mapping_of_unknown_cameras_repeats_itself_and_keeps_the_database(scene, tmp_path):
+    path = tmp_path / "database.db"
+    cameras = {name: pycolmap.Camera(camera.todict()) for name, camera in scene.cameras.items()}
+    for camera in cameras.values():
+        camera.has_prior_focal_length = False
+    build_database(path, cameras, scene.pairs, scene.features, scene.matches)
+    verify(path, scene.pairs, OPTIONS, scene.matches)
+    before = focal_lengths(path)
+    options = dataclasses.replace(OPTIONS, mapper="global")
+    first = map_images(options, path, tmp_path, tmp_path / "first")
+    assert focal_lengths(path) == before
+    again = map_images(options, path, tmp_path, tmp_path / "again")
+    assert statistics(first) == statistics(again)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database" * 1000, "half"])
+def test_a_damaged_database_is_named(database, tmp_path, damage):
+    path = tmp_path / "database.db"
+    data = database.read_bytes()
+    path.write_bytes(data[: len(data) // 2] if damage == "half" else damage)
+    with pytest.raises(ModelError, match=r"database\.db: is damaged"):
+        check_database(path)
+
+
+def test_an_unknown_camera_model_is_named():
+    with pytest.raises(ValueError, match=r"camera_model 'ROUND' is not of .*PINHOLE"):
+        ReconstructionOptions(camera_model="ROUND")
+
+
+@pytest.mark.parametrize(
+    "name", ["cameras.bin", "frames.bin", "images.bin", "points3D.bin", "rigs.bin"]
+)
+@pytest.mark.parametrize("size", [0, 8, -5, None])
+def test_a_cut_or_missing_model_file_is_named(scene, tmp_path, name, size):
+    scene.model.write(tmp_path)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    if size is not None:
+        (tmp_path / name).write_bytes(data[:size])
+    with pytest.raises(ModelError, match=rf"{name}: (is damaged|there is no such file)"):
+        read_model(tmp_path)
+
+
+def test_a_model_in_text_reads_too(scene, tmp_path):
+    scene.model.write_text(tmp_path)
+    assert read_model(tmp_path).num_reg_images() == len(scene.cameras)
+    (tmp_path / "images.txt").write_text((tmp_path / "images.txt").read_text()[:1000])
+    with pytest.raises(ModelError, match="its model is damaged or cut short"):
+        read_model(tmp_path)
+
+
+def test_models_of_rigs_with_several_cameras_read_too(tmp_path):
+    options = pycolmap.SyntheticDatasetOptions(num_rigs=2, num_cameras_per_rig=3, num_points3D=20)
+    pycolmap.synthesize_dataset(options).write(tmp_path)
+    assert read_model(tmp_path).num_cameras() == 6
+
+
+def test_a_missing_model_is_named(tmp_path):
+    with pytest.raises(ModelError, match="give the folder of a COLMAP model"):
+        read_model(tmp_path)
