@@ -43,7 +43,7 @@ def run(conf: RelativePose, pair_list: Path, images: Path, output: Path) -> None
     inputs = {"pairs": str(pair_list), "images": str(images)}
     record = RunRecord(output, {**inputs, **config.to_dict(conf)})
     with record.timed("extract"):
-        features = extract(conf.extraction, images, output / "features.h5", names)
+        features = extract(conf.extraction, images, output / "features.h5", names).path
     with record.timed("match"):
         matches = output / "matches.h5"
         match(conf.matching, [pair.names for pair in pairs], features, matches)

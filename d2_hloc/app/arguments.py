@@ -13,8 +13,8 @@ from d2_hloc.files.shards import Shard
 from d2_hloc.matching.choose_pairs import PairsOptions
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.network.d2net import D2NetOptions
+from d2_hloc.sfm.options import MATCHING, Reconstruct
 from d2_hloc.sfm.poses_file import read_poses
-from d2_hloc.sfm.reconstruct import MATCHING, Reconstruct
 
 FEATURES = tuple(MATCHING)
 

@@ -33,6 +33,7 @@ from d2_hloc.features.projection import MOST, learn, save_projection
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import sparse_folder
 from d2_hloc.files.merging import merge
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.shards import Shard
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.nearest import MatchingOptions
@@ -44,7 +45,13 @@ from d2_hloc.mvs.shards import STAGES, dense_shard, reconstruct_dense_on
 from d2_hloc.network import weights
 from d2_hloc.reports.localization import present_localization
 from d2_hloc.reports.model import present_model
-from d2_hloc.sfm.localize import Localize, check, localize_queries, source_of, triangulate_anew
+from d2_hloc.sfm.localize import (
+    Localize,
+    check_queries,
+    find_model_source,
+    localize_queries,
+    triangulate_anew,
+)
 from d2_hloc.sfm.reconstruct import reconstruct, triangulate_known
 from d2_hloc.training.make_scene import make_training_scene
 
@@ -150,8 +157,8 @@ def run_localize(args: argparse.Namespace) -> None:
     check_truth(args)
     model = args.model
     if args.weights:
-        check(conf, source_of(model), args.queries, args.output)
-        model = triangulate_anew(model, args.weights, args.output / "model")
+        check_queries(conf, find_model_source(model), args.queries, args.output)
+        model = triangulate_anew(model, args.weights, Outputs(args.output).triangulated)
     run = localize_queries(conf, model, args.queries, args.output)
     present_localization(run, args.ground_truth)
 
@@ -191,9 +198,10 @@ def images_of(args: argparse.Namespace) -> Path:
     """--images, or those of a model of ours, which must be what it was made from."""
     if args.images is not None:
         return args.images
-    if not (args.model / "run.json").is_file() and not (args.model.parent / "run.json").is_file():
+    outputs = Outputs(args.model), Outputs.of_model(args.model)
+    if not any(o.run_record.is_file() for o in outputs):
         raise ValueError(f"{args.model}: does not say where its images are; name them by --images.")
-    source = source_of(args.model)
+    source = find_model_source(args.model)
     if source.features.is_file():
         refuse_changed(source.images, features_h5.image_names(source.features), source.features)
     return source.images
@@ -223,9 +231,9 @@ def run_extract(args: argparse.Namespace) -> None:
     """d2-hloc extract."""
     options, cluster = extraction_options(ExtractionOptions(), args), cluster_of(args)
     if cluster is None:
-        print(extract(options, args.images, args.output, shard=shard_of(args)))
+        print(extract(options, args.images, args.output, shard=shard_of(args)).path)
     else:
-        print(extract_on(cluster, options, args.images, args.output))
+        print(extract_on(cluster, options, args.images, args.output).path)
 
 
 def _compress(commands: argparse._SubParsersAction) -> None:
@@ -264,9 +272,9 @@ def run_match(args: argparse.Namespace) -> None:
     options = MatchingOptions(ratio_threshold=args.ratio)
     pairs, cluster = read_pairs(args.pairs), cluster_of(args)
     if cluster is None:
-        print(match(options, pairs, args.features, args.output, shard=shard_of(args)))
+        print(match(options, pairs, args.features, args.output, shard=shard_of(args)).path)
     else:
-        print(match_on(cluster, options, pairs, args.features, args.output))
+        print(match_on(cluster, options, pairs, args.features, args.output).path)
 
 
 def _merge(commands: argparse._SubParsersAction) -> None:

@@ -20,6 +20,7 @@ from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
 from d2_hloc.features import compression, registry
 from d2_hloc.features.compression import CompressionOptions
+from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.options import FeatureOptions
 from d2_hloc.features.registry import Extractor
 from d2_hloc.files import features_h5
@@ -89,13 +90,13 @@ def extract(
     names: Sequence[str] | None = None,
     shard: Shard | None = None,
     create: CreateExtractor | None = None,
-) -> Path:
+) -> Extracted:
     """Extract the features of all images below a folder, or of those named, into `output`.
 
     Images that are done are left alone. Ones that cannot be used are reported at the end and noted
-    in the file (features_h5.failures); the others are done all the same. A `shard` of those that
-    `output` lacks goes into the shard's own file, which may be left without any image. `create`
-    takes the place of create_extractor().
+    in the file; the others are done all the same. A `shard` of those that `output` lacks goes into
+    the shard's own file, which may be left without any image. `create` takes the place of
+    create_extractor().
 
     Raises:
         ImageError: if there is no image at all, or none that can be used.
@@ -117,7 +118,11 @@ def extract(
             logger.warning("skipped %s: %s", name, reason)
         if shard is None and not staged.done & set(names):
             raise ImageError(f"{images}: none of the {len(names)} images can be used.")
-    return staged.path
+    return Extracted(
+        path=staged.path,
+        names=tuple(sorted(staged.done & set(names))),
+        failures=dict(sorted(staged.failures.items())),
+    )
 
 
 def _share(

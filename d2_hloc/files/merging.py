@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import h5py
 
 from d2_hloc.files import features_h5
 from d2_hloc.files.lock import FileLock
-from d2_hloc.files.provenance import ConfigurationChanged, differences
+from d2_hloc.files.provenance import check_configuration
 from d2_hloc.files.shards import Shard, is_finished, shard_count, shard_path, shards_folder
 from d2_hloc.files.staged_h5 import copy_new, join, keys_with
 
@@ -55,7 +53,8 @@ def _join(output: Path, shards: Mapping[Path, Shard], link: bool) -> dict[str, s
             found = features_h5.configuration(path)
             failures |= features_h5.failures(path)
         made_by = found if made_by is None else made_by
-        _compare(path, found, made_by)
+        remedy = "Delete it and run again."
+        check_configuration(path, found or {}, made_by or {}, remedy, asked_by="The other shards")
 
     def add(path: Path, file: h5py.File) -> None:
         with _readable(path, shards[path]):
@@ -74,15 +73,6 @@ def _readable(path: Path, shard: Shard) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise ValueError(f"{path}: is damaged; delete it and run --shard {shard} again.") from error
-
-
-def _compare(path: Path, found: dict[str, Any] | None, made_by: dict[str, Any] | None) -> None:
-    if found != made_by:
-        there, others = differences(found or {}, made_by or {})
-        raise ConfigurationChanged(
-            f"{path}: was made with another configuration than the rest. There: "
-            f"{json.dumps(there)}. The rest: {json.dumps(others)}. Delete it and run again."
-        )
 
 
 def _link(path: Path, target: h5py.File) -> None:

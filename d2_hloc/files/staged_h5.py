@@ -28,7 +28,7 @@ import h5py
 import numpy as np
 
 from d2_hloc.files.atomic import disk_full_in_a_sentence, write_atomically
-from d2_hloc.files.provenance import ConfigurationChanged, differences
+from d2_hloc.files.provenance import check_configuration
 
 logger = logging.getLogger(__name__)
 
@@ -105,13 +105,15 @@ class Staged:
                 keys = keys_with(file, self.marker)
         except (OSError, RuntimeError, KeyError) as error:
             raise ValueError(why_unreadable(path, error)) from error
-        self._compare(None if text is None else json.loads(text), path)
+        found = None if text is None else json.loads(text)
+        check_configuration(path, found, self.configuration)
         return keys
 
     def _open_parts(self) -> None:
         record = self.parts / "configuration.json"
         if record.exists() and self._part_files():
-            self._compare(json.loads(record.read_text()), self.parts)
+            found = json.loads(record.read_text())
+            check_configuration(self.parts, found, self.configuration)
         else:  # a kill while they were being deleted can leave parts that do not say whose they are
             shutil.rmtree(self.parts, ignore_errors=True)
         with disk_full_in_a_sentence(self.path):
@@ -124,15 +126,6 @@ class Staged:
                 continue
             with h5py.File(part, "r") as file:
                 self.done |= keys_with(file, self.marker)
-
-    def _compare(self, found: dict[str, Any] | None, where: Path) -> None:
-        if found != self.configuration:
-            there, now = differences(found or {}, self.configuration)
-            raise ConfigurationChanged(
-                f"{where}: was made with another configuration. "
-                f"There: {json.dumps(there)}. Now: {json.dumps(now)}. "
-                "Choose another output."
-            )
 
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("*.h5"))

@@ -32,9 +32,14 @@ def read_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
+def pair_text(pair: Pair) -> str:
+    """A pair as lists of pairs and records of failures name it: `name0 name1`."""
+    return " ".join(pair)
+
+
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> Path:
     """Write a pair list in hloc's form."""
-    path.write_text("".join(f"{name0} {name1}\n" for name0, name1 in pairs))
+    path.write_text("".join(f"{pair_text(pair)}\n" for pair in pairs))
     return path
 
 

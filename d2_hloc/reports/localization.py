@@ -26,8 +26,9 @@ from d2_hloc.reports.model import (
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import Row, print_table
 from d2_hloc.sfm import pose_errors
+from d2_hloc.sfm.correspondences import Observations, observations
 from d2_hloc.sfm.localize import LocalizationRun
-from d2_hloc.sfm.pnp import Localized, Observations, observations
+from d2_hloc.sfm.pnp import Localized
 from d2_hloc.sfm.poses_file import read_poses
 
 DRAWN_QUERIES = 4

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from d2_hloc.files.colmap import ModelError, open_database, pycolmap
-from d2_hloc.sfm.adjustment import settle
+from d2_hloc.sfm.adjustment import adjust_without_outliers
 from d2_hloc.sfm.options import ReconstructionOptions
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class ModelStatistics:
     mean_reprojection_error: float
 
 
-def statistics(model: pycolmap.Reconstruction) -> ModelStatistics:
+def model_statistics(model: pycolmap.Reconstruction) -> ModelStatistics:
     """Count a model's parts."""
     lengths = np.array([p.track.length() for p in model.points3D.values()], dtype=float)
     errors = np.array([p.error for p in model.points3D.values()])
@@ -99,7 +99,8 @@ def map_images(
         )
     if options.outlier_factor is not None:
         threads = task.options.num_threads or -1
-        left = settle(model, options.outlier_factor, task.constant_cameras, threads)
+        constant = task.constant_cameras
+        left = adjust_without_outliers(model, options.outlier_factor, constant, threads)
         logger.info("%d observations that disagreed with the model left it", left)
         model.write(folder)
     _replace_folder(folder, output)

@@ -72,7 +72,7 @@ def test_the_rest_stays_and_the_planted_matches_are_found(
     for name in NAMES:
         lengths = features_h5.read_features(path, name).descriptors.float().norm(dim=1)
         torch.testing.assert_close(lengths, torch.ones(40), atol=2e-3, rtol=0)
-    matches = match(MatchingOptions(), [tuple(NAMES)], path, tmp_path / "m.h5")
+    matches = match(MatchingOptions(), [tuple(NAMES)], path, tmp_path / "m.h5").path
     found = features_h5.read_matches(matches, *NAMES).pairs
     assert found.tolist() == [[i, 39 - i] for i in range(40)]
 

@@ -23,9 +23,9 @@ from d2_hloc.refinement.patches import RefinementOptions
 from d2_hloc.refinement.tracks import refine_tracks
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.database import verified_matches
-from d2_hloc.sfm.localize import Localize, source_of
+from d2_hloc.sfm.localize import Localize, find_model_source
+from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.poses_file import read_poses
-from d2_hloc.sfm.reconstruct import Reconstruct
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CLI = "-m", "d2_hloc.app.cli"
@@ -186,7 +186,7 @@ def test_features_are_fine_tuned_on_the_place_where_they_localize(scene, whole, 
     capsys.readouterr()
     assert cli.main(["localize", str(whole), str(scene / "queries"), str(output), *weights]) == 0
     assert "localized queries                        3 of 3" in capsys.readouterr().out
-    assert not source_of(output / "model").has_given_poses  # they are the reconstruction's
+    assert not find_model_source(output / "model").has_given_poses  # they are the reconstruction's
     made_by = json.loads((output / "model" / "run.json").read_text())["configuration"]
     assert made_by["extraction"]["d2net"]["weights"] == str(trained / "best.safetensors")
     assert made_by["extraction"]["resize_max"] == 400  # as the model's
