@@ -135,11 +135,11 @@ class Bench:
         model = self.map(keypoints)
         poses, found = pose_errors.model_poses(model), model_statistics(model)
         frame = pose_errors.align(poses, self.truth)
-        errors = pose_errors.summarize(pose_errors.pose_errors(poses, self.truth, frame))
+        errors = pose_errors.summarize_poses(pose_errors.pose_errors(poses, self.truth, frame))
         return (
             f"{name}|{moved:.3f}|{found.points}|{found.mean_track_length:.2f}|"
-            f"{found.mean_reprojection_error:.3f}|{1000 * errors['mean_position_error_m']:.2f}|"
-            f"{errors['mean_rotation_error_deg']:.3f}|{seconds:.1f}|"
+            f"{found.mean_reprojection_error:.3f}|{1000 * errors.mean.metres:.2f}|"
+            f"{errors.mean.degrees:.3f}|{seconds:.1f}|"
             f"{seconds / self.extraction_time:.2f}"
         )
 

@@ -49,7 +49,12 @@ def run(conf: RelativePose, pair_list: Path, images: Path, output: Path) -> None
         match(conf.matching, [pair.names for pair in pairs], features, matches)
     with record.timed("estimate"):
         scores = estimate_poses(conf.estimation, pairs, features, matches)
-    present(record, scores, features_h5.failures(features) | features_h5.failures(matches), output)
+    present(
+        record,
+        scores,
+        features_h5.read_failures(features) | features_h5.read_failures(matches),
+        output,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,9 +18,9 @@ from d2_hloc.app.arguments import (
     add_truth_argument,
     check_truth,
     cluster_of,
-    extraction_options,
+    given_extraction,
+    given_pairs,
     model_configuration,
-    pairs_options,
     shard_of,
 )
 from d2_hloc.app.command import run_command
@@ -34,6 +34,7 @@ from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import sparse_folder
 from d2_hloc.files.merging import merge
 from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.shards import Shard
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.nearest import MatchingOptions
@@ -106,7 +107,7 @@ def _reconstruct(commands: argparse._SubParsersAction) -> None:
 
 
 def run_reconstruct(args: argparse.Namespace) -> None:
-    """d2-hloc reconstruct."""
+    """Run d2-hloc reconstruct."""
     conf = model_configuration(args)
     if args.mapper:
         mapping = dataclasses.replace(conf.reconstruction, mapper=args.mapper)
@@ -125,7 +126,7 @@ def _triangulate(commands: argparse._SubParsersAction) -> None:
 
 
 def run_triangulate(args: argparse.Namespace) -> None:
-    """d2-hloc triangulate."""
+    """Run d2-hloc triangulate."""
     conf = model_configuration(args)
     check_truth(args)
     run = triangulate_known(conf, args.model, args.images, args.output, cluster_of(args))
@@ -146,11 +147,11 @@ def _localize(commands: argparse._SubParsersAction) -> None:
 
 
 def run_localize(args: argparse.Namespace) -> None:
-    """d2-hloc localize."""
+    """Run d2-hloc localize."""
     conf = config.load(Localize, args.config) if args.config else Localize()
     conf = dataclasses.replace(
         conf,
-        pairs=pairs_options(conf.pairs, args.pairs),
+        pairs=given_pairs(conf.pairs, args.pairs),
         refinement=conf.refinement.switched(args.refinement),
         intrinsics=args.intrinsics or conf.intrinsics,
     )
@@ -177,7 +178,7 @@ def _dense(commands: argparse._SubParsersAction) -> None:
 
 
 def run_dense(args: argparse.Namespace) -> None:
-    """d2-hloc dense."""
+    """Run d2-hloc dense."""
     options = config.load(DenseOptions, args.config) if args.config else DenseOptions()
     given = {"max_image_size": args.max_image_size, "backend": args.backend}
     options = dataclasses.replace(options, **{k: v for k, v in given.items() if v is not None})
@@ -195,7 +196,7 @@ def run_dense(args: argparse.Namespace) -> None:
 
 
 def images_of(args: argparse.Namespace) -> Path:
-    """--images, or those of a model of ours, which must be what it was made from."""
+    """Folder that --images names, or that of a model of ours, which must be as it was."""
     if args.images is not None:
         return args.images
     outputs = Outputs(args.model), Outputs.of_model(args.model)
@@ -216,7 +217,7 @@ def _make_training_scene(commands: argparse._SubParsersAction) -> None:
 
 
 def run_make_training_scene(args: argparse.Namespace) -> None:
-    """d2-hloc make-training-scene."""
+    """Run d2-hloc make-training-scene."""
     print(make_training_scene(args.model, args.depth, args.output, args.images, args.name))
 
 
@@ -228,8 +229,8 @@ def _extract(commands: argparse._SubParsersAction) -> None:
 
 
 def run_extract(args: argparse.Namespace) -> None:
-    """d2-hloc extract."""
-    options, cluster = extraction_options(ExtractionOptions(), args), cluster_of(args)
+    """Run d2-hloc extract."""
+    options, cluster = given_extraction(ExtractionOptions(), args), cluster_of(args)
     if cluster is None:
         print(extract(options, args.images, args.output, shard=shard_of(args)).path)
     else:
@@ -249,7 +250,7 @@ def _compress(commands: argparse._SubParsersAction) -> None:
 
 
 def run_compress(args: argparse.Namespace) -> None:
-    """d2-hloc compress."""
+    """Run d2-hloc compress."""
     options = CompressionOptions(
         dimensions=args.dimensions, dtype=args.dtype, projection=args.projection
     )
@@ -268,7 +269,7 @@ def _match(commands: argparse._SubParsersAction) -> None:
 
 
 def run_match(args: argparse.Namespace) -> None:
-    """d2-hloc match."""
+    """Run d2-hloc match."""
     options = MatchingOptions(ratio_threshold=args.ratio)
     pairs, cluster = read_pairs(args.pairs), cluster_of(args)
     if cluster is None:
@@ -292,9 +293,9 @@ def _weights(commands: argparse._SubParsersAction) -> None:
 
 
 def run_weights(args: argparse.Namespace) -> None:
-    """d2-hloc weights."""
+    """Run d2-hloc weights."""
     path = weights.download(args.name, args.sha256)
-    print(f"{path}\nSHA-256 {weights.digest(path)}")
+    print(f"{path}\nSHA-256 {file_sha256(path)}")
 
 
 if __name__ == "__main__":

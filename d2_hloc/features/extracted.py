@@ -30,7 +30,7 @@ class Extracted:
             StorageError: if the file is missing or not HDF5.
         """
         names = features_h5.image_names(path, among)
-        return cls(path=path, names=tuple(names), failures=features_h5.failures(path))
+        return cls(path=path, names=tuple(names), failures=features_h5.read_failures(path))
 
     @cached_property
     def sizes(self) -> dict[str, tuple[int, int]]:

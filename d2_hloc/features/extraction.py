@@ -70,17 +70,15 @@ def configuration(options: ExtractionOptions) -> dict[str, Any]:
     values = config.to_dict(options)
     for key in ("d2net", "sift", "kornia_keypoints", "batch_size"):
         del values[key]
-    if options.top_k is None:  # as before there was such an option
-        del values["top_k"]
     del values["compression"]
     values |= registry.adapter_of(options.feature).configuration(options)
     return values | compression.configuration(options.compression)
 
 
-def options_of(made_by: dict[str, Any], where: str) -> ExtractionOptions:
+def recorded_options(made_by: dict[str, Any], where: str) -> ExtractionOptions:
     """The options behind a file's configuration, to extract more images in the same way."""
     values = {k: v for k, v in made_by.items() if k not in DIGESTS}
-    return config.build(ExtractionOptions, values, where)
+    return config.from_dict(ExtractionOptions, values, where)
 
 
 def extract(
@@ -100,7 +98,7 @@ def extract(
 
     Raises:
         ImageError: if there is no image at all, or none that can be used.
-        ConfigurationChanged, DiskFull: as staging.Staged.
+        ConfigurationChanged, DiskFull: as staged_h5.Staged.
         ValueError: as shards.staged_shard.
     """
     names = list_images(images) if names is None else names
@@ -170,11 +168,11 @@ def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
         for name in names:
             if name not in file:  # it waits in a part
                 continue
-            made_from, path = features_h5.source_of(file, name), images / name
+            made_from, path = features_h5.checksum_of(file, name), images / name
             if made_from is None or not path.is_file():
                 continue
             if path.stat().st_size != made_from[0] or (
-                path.stat().st_mtime > since and source_of(path) != made_from
+                path.stat().st_mtime > since and file_checksum(path) != made_from
             ):
                 changed.append(name)
     if changed:
@@ -185,7 +183,7 @@ def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
         )
 
 
-def source_of(path: Path) -> tuple[int, int]:
+def file_checksum(path: Path) -> tuple[int, int]:
     """What tells an image file from another: its length in bytes and their CRC-32."""
     data = path.read_bytes()
     return len(data), zlib.crc32(data)
@@ -218,7 +216,7 @@ class Decoded:
 
 def _decode(options: ExtractionOptions, images: Path, name: str) -> Decoded:
     image, original_size = read_image(images / name, options.resize_max)
-    return Decoded(name, image, original_size, source_of(images / name))
+    return Decoded(name, image, original_size, file_checksum(images / name))
 
 
 def _decoded(

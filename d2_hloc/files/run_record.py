@@ -47,7 +47,7 @@ class RunRecord:
         try:
             found = json.loads(self.path.read_text())
             made_by = dict(found["configuration"])
-            self.timings, self.done = dict(found["timings"]), dict(found.get("done", {}))
+            self.timings, self.done = dict(found["timings"]), dict(found["done"])
             self.counts = dict(found["counts"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path}: is not the record of a run; delete it.") from error
@@ -64,7 +64,7 @@ class RunRecord:
         self.write()
 
     def is_done(self, stage: str, inputs: Any = True) -> bool:
-        """Was this stage finished, from these inputs?"""
+        """True if this stage was finished, from these inputs."""
         return self.done.get(stage) == json.loads(json.dumps(inputs))
 
     def mark_done(self, stage: str, inputs: Any = True) -> None:

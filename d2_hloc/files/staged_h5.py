@@ -149,11 +149,11 @@ class Staged:
         parts = self._part_files()
         if parts or not self._is_unchanged():
             copy = partial(copy_new, markers=(self.marker,))
-            join(self.path, parts, copy, self.configuration, self.failures)
+            write_merged(self.path, parts, copy, self.configuration, self.failures)
         shutil.rmtree(self.parts)
 
     def _is_unchanged(self) -> bool:
-        """Is the file there, with the failures of this run?"""
+        """True if the file is there, with the failures of this run."""
         if not self.path.exists():
             return False
         with h5py.File(self.path, "r") as file:
@@ -207,7 +207,7 @@ def keys_with(file: h5py.File, *datasets: str) -> set[str]:
 
 
 def _decoded(name: bytes) -> str:
-    """As h5py decodes it."""
+    """Decode a name as h5py does."""
     return name.decode(errors="surrogateescape")
 
 
@@ -232,7 +232,7 @@ def copy_new(source: Path, target: h5py.File, markers: Sequence[str]) -> None:
                 file.copy(file[key], target, name=key)
 
 
-def join(
+def write_merged(
     path: Path,
     sources: Sequence[Path],
     copy: Callable[[Path, h5py.File], None],

@@ -20,7 +20,7 @@ from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
 from d2_hloc.matching.nearest import MatchingOptions, match_descriptors
 from d2_hloc.matching.pairs import Pair, order_for_reuse, pair_text, unique
-from d2_hloc.matching.prepared import Searchable, searchable
+from d2_hloc.matching.prepared import PreparedDescriptors, prepare_descriptors
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class MatchedPairs:
         Raises:
             StorageError: if the file is missing or not HDF5.
         """
-        noted = features_h5.failures(path)
+        noted = features_h5.read_failures(path)
         failures = {p: noted[pair_text(p)] for p in unique(pairs) if pair_text(p) in noted}
         matched = tuple(p for p in unique(pairs) if p not in failures)
         return cls(path=path, pairs=matched, failures=failures)
@@ -58,12 +58,14 @@ class MatchedPairs:
         return {pair_text(pair): reason for pair, reason in self.failures.items()}
 
 
-def descriptor_cache(file: h5py.File, capacity: int = CACHE_BYTES) -> BoundedCache[str, Searchable]:
+def descriptor_cache(
+    file: h5py.File, capacity: int = CACHE_BYTES
+) -> BoundedCache[str, PreparedDescriptors]:
     """Descriptors (N, D) of a features file, read and prepared once while they are in use."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    def read(name: str) -> Searchable:
-        return searchable(features_h5.descriptors_of(file, name).to(device))
+    def read(name: str) -> PreparedDescriptors:
+        return prepare_descriptors(features_h5.descriptors_of(file, name).to(device))
 
     return BoundedCache(read, capacity)
 
@@ -87,15 +89,15 @@ def match(
     Raises:
         StorageError: if a features file cannot be read, or the two were compressed differently.
         ValueError: if descriptors' widths differ.
-        ConfigurationChanged, DiskFull: as staging.Staged.
+        ConfigurationChanged, DiskFull: as staged_h5.Staged.
         ValueError: as shards.staged_shard.
     """
     if features1 is not None:
         _check_projections(features, features1)
     made_by = {
         "matching": config.to_dict(options),
-        "features": features_h5.configuration(features),
-        "features1": features_h5.configuration(features1) if features1 else None,
+        "features": features_h5.read_configuration(features),
+        "features1": features_h5.read_configuration(features1) if features1 else None,
     }
     with (
         staged_shard(output, shard, made_by, "matches0") as staged,
@@ -126,7 +128,8 @@ def match(
 def _check_projections(features: Path, features1: Path) -> None:
     """Descriptors of two projections may be of one width, and yet their matches mean nothing."""
     found = [
-        (features_h5.configuration(f) or {}).get("projection_sha256") for f in (features, features1)
+        (features_h5.read_configuration(f) or {}).get("projection_sha256")
+        for f in (features, features1)
     ]
     if found[0] != found[1]:
         raise features_h5.StorageError(
@@ -138,10 +141,10 @@ def _check_projections(features: Path, features1: Path) -> None:
 def _records(
     options: MatchingOptions,
     pairs: Sequence[Pair],
-    cache0: BoundedCache[str, Searchable],
-    cache1: BoundedCache[str, Searchable],
+    cache0: BoundedCache[str, PreparedDescriptors],
+    cache1: BoundedCache[str, PreparedDescriptors],
 ) -> Iterator[Record]:
-    """What is stored of each pair; a CPU's cores take one pair each, a GPU all of it."""
+    """Match pairs, in order; a CPU's cores take one pair each, a GPU all of it."""
 
     def work(pair: Pair) -> Record:
         set0, set1 = cache0[pair[0]], cache1[pair[1]]

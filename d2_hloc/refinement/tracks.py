@@ -72,11 +72,11 @@ def refine_tracks(
 
     Raises:
         ImageError: if an image is no longer there.
-        ConfigurationChanged, DiskFull: as staging.Staged.
+        ConfigurationChanged, DiskFull: as staged_h5.Staged.
     """
     made_by = {
         "refinement": config.to_dict(options),
-        "features": features_h5.configuration(features),
+        "features": features_h5.read_configuration(features),
     }
     with features_h5.open_h5(features) as file:
         names = features_h5.image_names(features)
@@ -106,7 +106,7 @@ def refine_tracks(
 
 
 def jobs_of(tracks: Tracks) -> Jobs:
-    """What to refine: in each track, from its reference to its others."""
+    """Keypoints to refine: in each track, from its reference to its others."""
     jobs: dict[Pair, list[tuple[int, int]]] = defaultdict(list)
     for images, keypoints in zip(tracks.images, tracks.keypoints, strict=True):
         reference = tracks.names[images[0]]
@@ -159,7 +159,7 @@ def _read_moved(work: Path, jobs: Jobs) -> Iterator[tuple[Pair, Moved]]:
 def _digest(
     made_by: dict, keypoints: Mapping[str, Tensor], verified: Mapping[Pair, PairMatches]
 ) -> int:
-    """What tells the work of one run from that of a run with other matches."""
+    """Checksum that tells the work of one run from that of a run with other matches."""
     digest = zlib.crc32(repr(made_by).encode())
     for name, xy in keypoints.items():
         digest = zlib.crc32(np.ascontiguousarray(xy), zlib.crc32(name.encode(), digest))

@@ -65,7 +65,7 @@ def score_queries(
     poses = {r.name: r.cam_from_world for r in run.found if r.cam_from_world is not None}
     wanted = {r.name: known[r.name] for r in run.found if r.name in known}
     errors = pose_errors.pose_errors(poses, wanted, frame)
-    run.record.scores["ground_truth"] = pose_errors.summarize(errors, thresholds)
+    run.record.scores["ground_truth"] = pose_errors.summarize_poses(errors, thresholds).to_dict()
     placed = {name: error for name, error in errors.items() if np.isfinite(error[0])}
     run.record.scores["query_errors"] = placed  # metres, degrees
     run.record.write()

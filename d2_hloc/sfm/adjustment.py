@@ -49,7 +49,7 @@ def drop_outliers(model: pycolmap.Reconstruction, outlier_factor: float) -> int:
 
 
 def reprojection_errors(model: pycolmap.Reconstruction) -> np.ndarray:
-    """Of every observation (N,), pixels."""
+    """Reprojection error of every observation (N,), in pixels."""
     errors = [np.empty(0)]
     for image_id in model.reg_image_ids():
         image = model.images[image_id]

@@ -29,14 +29,14 @@ class Correspondences:
 
 @dataclass(frozen=True, kw_only=True)
 class Observations:
-    """What a model's image sees: of each keypoint the 3D point's id, or -1, and its projection."""
+    """Points that an image of a model sees: by keypoint, their ids, or -1, and projections."""
 
     point_ids: np.ndarray  # (N,)
     projected: np.ndarray  # (N, 2), as keypoints; NaN without a point
 
 
 def observations(model: pycolmap.Reconstruction, model_features: Path) -> dict[str, Observations]:
-    """By image name, what the registered images of a model see.
+    """Observations of the registered images of a model, by image name.
 
     Raises:
         StorageError: if the model was not made from `model_features`.

@@ -8,7 +8,7 @@ from pathlib import Path
 from d2_hloc.core import config
 from d2_hloc.core.images import list_images
 from d2_hloc.features.extracted import Extracted
-from d2_hloc.features.extraction import ExtractionOptions, extract, options_of
+from d2_hloc.features.extraction import ExtractionOptions, extract, recorded_options
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import ModelError, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
@@ -162,7 +162,7 @@ def match_queries(
 
 
 def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Path) -> list[str]:
-    """The queries' names, and a look at what should not be found out after an hour.
+    """Names of the queries, after a look at what should not be found out after an hour.
 
     Raises:
         ValueError: if there are no queries, or intrinsics or pairs cannot be read.
@@ -171,6 +171,11 @@ def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Pa
         raise ValueError(f"{output}: is the model's own folder; choose another output.")
     names = list_images(queries)
     known_names(conf.intrinsics)
+    if conf.pairs.is_by_reference:
+        raise ValueError(
+            f"pairs by {conf.pairs.method} need poses, and queries have none yet; choose another "
+            "method of pairs."
+        )
     if conf.pairs.file is not None:
         pairs.read_pairs(conf.pairs.file)
     return names
@@ -179,14 +184,14 @@ def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Pa
 def query_refiner(
     options: RefinementOptions, source: ModelSource, queries: Path
 ) -> QueryRefiner | None:
-    """What moves keypoints of queries, where it is asked for."""
+    """Refiner of the keypoints of queries, where it is asked for."""
     if not options.enabled:
         return None
     return QueryRefiner(options, source.images, queries, resize_max_of(source.features))
 
 
 def find_model_source(model: Path) -> ModelSource:
-    """Where the parts of a model are, as its own run says.
+    """Find the parts of a model, by the record of its own run.
 
     Raises:
         ModelError: if the folder is not the output of such a run.
@@ -208,7 +213,7 @@ def find_model_source(model: Path) -> ModelSource:
 
 
 def is_own_frame(model: Path) -> bool:
-    """Is this a model of reconstruct(), whose poses are in no frame but its own?"""
+    """True for a model of reconstruct(), whose poses are in no frame but its own."""
     try:
         return not find_model_source(model).has_given_poses
     except ModelError:  # of a data set
@@ -233,7 +238,7 @@ def extraction_of(features: Path) -> ExtractionOptions:
     Raises:
         ModelError: if the file does not hold them.
     """
-    made_by = features_h5.configuration(features)
+    made_by = features_h5.read_configuration(features)
     if made_by is None:
         raise ModelError(f"{features}: does not say how it was made; reconstruct the model again.")
-    return options_of(made_by, str(features))
+    return recorded_options(made_by, str(features))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from d2_hloc.matching.on_cluster import match_on
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.sfm.cameras import check_camera_model, check_camera_sizes
 from d2_hloc.sfm.options import Reconstruct
+from d2_hloc.sfm.pair_reference import read_reference
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +37,15 @@ class InputImages:
     """Images of a run: their folder, their names in it, and how their cameras are found.
 
     `cameras` gives the cameras of the images that turn out to have features. `queries` are matched
-    and verified as the rest are, and are in no track.
+    and verified as the rest are, and are in no track. `model` is a model that the images are of,
+    if there is one.
     """
 
     folder: Path
     names: Sequence[str]
     cameras: Callable[[Sequence[str]], Cameras]
     queries: frozenset[str] = frozenset()
+    model: pycolmap.Reconstruction | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,18 +96,20 @@ def match_images(
     conf: Reconstruct,
     inputs: InputImages,
     record: RunRecord,
-    choose: Choose = choose_pairs.of_images,
+    choose: Choose | None = None,
     cluster: Cluster | None = None,
 ) -> Matched:
     """Extract and match images, on the cluster where one is given.
 
-    `choose` gives the pairs among the images that have features.
+    `choose` gives the pairs among the images that have features; None is by the options.
 
     Raises:
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
     check_camera_model(conf.reconstruction.camera_model)
-    choose_pairs.check(conf.pairs, conf.extraction.feature, len(inputs.names))
+    choose_pairs.check_pairing(conf.pairs, conf.extraction.feature, len(inputs.names))
+    reference = read_reference(conf.pairs, inputs.folder, inputs.model)
+    choose = choose or partial(choose_pairs.of_images, reference=reference)
     outputs = record.outputs
     with record.timed("extract"):
         features = extract_on(

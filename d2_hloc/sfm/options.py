@@ -31,7 +31,7 @@ class VerificationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionOptions:
-    """From verified matches to a model.
+    """Options of mapping: from verified matches to a model.
 
     COLMAP's mappers give the same model every time on one thread only. Up to `small_collection`
     images `num_threads` None is one, beyond that it is all there are.

@@ -53,7 +53,7 @@ class LocalizationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Localized:
-    """What became of one query: a pose, or the reason why there is none."""
+    """Result of one query: a pose, or the reason why there is none."""
 
     name: str
     cam_from_world: pycolmap.Rigid3d | None = None
@@ -86,7 +86,7 @@ class MatchedQueries:
     verified: Mapping[Pair, PairMatches] | None = None
 
     def images_among(self, known: Collection[str]) -> dict[str, list[str]]:
-        """Which of the images `known` each query was matched with."""
+        """Images among those `known` that each query was matched with."""
         images: dict[str, list[str]] = {name: [] for name in sorted(self.cameras)}
         for query, image in dict.fromkeys(self.pairs):
             if query in images and image in known:
@@ -145,7 +145,7 @@ class Query:
 
 @dataclass(frozen=True)
 class _Task:
-    """What the localization of every query needs."""
+    """Inputs that the localization of every query needs."""
 
     options: LocalizationOptions
     model: pycolmap.Reconstruction
@@ -274,7 +274,7 @@ def refit_pose(
 
 
 def count_found(found: Sequence[Localized]) -> dict[str, Any]:
-    """How many queries there are, how many were placed by their own matches, why others not."""
+    """Count the queries, and those placed by their own matches; say why others were not."""
     return {
         "queries": len(found),
         "localized": sum(not r.reason for r in found),

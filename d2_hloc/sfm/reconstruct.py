@@ -119,7 +119,10 @@ def triangulate_known(
     record = RunRecord(output, {**asked, **config.to_dict(conf)})
     known = {i.name: i.camera for i in model.images.values() if i.has_pose}
     inputs = InputImages(
-        folder=images, names=sorted(known), cameras=lambda names: {n: known[n] for n in names}
+        folder=images,
+        names=sorted(known),
+        cameras=lambda names: {n: known[n] for n in names},
+        model=model,
     )
     matched = match_images(conf, inputs, record, cluster=cluster)
     database = prepare_database(matched)

@@ -12,7 +12,7 @@ from skimage import data
 from d2_hloc.core.images import ImageError
 from d2_hloc.features import extraction
 from d2_hloc.features.compression import CompressionOptions, compress
-from d2_hloc.features.extraction import ExtractionOptions, extract, options_of
+from d2_hloc.features.extraction import ExtractionOptions, extract, recorded_options
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.staged_h5 import Staged
@@ -43,7 +43,7 @@ def test_extracts_what_it_can_and_names_the_rest(folder, tmp_path):
     path = extract(OPTIONS, folder, tmp_path / "features.h5").path
     usable = ["cmyk.jpg", "grey.png", "nested/photo.JPG", "palette.png", "sixteen.png"]
     assert features_h5.image_names(path) == usable
-    reasons = features_h5.failures(path)
+    reasons = features_h5.read_failures(path)
     assert sorted(reasons) == ["cut.jpg", "empty.jpg", "tiny.png"]
     assert "too small" in reasons["tiny.png"]
     assert "cannot be read as an image" in reasons["empty.jpg"]
@@ -67,7 +67,7 @@ def test_a_name_that_lists_cannot_hold_is_named_and_skipped(folder, tmp_path, na
     (folder / "palette.png").rename(folder / "nested" / "palette.png")
     path = extract(OPTIONS, folder, tmp_path / "f.h5", ["nested/palette.png", name]).path
     assert features_h5.image_names(path) == ["nested/palette.png"]
-    (found,) = features_h5.failures(path).values()
+    (found,) = features_h5.read_failures(path).values()
     assert reason in found
 
 
@@ -144,7 +144,7 @@ def test_keypoints_follow_the_image_to_its_original_size(folder, tmp_path):
 def test_the_options_come_back_from_the_file(folder, tmp_path):
     options = ExtractionOptions(feature="d2net-ms", resize_max=100)
     path = extract(options, folder, tmp_path / "features.h5", ["grey.png"]).path
-    again = options_of(features_h5.configuration(path), str(path))
+    again = recorded_options(features_h5.read_configuration(path), str(path))
     assert extraction.configuration(again) == extraction.configuration(options)
 
 
@@ -183,11 +183,11 @@ def test_descriptors_are_compressed_as_they_are_extracted(folder, tmp_path, dtyp
     path = extract(options, folder, tmp_path / "small.h5", ["grey.png"]).path
     whole = extract(OPTIONS, folder, tmp_path / "whole.h5", ["grey.png"]).path
     later = compress(small, whole, tmp_path / "later.h5")
-    assert features_h5.configuration(later) == features_h5.configuration(path)
+    assert features_h5.read_configuration(later) == features_h5.read_configuration(path)
     found, expected = (features_h5.read_features(p, "grey.png").descriptors for p in (path, later))
     assert found.shape == (50, 64)
     torch.testing.assert_close(found.float(), expected.float(), atol=0.01, rtol=0)
     assert (found.float() * expected.float()).sum(dim=1).min() > 0.999
-    assert options_of(features_h5.configuration(path), str(path)).compression == small
+    assert recorded_options(features_h5.read_configuration(path), str(path)).compression == small
     assert extract(options, folder, later, ["grey.png", "palette.png"]).path == later
     assert features_h5.read_features(later, "palette.png").descriptors.shape == (50, 64)

@@ -96,7 +96,7 @@ def test_merged_features_equal_those_of_one_process(images, alone, tmp_path, lin
     assert merge(output, link) == output
     assert contents(output) == contents(alone[0])
     assert features_h5.image_names(output) == features_h5.image_names(alone[0])
-    assert sorted(features_h5.failures(output)) == ["db/a.png", "db/cut.jpg", "empty.png"]
+    assert sorted(features_h5.read_failures(output)) == ["db/a.png", "db/cut.jpg", "empty.png"]
 
 
 @pytest.mark.parametrize("link", [False, True], ids=["copied", "linked"])
@@ -104,7 +104,7 @@ def test_merged_matches_equal_those_of_one_process(alone, tmp_path, link):
     output = match_shards(alone[0], tmp_path / "matches.h5", Shard.all(COUNT))
     merge(output, link)
     assert contents(output) == contents(alone[1])
-    assert list(features_h5.failures(output)) == ["gone.png e.png"]
+    assert list(features_h5.read_failures(output)) == ["gone.png e.png"]
 
 
 def test_matches_can_be_made_from_linked_features(images, alone, tmp_path):

@@ -54,7 +54,7 @@ def test_unknown_images_are_named_and_the_rest_is_done(features, tmp_path):
     pairs = [("db/a.jpg", "gone.jpg"), ("db/a.jpg", "c.jpg")]
     path = match(OPTIONS, pairs, features, tmp_path / "matches.h5").path
     expected = {"db/a.jpg gone.jpg": "there are no features of gone.jpg"}
-    assert features_h5.failures(path) == expected
+    assert features_h5.read_failures(path) == expected
     assert len(features_h5.read_matches(path, "db/a.jpg", "c.jpg")) == 4
 
 
