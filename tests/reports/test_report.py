@@ -22,7 +22,8 @@ from PIL import Image
 
 from d2_hloc.reports.charts import BLUE, ORANGE, bar_figure, model_figure
 from d2_hloc.reports.drawing import draw_matches
-from d2_hloc.reports.page import MAX_PICTURE, Report, format_column, format_value
+from d2_hloc.reports.page import MAX_PICTURE, Report
+from d2_hloc.reports.values import format_column, format_value
 
 HOSTILE = "<script>alert(1)</script>&\"'.jpg"
 
