@@ -13,7 +13,7 @@ from PIL import Image
 from d2_hloc.files.colmap import read_model
 from d2_hloc.mvs.map_files import read_map
 from d2_hloc.mvs.statistics import DenseStatistics, read_coloured_cloud
-from d2_hloc.reports.charts import model_figure
+from d2_hloc.reports.model_figure import model_figure
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.pose_errors import centre, model_poses
