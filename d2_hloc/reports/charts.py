@@ -15,7 +15,7 @@ MAX_NAME = 26  # letters
 
 
 def bar_figure(names: Sequence[str], values: Sequence[float], heading: str) -> go.Figure:
-    """A bar a name, in the order given; `heading` says what the values are.
+    """Chart of one bar per name, in the order given; `heading` says what the values are.
 
     Above 40 names the bars stand sorted and unnamed, and the pointer shows whose each one is.
 
@@ -46,7 +46,7 @@ def bar_figure(names: Sequence[str], values: Sequence[float], heading: str) -> g
 
 
 def timings_figure(seconds: Mapping[str, float]) -> go.Figure:
-    """A bar a stage, in the order given."""
+    """Chart of one bar per stage of a run, in the order given; seconds."""
     if not seconds:
         return empty_figure("There is nothing to draw.")
     texts = [duration(value) for value in seconds.values()]
@@ -56,7 +56,7 @@ def timings_figure(seconds: Mapping[str, float]) -> go.Figure:
 def curves_figure(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_title: str, y_title: str
 ) -> go.Figure:
-    """A line a name, through its (x, y); values that are not finite leave a gap."""
+    """Chart of one line per name through its (x, y); values that are not finite leave a gap."""
     if not any(len(x) for x, _ in curves.values()):
         return empty_figure("There is nothing to draw.")
     figure = go.Figure()
@@ -73,7 +73,7 @@ def curves_figure(
 
 
 def duration(seconds: float) -> str:
-    """A time as one would say it: 85 ms, 12.3 s, 3 min 20 s, 2 h 05 min."""
+    """Time in words: 85 ms, 12.3 s, 3 min 20 s, 2 h 05 min."""
     if seconds < 0.9995:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 59.95:
@@ -111,5 +111,5 @@ def _named_bars(
 
 
 def _short(name: str) -> str:
-    """The end of a long name, which tells images apart."""
+    """End of a long name, which tells images apart."""
     return plain_text(name if len(name) <= MAX_NAME else "…" + name[1 - MAX_NAME :])

@@ -36,7 +36,7 @@ def draw_matches(
     max_lines: int = 200,
     height: int = 480,
 ) -> Image.Image:
-    """Two images side by side and a line a match, at most `max_lines` of them, spread evenly.
+    """Two images side by side and one line per match, at most `max_lines` of them, spread evenly.
 
     xy0 and xy1 are (K, 2), row by row the two ends of a match; `inliers` is a mask (K,), or None
     where nothing was verified. Inliers take their colour from their place in image 0, so that a
@@ -62,7 +62,7 @@ def draw_matches(
 
 
 def draw_scores(image: Image.Image, scores: np.ndarray, height: int = 480) -> Image.Image:
-    """Scores (h, w) of cells that cover the image, as light: the highest is white hot.
+    """Image with the scores (h, w) of cells that cover it as light: the highest is white hot.
 
     Raises:
         ValueError: if they are not a map of finite numbers.
@@ -106,7 +106,7 @@ def _points(xy: np.ndarray, name: str) -> np.ndarray:
 
 
 def _backdrop(image: Image.Image, height: int) -> Image.Image:
-    """The image at the drawing's size, paler and darker than it is: the lines have the colour."""
+    """Image at the drawing's size, paler and darker than it is: the lines have the colour."""
     scale = min(height / image.height, WIDEST * height / image.width)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     colour = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)

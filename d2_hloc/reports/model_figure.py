@@ -37,7 +37,7 @@ def model_figure(
     highlight_label: str = "queries",
     max_points: int = 20_000,
 ) -> go.Figure:
-    """A model to turn, seen from behind its cameras and upright.
+    """Figure of a model to turn, seen from behind its cameras and upright.
 
     xyz are the points (N, 3) and rgb their colours (N, 3) in 0..255; centres (M, 3), rotations
     (M, 3, 3, world to camera) and names are the cameras'. Those named in `highlight`, such as
@@ -190,7 +190,7 @@ def _centres_trace(
 
 
 def _scene_layout(low: np.ndarray, high: np.ndarray, camera: dict[str, object]) -> dict:
-    """Axes hidden, since a model's scale and origin are arbitrary; its sides in proportion."""
+    """Layout without axes, since a model's scale and origin are arbitrary; sides in proportion."""
     axes = {
         f"{axis}axis": {"visible": False, "range": [float(a), float(b)]}
         for axis, a, b in zip("xyz", low, high, strict=True)
@@ -204,7 +204,7 @@ def _scene_layout(low: np.ndarray, high: np.ndarray, camera: dict[str, object]) 
 def _viewpoint(
     xyz: np.ndarray, centres: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> dict[str, object]:
-    """Where to look from: behind the cameras, a little to the right and above, and so far off that
+    """Viewpoint behind the cameras, a little to the right and above, and so far off that
     nearly all points and cameras are in the picture."""
     unit = np.prod(high - low) ** (1 / 3)  # plotly scales the box to a volume of one
     groups = [(group - (low + high) / 2) / unit for group in (xyz, centres) if len(group)]

@@ -1,4 +1,4 @@
-"""How a value and a column of values read, on a page and in the terminal."""
+"""Text of values and of columns of values, on a page and in the terminal."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _cells(row: Row, columns: Sequence[str] | None) -> list[Any]:
 
 
 def format_value(value: Any) -> str:
-    """A value alone: 14158 as 14,158, 0.23061 as 0.231, True as yes, None and NaN as a dash."""
+    """Text of one value: 14158 as 14,158, 0.23061 as 0.231, True as yes, None and NaN as a dash."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
@@ -59,7 +59,7 @@ def format_value(value: Any) -> str:
 
 
 def format_column(values: Sequence[Any]) -> list[str]:
-    """Values below each other: numbers of one kind get the same number of decimals."""
+    """Texts of values below each other: numbers of one kind get the same number of decimals."""
     values = [v.item() if isinstance(v, np.generic) else v for v in values]
     known = [v for v in values if v is not None]
     decimals = None
@@ -100,6 +100,6 @@ def _decimals(values: Sequence[float]) -> int | None:
 
 
 def is_numeric(texts: Sequence[str]) -> bool:
-    """Whether most of a column reads as numbers: then it is aligned to the right."""
+    """Whether most of a column reads as numbers, so that it is aligned to the right."""
     known = [text for text in texts if text not in (MISSING, "-", "")]
     return 2 * sum(bool(NUMERIC.fullmatch(text)) for text in known) > len(known)

@@ -52,7 +52,7 @@ def around(
 
 
 def mapping_views(count: int = 12) -> tuple[DemoView, ...]:
-    """By day, on an arc of 84 degrees; near and low, far and high by turns."""
+    """Views by day on an arc of 84 degrees; near and low, far and high by turns."""
     camera = Camera.from_view_angle(SIZE, 62.0)
     places = [(4.7, 1.45), (5.3, 1.95)]
     return tuple(
@@ -62,7 +62,7 @@ def mapping_views(count: int = 12) -> tuple[DemoView, ...]:
 
 
 def query_views() -> tuple[DemoView, ...]:
-    """Two by day and one by night, by another camera, between and before the mapping views."""
+    """Two views by day and one by night, by another camera, between and before the others."""
     camera = Camera.from_view_angle(SIZE, 56.0)
     day_1, day_2 = around(-19.0, 4.4, 1.6, aside=0.3), around(6.0, 4.9, 1.3, roll=4.0)
     night = around(20.0, 5.3, 1.7, aside=-0.3)
@@ -111,7 +111,7 @@ def is_whole(folder: Path, views: Sequence[DemoView], texts: dict[str, str]) -> 
 
 
 def take(views: Sequence[DemoView]) -> list[UInt8[np.ndarray, "H W 3"]]:
-    """Take the views, each by its light; the night's are noisy."""
+    """Render the views, each in its light; those by night are noisy."""
     surfaces = market_square()
     with one_thread_an_operation(), ThreadPoolExecutor(2) as pool:
         day, night = pool.map(lambda light: Scene.lit(surfaces, light), (DAY, NIGHT))
@@ -124,18 +124,18 @@ def _take(scene: Scene, view: DemoView) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def noisy(image: UInt8[np.ndarray, "H W 3"], sigma: float = 5.0, seed: int = 0) -> np.ndarray:
-    """As a sensor with little light sees it; `sigma` in grey levels."""
+    """Image as a sensor with little light sees it; `sigma` in grey levels."""
     noise = np.random.default_rng(seed).normal(0, sigma, image.shape)
     return np.rint(image + noise).clip(0, 255).astype(np.uint8)
 
 
 def intrinsics(views: Sequence[DemoView]) -> str:
-    """A line a view, as hloc's lists of queries."""
+    """Text of one line per view with its camera, as hloc's lists of queries."""
     return "".join(f"{Path(v.name).name} {v.camera.colmap()}\n" for v in views)
 
 
 def ground_truth(views: Sequence[DemoView]) -> str:
-    """A line a view, as results of localization are written."""
+    """Text of one line per view with its pose, as results of localization are written."""
     lines = []
     for view in views:
         numbers = [*view.pose.quaternion.tolist(), *view.pose.translation.tolist()]

@@ -56,7 +56,7 @@ class ProjectedSurface:
 def render(
     scene: Scene, camera: Camera, pose: Pose
 ) -> tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
-    """An image, RGB, and its depth.
+    """Render an RGB image and its depth.
 
     Depth is z in the camera's frame at the pixels' centres, in metres; 0 where there is only sky.
     """
@@ -65,13 +65,13 @@ def render(
 
 
 def depth(surfaces: Sequence[Surface], camera: Camera, pose: Pose) -> Float[np.ndarray, "H W"]:
-    """z in the camera's frame at the pixels' centres, metres, float32; 0 = nothing."""
+    """Depth of an image: z in the camera's frame at the pixels' centres, metres; 0 = nothing."""
     inverse, _ = visible(project_surfaces(surfaces, camera, pose, 1), camera, 1, torch.float64)
     return torch.where(inverse > 0, 1 / inverse, 0).float().numpy()
 
 
 def develop(linear: Float[np.ndarray, "H W 3"], exposure: float) -> UInt8[np.ndarray, "H W 3"]:
-    """Linear light -> uint8, nearly sRGB (its gamma is 2); what is bright saturates softly."""
+    """Expose linear light to uint8, nearly sRGB (its gamma is 2); bright light saturates softly."""
     return np.rint(255 * np.sqrt(1 - np.exp(-exposure * linear))).astype(np.uint8)
 
 
@@ -84,7 +84,7 @@ def reflected(texture: Float[np.ndarray, "h w 3"], light: Float[np.ndarray, "a b
 
 
 def pyramid(image: Float[Tensor, "3 h w"]) -> list[Float[Tensor, "3 _ _"]]:
-    """Each level half as large as the one before, down to a pixel or two."""
+    """Levels of an image, each half as large as the one before, down to a pixel or two."""
     levels = [image]
     while min(levels[-1].shape[1:]) > 2:
         size = [max(1, n // 2) for n in levels[-1].shape[1:]]
@@ -95,7 +95,7 @@ def pyramid(image: Float[Tensor, "3 h w"]) -> list[Float[Tensor, "3 _ _"]]:
 def project_surfaces(
     surfaces: Sequence[Surface], camera: Camera, pose: Pose, samples: int
 ) -> list[ProjectedSurface | None]:
-    """How the camera sees each surface; None for those that it sees from behind or not at all."""
+    """Surfaces as the camera sees them; None where it sees one from behind or not at all."""
     return [_project(surface, camera, pose, samples) for surface in surfaces]
 
 
@@ -143,14 +143,14 @@ def visible(
 
 
 def _planes(surface: ProjectedSurface, x: Tensor, y: Tensor) -> list[Tensor]:
-    """u, v and 1, each divided by depth."""
+    """Coordinates u, v and 1 of a surface, each divided by depth."""
     return [a * x + (b * y + c) for a, b, c in surface.inverse.tolist()]
 
 
 def pixel_light(
     scene: Scene, camera: Camera, pose: Pose, samples: int = SAMPLES
 ) -> Float[np.ndarray, "H W 3"]:
-    """Linear light, the mean over each pixel."""
+    """Linear light that each pixel receives, a mean over the pixel."""
     seen = project_surfaces(scene.surfaces, camera, pose, samples)
     _, index = visible(seen, camera, samples, torch.float32)
     colours = torch.zeros(3, *index.shape)
