@@ -23,7 +23,7 @@ from d2_hloc.training.loop import Trainer, TrainingOptions
 from d2_hloc.training.megadepth import MegaDepthOptions, MegaDepthPairs, Part
 from d2_hloc.training.pair import PairSource, split
 from d2_hloc.training.photographs import PhotographOptions, PhotographPairs
-from d2_hloc.training.report import TrainingRun, present, write_report
+from d2_hloc.training.report import TrainingRun, report_training, write_training_report
 from d2_hloc.training.scene_info import find_scenes, read_scene_list
 
 CONFIG = Path(__file__).parents[1] / "configs" / "train_photos.yaml"
@@ -114,10 +114,10 @@ def run(conf: Train, output: Path) -> None:
         with record.timed("train"):
             trainer = Trainer(
                 conf.training, train, held_back, output, world,
-                after_epoch=lambda network: write_report(finished, network),
+                after_epoch=lambda network: write_training_report(finished, network),
             )  # fmt: skip
             trainer.run()
-        present(finished, trainer.network)
+        report_training(finished, trainer.network)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -39,7 +39,7 @@ from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.matching.on_cluster import match_on
 from d2_hloc.matching.pairs import read_pairs
 from d2_hloc.mvs.reconstruct import DenseOptions, reconstruct_dense
-from d2_hloc.mvs.report import present_dense
+from d2_hloc.mvs.report import report_dense
 from d2_hloc.mvs.shards import STAGES, dense_shard, reconstruct_dense_on
 from d2_hloc.network import weights
 from d2_hloc.reports.localization import present_localization
@@ -184,7 +184,7 @@ def run_dense(args: argparse.Namespace) -> None:
     if args.shard is not None:
         raise ValueError("--shard is of a --stage, maps or consistency; name that too.")
     found = reconstruct_dense(*given) if cluster is None else reconstruct_dense_on(cluster, *given)
-    present_dense(found, args.output)
+    report_dense(found, args.output)
 
 
 def images_of(args: argparse.Namespace) -> Path:

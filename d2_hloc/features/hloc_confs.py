@@ -23,7 +23,7 @@ from d2_hloc.features import pretrained
 from d2_hloc.features.options import FeatureOptions
 from d2_hloc.features.pretrained import first_line
 from d2_hloc.features.registry import HLOC
-from d2_hloc.features.sift import to_grey
+from d2_hloc.features.sift import luma_bytes
 from d2_hloc.network.weights import WeightsError
 
 NOISE = pretrained.NOISE
@@ -39,7 +39,7 @@ class HlocFeatures(pretrained.Ready):
 
     def find(self, image: Float[Tensor, "3 H W"]) -> Features:
         """hloc's output without its batch, descriptors N x D."""
-        seen = grey(image) if self.is_grey else image
+        seen = quantized_luma(image) if self.is_grey else image
         found = {key: value[0] for key, value in self.model({"image": seen[None]}).items()}
         ones = torch.ones(len(found["keypoints"]), device=image.device)
         return Features(
@@ -50,9 +50,9 @@ class HlocFeatures(pretrained.Ready):
         )
 
 
-def grey(image: Float[Tensor, "3 H W"]) -> Float[Tensor, "1 H W"]:
-    """8-bit luma in [0, 1], as hloc reads a grey image."""
-    values = torch.from_numpy(to_grey(image).astype(np.float32) / 255)
+def quantized_luma(image: Float[Tensor, "3 H W"]) -> Float[Tensor, "1 H W"]:
+    """Brightness in steps of 1 / 255, as hloc reads a grey image."""
+    values = torch.from_numpy(luma_bytes(image).astype(np.float32) / 255)
     return values[None].to(image.device)
 
 
