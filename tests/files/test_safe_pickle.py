@@ -1,18 +1,28 @@
-"""Pickles of arrays: what NumPy writes is read, and nothing that a stranger writes acts or crashes."""
+"""Pickles of arrays: what NumPy writes is read; what a stranger writes neither acts nor crashes."""
 
 import io
 import pickle
 import random
 import struct
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
+from hostile_pickles import (
+    BUFFER_AS_OBJECTS,
+    BYTES_AS_OBJECTS,
+    POINTERS,
+    RECONSTRUCT,
+    TAME,
+    Call,
+)
 
 from d2_hloc.files import safe_pickle
 from d2_hloc.files.safe_pickle import PickleError, PickleRefused
 
 PROTOCOLS = (2, 3, 4, 5)
+MUTATIONS = 1500
 
 
 def objects(*values):
@@ -110,28 +120,12 @@ def test_arrays_of_plain_values_come_back(array):
     assert np.array_equal(found, array)
 
 
-class Call:
-    """Pickles as a call of something."""
-
-    def __init__(self, function, *arguments, state=None):
-        self.call = function, arguments, state
-
-    def __reduce__(self):
-        return self.call[:2] if self.call[2] is None else self.call
-
-
-RECONSTRUCT = np.empty(0).__reduce__()[0]
-POINTERS = b"A" * 64  # that a freed array of objects would follow
-# dtype('O') whose flags are cleared, so that NumPy takes it for plain bytes.
-TAME = Call(np.dtype, "O8", False, True, state=(3, "|", None, None, None, -1, -1, 0))
-
-
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(
     "attack",
     [
-        Call(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (8,), TAME, False, POINTERS)),
-        Call(np._core.numeric._frombuffer, POINTERS, TAME, (8,), "C"),
+        BYTES_AS_OBJECTS,
+        BUFFER_AS_OBJECTS,
         Call(np._core.multiarray.scalar, TAME, POINTERS[:8]),
         Call(RECONSTRUCT, np.ndarray, (8,), "O"),
         Call(RECONSTRUCT, np.dtype, (0,), b"b"),
@@ -272,15 +266,13 @@ def mutated(data, rng):
 
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")  # of pickletools
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_any_mutation_is_read_or_refused(protocol, mutations=1500):
+def test_any_mutation_is_read_or_refused(protocol):
     rng, data = random.Random(protocol), pickle.dumps(scene(), protocol=protocol)
     whole = npy(data, (10,))
-    for _ in range(mutations):
+    for _ in range(MUTATIONS):
         for read, good in (
             (safe_pickle.load, data),
             (lambda d: safe_pickle.read_npy(io.BytesIO(d)), whole),
         ):
-            try:
+            with suppress(PickleError):
                 repr(read(mutated(good, rng)))  # touches every value
-            except PickleError as error:
-                assert len(str(error)) < 500
