@@ -74,7 +74,7 @@ def test_what_numpy_pickles_comes_back(protocol, package):
     data = pickle.dumps(scene(), protocol=protocol)
     if protocol < 4:  # names are not counted there, so that they can be replaced
         data = data.replace(b"numpy._core", package).replace(b"numpy.core", package)
-    assert_same(safe_pickle.load(data), scene())
+    assert_same(safe_pickle.read_pickle(data), scene())
 
 
 def npy(data, shape, dtype="|O"):
@@ -162,12 +162,12 @@ def test_arrays_of_plain_values_come_back(array):
 def test_what_would_act_or_lie_about_its_bytes_is_refused(protocol, attack):
     data = pickle.dumps(objects(attack), protocol=protocol)
     with pytest.raises(PickleError, match=r"^(it|its) "):
-        safe_pickle.load(data)
+        safe_pickle.read_pickle(data)
 
 
 def test_the_name_that_is_asked_for_is_told():
     with pytest.raises(PickleRefused, match=r"^it asks for builtins\.eval$"):
-        safe_pickle.load(pickle.dumps(Call(eval, "1")))
+        safe_pickle.read_pickle(pickle.dumps(Call(eval, "1")))
 
 
 MANY = b"h\x00" * 1000
@@ -200,14 +200,14 @@ MANY = b"h\x00" * 1000
 def test_a_pickle_that_is_no_pickle_is_an_error_at_once(data):
     start = time.process_time()
     with pytest.raises(PickleError):
-        safe_pickle.load(data)
+        safe_pickle.read_pickle(data)
     assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("data", [b"Nr\xff\xff\xff\x7f.", b"\x95" + b"\xff" * 8 + b"N."])
 def test_memory_is_taken_for_what_is_there(data):
     """Python's own unpickler makes room for two thousand million things to remember."""
-    assert safe_pickle.load(data) is None
+    assert safe_pickle.read_pickle(data) is None
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_cut_file_is_an_error_wherever_it_is_cut(protocol):
     data = pickle.dumps(scene(), protocol=protocol)
     for end in range(0, len(data), 7):
         with pytest.raises(PickleError):
-            safe_pickle.load(data[:end])
+            safe_pickle.read_pickle(data[:end])
 
 
 def mutated(data, rng):
@@ -271,7 +271,7 @@ def test_any_mutation_is_read_or_refused(protocol):
     whole = npy(data, (10,))
     for _ in range(MUTATIONS):
         for read, good in (
-            (safe_pickle.load, data),
+            (safe_pickle.read_pickle, data),
             (lambda d: safe_pickle.read_npy(io.BytesIO(d)), whole),
         ):
             with suppress(PickleError):
