@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 
@@ -19,3 +21,9 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any
         if there != now:
             only_old[key], only_new[key] = there, now
     return only_old, only_new
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
