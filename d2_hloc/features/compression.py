@@ -13,8 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc.core import config
-from d2_hloc.features.projection import BUNDLED, digest, load_projection
+from d2_hloc.features.projection import BUNDLED, load_projection
 from d2_hloc.files import features_h5
+from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.staged_h5 import Record, Staged, Value
 
 
@@ -52,7 +53,7 @@ def configuration(options: CompressionOptions | None) -> dict[str, Any]:
     values: dict[str, Any] = {"compression": config.to_dict(options)}
     if options.dimensions is not None:
         projection_of(options)  # a mistake in it should not cost an hour of extraction
-        values["projection_sha256"] = digest(options.file)
+        values["projection_sha256"] = file_sha256(options.file)
     return values
 
 
