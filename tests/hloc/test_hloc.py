@@ -366,7 +366,8 @@ class TestExtractors:
         ({"multiscale": False, "scales": [0.5, 1]}, {"scales": (0.5, 1.0)}),
         ({"model_name": "d2_tf.pth", "use_relu": True}, {"weights": "d2_tf"}),
         ({"model_name": "d2_tf.pth", "checkpoint_dir": Path("no")}, {"weights": "d2_tf"}),
-        ({"weights": Path("a/b.pth"), "position": "released"}, {"weights": "a/b.pth"}),
+        ({"weights": Path("a/b.pth")}, {"weights": str(Path("a/b.pth").absolute())}),
+        ({"position": "released"}, {"weights": "d2_ots", "position": "released"}),
         ({"precision": "float16", "edge_threshold": 10}, {"edge_threshold": 10.0}),
     ],
 )

@@ -35,7 +35,7 @@ from d2_hloc.reports.curves import Line, accuracy_figure, write_figure
 from d2_hloc.reports.drawing import draw_matches
 from d2_hloc.reports.model import add_making, add_skipped, open_or_blank
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import print_rows
+from d2_hloc.reports.terminal import print_table
 
 DRAWN = 2  # best and worst pairs each, of a feature
 RIGHT = 3  # pixels within which a match is drawn as right
@@ -135,7 +135,7 @@ def present(
     write_csv(output / "hpatches.csv", rows)
     write_figure(curves(summaries), output / "mma.png", output / "mma.svg")
     make_report(evaluations, summaries, output).write(output / "report.html")
-    print_rows(accuracy_rows(summaries), num_labels=3)
+    print_table(accuracy_rows(summaries))
     for evaluation in evaluations:
         for name, reason in skipped(evaluation).items():
             print(f"skipped by {evaluation.feature}: {name}: {reason}")

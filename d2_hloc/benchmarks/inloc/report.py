@@ -36,7 +36,7 @@ from d2_hloc.reports.drawing import draw_matches
 from d2_hloc.reports.localization import ends
 from d2_hloc.reports.model import add_making, add_skipped, open_or_blank
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import print_rows
+from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.poses_file import read_poses
 
 DRAWN = 6  # queries of a feature: those of fewest and of most inliers
@@ -146,7 +146,7 @@ def present_combined(paths: Sequence[Path], output: Path, truth: Path | None) ->
     row = Measured(method="combined", feature=name, refined=None, found=found, errors=errors).row
     record.scores = {"combined": scores_of(row)}
     record.write()
-    print_rows([table_row(row)], num_labels=4)
+    print_table([table_row(row)])
     print(f"\n{output / 'poses.txt'}")
 
 
@@ -154,7 +154,7 @@ def present(evaluations: Sequence[Evaluation], output: Path) -> None:
     """Print the table, name what was skipped, and write OUT/report.html."""
     rows = [table_row(m.row) for e in evaluations for m in e.measured]
     make_report(evaluations, [*rows, *map(table_row, PAPER)]).write(output / "report.html")
-    print_rows(rows, num_labels=4)
+    print_table(rows)
     for evaluation in evaluations:
         for name, reason in evaluation.skipped.items():
             print(f"skipped by {evaluation.feature}: {name}: {reason}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.mvs.report import add_dense
+from d2_hloc.mvs.statistics import DenseStatistics
 from d2_hloc.reports.model import add_model, model_rows
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
@@ -83,7 +84,8 @@ def present(name: str, run: ModelRun) -> None:
     report = Report("Local feature benchmark", subtitle=f"{name}, {run.images}")
     add_model(report, run)
     if "dense" in run.record.scores:
-        add_dense(report, run.record.scores["dense"], run.output / "dense")
+        found = DenseStatistics(**run.record.scores["dense"])
+        add_dense(report, found, run.output / "dense")
     report.write(run.output / "report.html")
     print(f"\n{run.output / 'report.html'}")
 
