@@ -13,6 +13,7 @@ from tqdm import tqdm
 from d2_hloc.core.images import open_image
 from d2_hloc.files.atomic import write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap, sparse_folder
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.mvs.map_files import read_map, write_depth_h5
 from d2_hloc.mvs.workspace import read_undistorted
 from d2_hloc.training.depth_maps import read_depth
@@ -41,7 +42,7 @@ def make_training_scene(
     if Path(name).name != name:
         raise SceneError(f"{name!r} is no name of a scene; give one such as 0000.")
     reconstruction = read_undistorted(sparse_folder(model))
-    images = images or sparse_folder(model).parent / "images"
+    images = images or Outputs(sparse_folder(model).parent).undistorted_images
     if not images.is_dir():
         raise ModelError(f"{images}: there is no such folder; name the images' by --images.")
     registered = sorted(
@@ -80,7 +81,7 @@ def check_cameras(model: Path, images: list[pycolmap.Image]) -> None:
 
 def find_depth(folder: Path, name: str) -> Path | None:
     """The depth map of an image, if there is one."""
-    maps = folder / "stereo" / "depth_maps"
+    maps = Outputs(folder).depth_maps
     if maps.is_dir():
         folder = maps
     candidates = folder / f"{name}.h5", folder / f"{name}.geometric.bin"
