@@ -135,11 +135,12 @@ class Bench:
         model = self.map(keypoints)
         poses, found = pose_errors.model_poses(model), statistics(model)
         frame = pose_errors.align(poses, self.truth)
-        errors = pose_errors.summarize(pose_errors.pose_errors(poses, self.truth, frame))
+        errors = pose_errors.pose_errors(poses, self.truth, frame)
+        metres, degrees = pose_errors.PoseScores(errors=errors).mean or (np.nan, np.nan)
         return (
             f"{name}|{moved:.3f}|{found.points}|{found.mean_track_length:.2f}|"
-            f"{found.mean_reprojection_error:.3f}|{1000 * errors['mean_position_error_m']:.2f}|"
-            f"{errors['mean_rotation_error_deg']:.3f}|{seconds:.1f}|"
+            f"{found.mean_reprojection_error:.3f}|{1000 * metres:.2f}|"
+            f"{degrees:.3f}|{seconds:.1f}|"
             f"{seconds / self.extraction_time:.2f}"
         )
 

@@ -42,8 +42,8 @@ from d2_hloc.mvs.reconstruct import DenseOptions, reconstruct_dense
 from d2_hloc.mvs.report import report_dense
 from d2_hloc.mvs.shards import STAGES, dense_shard, reconstruct_dense_on
 from d2_hloc.network import weights
-from d2_hloc.reports.localization import present_localization
-from d2_hloc.reports.model import present_model
+from d2_hloc.reports.localization import report_localization
+from d2_hloc.reports.model import report_model
 from d2_hloc.sfm.localize import Localize, check, localize_queries, source_of, triangulate_anew
 from d2_hloc.sfm.reconstruct import reconstruct, triangulate_known
 from d2_hloc.training.make_scene import make_training_scene
@@ -106,7 +106,7 @@ def run_reconstruct(args: argparse.Namespace) -> None:
         conf = dataclasses.replace(conf, reconstruction=mapping)
     check_truth(args)
     run = reconstruct(conf, args.images, args.output, cluster_of(args))
-    present_model(run, args.ground_truth)
+    report_model(run, args.ground_truth)
 
 
 def _triangulate(commands: argparse._SubParsersAction) -> None:
@@ -122,7 +122,7 @@ def run_triangulate(args: argparse.Namespace) -> None:
     conf = model_configuration(args)
     check_truth(args)
     run = triangulate_known(conf, args.model, args.images, args.output, cluster_of(args))
-    present_model(run, args.ground_truth)
+    report_model(run, args.ground_truth)
 
 
 def _localize(commands: argparse._SubParsersAction) -> None:
@@ -153,7 +153,7 @@ def run_localize(args: argparse.Namespace) -> None:
         check(conf, source_of(model), args.queries, args.output)
         model = triangulate_anew(model, args.weights, args.output / "model")
     run = localize_queries(conf, model, args.queries, args.output)
-    present_localization(run, args.ground_truth)
+    report_localization(run, args.ground_truth)
 
 
 def _dense(commands: argparse._SubParsersAction) -> None:

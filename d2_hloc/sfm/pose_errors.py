@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -76,19 +77,49 @@ def pose_errors(
     return errors
 
 
-def summarize(
-    errors: Mapping[str, tuple[float, float]],
-    thresholds: Sequence[tuple[float, float]] = THRESHOLDS,
-) -> dict[str, float]:
-    """Mean and median errors of those that have a pose, and recall over all of them."""
-    finite = np.array([e for e in errors.values() if np.isfinite(e[0])]).reshape(-1, 2)
-    result: dict[str, float] = {"poses": len(finite), "of": len(errors)}
-    if len(finite):
-        result["mean_position_error_m"], result["mean_rotation_error_deg"] = finite.mean(axis=0)
-        result["median_position_error_m"], result["median_rotation_error_deg"] = np.median(
-            finite, axis=0
-        )
-    shares = pose_metrics.recall(list(errors.values()), list(thresholds))
-    for (metres, degrees), share in zip(thresholds, shares, strict=True):
-        result[f"recall_{metres:g}m_{degrees:g}deg"] = share
-    return {k: float(v) for k, v in result.items()}
+@dataclass(frozen=True, kw_only=True)
+class PoseScores:
+    """Accuracy of camera poses: the errors of pose_errors(), and what sums them up.
+
+    Means and medians are of the images that have a pose, in metres and degrees; None if none has.
+    """
+
+    errors: Mapping[str, tuple[float, float]]
+    thresholds: Sequence[tuple[float, float]] = THRESHOLDS
+
+    @cached_property
+    def finite(self) -> dict[str, tuple[float, float]]:
+        """Errors of the images that have a pose."""
+        return {name: error for name, error in self.errors.items() if np.isfinite(error[0])}
+
+    @cached_property
+    def mean(self) -> tuple[float, float] | None:
+        """Mean position and rotation error."""
+        return self._of_finite(np.mean)
+
+    @cached_property
+    def median(self) -> tuple[float, float] | None:
+        """Median position and rotation error."""
+        return self._of_finite(np.median)
+
+    @cached_property
+    def recall(self) -> tuple[float, ...]:
+        """Share of all images within each threshold."""
+        errors = list(self.errors.values())
+        return tuple(map(float, pose_metrics.recall(errors, list(self.thresholds))))
+
+    def _of_finite(self, summary: Callable[..., np.ndarray]) -> tuple[float, float] | None:
+        if not self.finite:
+            return None
+        metres, degrees = summary(np.array(list(self.finite.values())), axis=0)
+        return float(metres), float(degrees)
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain values for run.json, by names that say the unit and the threshold."""
+        values: dict[str, float] = {"poses": len(self.finite), "of": len(self.errors)}
+        for kind, errors in (("mean", self.mean), ("median", self.median)):
+            if errors is not None:
+                values[f"{kind}_position_error_m"], values[f"{kind}_rotation_error_deg"] = errors
+        for (metres, degrees), share in zip(self.thresholds, self.recall, strict=True):
+            values[f"recall_{metres:g}m_{degrees:g}deg"] = share
+        return {name: float(value) for name, value in values.items()}
