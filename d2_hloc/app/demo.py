@@ -24,13 +24,13 @@ def demo(output: Path) -> None:
     """Render, reconstruct, localize; print the true errors and write OUT/report.html."""
     model, run = run_demo(output)
     truth = output / "scene" / "ground_truth.txt"
-    model_scores, query_scores = score_model(model, truth), score_queries(run, read_poses(truth))
-    print_table(model_rows(model, model_scores))
-    print_table(localization_rows(run, query_scores))
-    print_queries(run.found, query_scores)
+    scores, errors = score_model(model, truth), score_queries(run, read_poses(truth))
+    print_table(model_rows(model, scores))
+    print_table(localization_rows(run, errors))
+    print_queries(run.found, errors)
     report = Report("d2-hloc demo", subtitle="A rendered square, its cameras known exactly")
-    add_model(report, model, model_scores)
-    add_localization(report, run, query_scores)
+    add_model(report, model, scores)
+    add_localization(report, run, errors)
     print(f"\n{report.write(model.outputs.report)}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.correspondences import Observations, observations
 from d2_hloc.sfm.localize import LocalizationRun
 from d2_hloc.sfm.pnp import Localized
-from d2_hloc.sfm.pose_errors import PoseScores
+from d2_hloc.sfm.pose_errors import PoseError, summarize_poses
 from d2_hloc.sfm.poses_file import read_poses
 
 DRAWN_QUERIES = 4
@@ -37,15 +37,17 @@ QUERY_COLUMNS = ("query", "inliers", "of matches", "error, mm", "error, deg", "w
 
 
 T = TypeVar("T")
+Errors = Mapping[str, PoseError]  # by query; infinite where there is no pose
+NO_ERRORS: Errors = {}
 
 
 def report_localization(run: LocalizationRun, ground_truth: Path | None = None) -> None:
     """Score a localization, print its tables and write its report."""
-    scores = score_queries(run, read_poses(ground_truth) if ground_truth else None)
-    print_table(localization_rows(run, scores))
-    print_queries(run.found, scores)
+    errors = score_queries(run, read_poses(ground_truth) if ground_truth else None)
+    print_table(localization_rows(run, errors))
+    print_queries(run.found, errors)
     report = Report("Localization", subtitle=str(run.queries))
-    add_localization(report, run, scores)
+    add_localization(report, run, errors)
     print(f"\n{report.write(run.outputs.report)}")
 
 
@@ -53,63 +55,61 @@ def score_queries(
     run: LocalizationRun,
     known: pose_errors.Poses | None,
     thresholds: Sequence[tuple[float, float]] = pose_errors.THRESHOLDS,
-) -> PoseScores | None:
-    """Note the errors of the queries, where they can be told.
+) -> Errors:
+    """Note the errors of the queries, and return them; none where they cannot be told.
 
     A model of given poses is in the truth's frame; any other is aligned with it by its own images.
     """
     if known is None:
-        return None
+        return {}
     frame = pose_errors.IDENTITY
     if not run.source.has_given_poses:
         model_poses = pose_errors.model_poses(run.model)
         if not is_alignable(model_poses, known):
-            return None
+            return {}
         frame = pose_errors.align(model_poses, known)
     poses = {r.name: r.cam_from_world for r in run.found if r.cam_from_world is not None}
     wanted = {r.name: known[r.name] for r in run.found if r.name in known}
     errors = pose_errors.pose_errors(poses, wanted, frame)
-    scores = PoseScores(errors=errors, thresholds=thresholds)
-    run.record.scores["ground_truth"] = scores.to_dict()
-    run.record.scores["query_errors"] = scores.finite  # metres, degrees
+    run.record.scores["ground_truth"] = summarize_poses(errors, thresholds).to_dict()
+    placed = {name: error for name, error in errors.items() if np.isfinite(error.metres)}
+    run.record.scores["query_errors"] = placed  # metres, degrees
     run.record.write()
-    return scores
+    return errors
 
 
-def localization_rows(run: LocalizationRun, scores: PoseScores | None = None) -> list[Row]:
+def localization_rows(run: LocalizationRun, errors: Errors = NO_ERRORS) -> list[Row]:
     """Names and values of a localization's numbers."""
     localized = sum(r.cam_from_world is not None for r in run.found)
     return [
         ("localized queries", f"{localized} of {len(run.found) + len(run.features.failures)}"),
-        *score_rows(scores),
+        *score_rows(summarize_poses(errors) if errors else None),
         *failure_rows(run.features.failures, run.matches.failures),
     ]
 
 
-def print_queries(found: Sequence[Localized], scores: PoseScores | None = None) -> None:
+def print_queries(found: Sequence[Localized], errors: Errors = NO_ERRORS) -> None:
     """Print one line per query."""
-    print_table(localized_query_rows(found, scores), QUERY_COLUMNS)
+    print_table(localized_query_rows(found, errors), QUERY_COLUMNS)
 
 
 def localized_query_rows(
-    found: Sequence[Localized], scores: PoseScores | None = None
+    found: Sequence[Localized], errors: Errors = NO_ERRORS
 ) -> list[tuple[str, int, int, str, str, str]]:
     """Name, inliers, matches, position and rotation error, and reason of a failure per query."""
-    rows, errors = [], scores.errors if scores is not None else {}
+    rows = []
     for r in found:
-        metres, degrees = errors.get(r.name, (np.inf, np.inf))
+        metres, degrees = errors.get(r.name, PoseError(np.inf, np.inf))
         is_known = np.isfinite(metres)
         position, rotation = (f"{1000 * metres:.1f}", f"{degrees:.3f}") if is_known else ("-", "-")
         rows.append((r.name, r.num_inliers, r.num_matches, position, rotation, r.reason))
     return rows
 
 
-def add_localization(
-    report: Report, run: LocalizationRun, scores: PoseScores | None = None
-) -> None:
+def add_localization(report: Report, run: LocalizationRun, errors: Errors = NO_ERRORS) -> None:
     """Add a localization's sections to a report."""
-    report.headline(localization_rows(run, scores)[:4])
-    report.table("Queries", localized_query_rows(run.found, scores), columns=QUERY_COLUMNS)
+    report.headline(localization_rows(run, errors)[:4])
+    report.table("Queries", localized_query_rows(run.found, errors), columns=QUERY_COLUMNS)
     report.figure(
         "Queries in the model", draw_model(run.model, run.found), note="Queries stand out."
     )

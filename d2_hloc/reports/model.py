@@ -27,7 +27,7 @@ from d2_hloc.reports.values import Row
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.adjustment import reprojection_errors
 from d2_hloc.sfm.pnp import Localized
-from d2_hloc.sfm.pose_errors import PoseScores
+from d2_hloc.sfm.pose_errors import PoseSummary, summarize_poses
 from d2_hloc.sfm.poses_file import read_poses
 from d2_hloc.sfm.reconstruct import ModelRun
 
@@ -45,7 +45,7 @@ def report_model(run: ModelRun, ground_truth: Path | None = None) -> None:
     print(f"\n{report.write(run.outputs.report)}")
 
 
-def score_model(run: ModelRun, truth: Path | None) -> PoseScores | None:
+def score_model(run: ModelRun, truth: Path | None) -> PoseSummary | None:
     """Note the camera errors after alignment with the ground truth, if they can be told."""
     if truth is None:
         return None
@@ -55,7 +55,7 @@ def score_model(run: ModelRun, truth: Path | None) -> PoseScores | None:
     if not is_alignable(poses, known):
         return None
     errors = pose_errors.pose_errors(poses, known, pose_errors.align(poses, known))
-    scores = PoseScores(errors=errors)
+    scores = summarize_poses(errors)
     run.record.scores["ground_truth"] = scores.to_dict()
     run.record.write()
     return scores
@@ -70,7 +70,7 @@ def is_alignable(poses: pose_errors.Poses, known: pose_errors.Poses) -> bool:
     return common >= 3
 
 
-def model_rows(run: ModelRun, scores: PoseScores | None = None) -> list[Row]:
+def model_rows(run: ModelRun, scores: PoseSummary | None = None) -> list[Row]:
     """Names and values of a reconstruction's numbers."""
     found, database, matched = run.statistics, run.database, run.matched
     refined = database.refined.outcomes if database.refined is not None else {}
@@ -95,14 +95,14 @@ def registered_text(run: ModelRun) -> str:
     return f"{run.statistics.registered_images} of {len(run.matched.features.names)}"
 
 
-def score_rows(scores: PoseScores | None) -> list[Row]:
+def score_rows(scores: PoseSummary | None) -> list[Row]:
     """Names and values of the errors against ground truth, where there is one."""
     rows: list[Row] = []
     if scores is not None:
-        for kind, errors in (("mean", scores.mean), ("median", scores.median)):
-            if errors is not None:
-                rows.append((f"{kind} camera-centre error, mm", 1000 * errors[0]))
-                rows.append((f"{kind} rotation error, deg", errors[1]))
+        for kind, error in (("mean", scores.mean), ("median", scores.median)):
+            if error is not None:
+                rows.append((f"{kind} camera-centre error, mm", 1000 * error.metres))
+                rows.append((f"{kind} rotation error, deg", error.degrees))
     return rows
 
 
@@ -112,7 +112,7 @@ def failure_rows(images: Mapping[str, str], pairs: Mapping[Pair, str]) -> list[R
     return [(name, count) for name, count in skipped.items() if count]
 
 
-def add_model(report: Report, run: ModelRun, scores: PoseScores | None = None) -> None:
+def add_model(report: Report, run: ModelRun, scores: PoseSummary | None = None) -> None:
     """Add a reconstruction's sections to a report."""
     found, features = run.statistics, run.matched.features
     report.headline(

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from d2_hloc.features.extracted import Extracted
-from d2_hloc.sfm.matched import Matched
 from synthetic import synthesize
 
+from d2_hloc.features.extracted import Extracted
 from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.match_pairs import MatchedPairs
@@ -25,8 +24,9 @@ from d2_hloc.reports.page import Report
 from d2_hloc.reports.unplaced import reason_without_pose, unplaced_images
 from d2_hloc.sfm.database import build_database, verify_geometry
 from d2_hloc.sfm.mapping import model_statistics
+from d2_hloc.sfm.matched import Matched
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
-from d2_hloc.sfm.pose_errors import PoseScores
+from d2_hloc.sfm.pose_errors import PoseError, summarize_poses
 from d2_hloc.sfm.reconstruct import ModelRun, VerifiedDatabase
 
 HOSTILE = "<script>alert(1)</script>.jpg"
@@ -62,7 +62,9 @@ def run(tmp_path_factory) -> ModelRun:
 
 
 def test_the_rows_are_the_runs_own_numbers(run):
-    rows = dict(model_rows(run, PoseScores(errors={"a": (0.5, 3.0), "b": (np.inf, np.inf)})))
+    rows = dict(
+        model_rows(run, summarize_poses({"a": PoseError(0.5, 3.0), "b": PoseError(np.inf, np.inf)}))
+    )
     assert rows["registered images"] == "5 of 6"
     assert rows["observations"] == run.model.compute_num_observations()
     assert rows["matched pairs"] == rows["verified pairs"] == 15
@@ -75,7 +77,7 @@ def test_the_rows_are_the_runs_own_numbers(run):
 
 def test_scores_of_no_pose_and_failures_of_none_have_no_rows():
     assert score_rows(None) == []
-    assert score_rows(PoseScores(errors={"a": (np.inf, np.inf)})) == []
+    assert score_rows(summarize_poses({"a": PoseError(np.inf, np.inf)})) == []
     assert failure_rows({}, {}) == []
 
 

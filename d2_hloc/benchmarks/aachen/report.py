@@ -19,7 +19,6 @@ from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.localize import LocalizationRun
-from d2_hloc.sfm.pose_errors import PoseScores
 
 COLUMNS = (
     "method",
@@ -38,20 +37,19 @@ PUBLISHED_NOTE = (
 
 def present(run: LocalizationRun, known: pose_errors.Poses | None) -> None:
     """Score, print and report one feature."""
-    scores = score_queries(run, known)
-    if scores is not None:
-        thresholds = pose_errors.NIGHT_THRESHOLDS
-        night = PoseScores(errors=scores.errors, thresholds=thresholds).to_dict()
+    errors = score_queries(run, known)
+    if errors:
+        night = pose_errors.summarize_poses(errors, pose_errors.NIGHT_THRESHOLDS)
         run.record.scores["night_until_2020"] = {
-            key: value for key, value in night.items() if key.startswith("recall")
+            key: value for key, value in night.to_dict().items() if key.startswith("recall")
         }
         run.record.write()
     name = str(run.record.configuration["features"][0])
-    print_table(localization_rows(run, scores))
-    print_queries(run.found, scores)
+    print_table(localization_rows(run, errors))
+    print_queries(run.found, errors)
     report = Report("Aachen Day-Night", subtitle=f"{name}, {run.queries}")
     report.table("Queries placed", [summary_row(name, run), *published_rows()], columns=COLUMNS)
-    add_localization(report, run, scores)
+    add_localization(report, run, errors)
     report.table("Of the published rows", [(PUBLISHED_NOTE,)], columns=("",))
     report.write(run.output / "report.html")
     print(f"\n{run.output / 'report.html'}")
