@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from d2_hloc.core.images import open_image
+from d2_hloc.core.names import image_name
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.files import features_h5
@@ -31,7 +32,8 @@ def read_intrinsics(path: Path) -> dict[str, pycolmap.Camera]:
     cameras = {}
     for number, line in numbered_lines(path):
         name, *fields = line.split()
-        cameras[name] = _parse_camera(fields, f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        cameras[image_name(name, where)] = _parse_camera(fields, where)
     if not cameras:
         raise CameraError(f"{path}: holds no camera; expected 'name MODEL width height params...'.")
     return cameras

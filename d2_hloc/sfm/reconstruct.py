@@ -150,7 +150,7 @@ def triangulate_known(
     Raises:
         ValueError: as reconstruct.
     """
-    model = read_model(sparse_folder(reference))
+    model = read_model(sparse_folder(reference), needs_points=False)
     record = RunRecord(
         output,
         {
