@@ -55,7 +55,7 @@ def _parse_camera(fields: list[str], where: str) -> pycolmap.Camera:
             model, (width, height, *params) = fields[0], map(float, fields[1:])
         if not all(1 <= edge <= MAX_EDGE and edge.is_integer() for edge in (width, height)):
             raise CameraError(
-                f"{where}: {width:g} x {height:g} pixels are not whole numbers from 1 to {MAX_EDGE}."
+                f"{where}: {width:g} x {height:g} are not whole numbers from 1 to {MAX_EDGE}."
             )
         camera = pycolmap.Camera(model=model, width=int(width), height=int(height), params=params)
     except CameraError:
