@@ -6,6 +6,7 @@ from typing import Any
 
 from d2_hloc.core import config
 from d2_hloc.features.options import FeatureOptions
+from d2_hloc.files.provenance import file_sha256
 from d2_hloc.network import weights
 from d2_hloc.network.d2net import D2Net
 
@@ -19,7 +20,7 @@ def create(options: FeatureOptions) -> D2Net:
 
 def configuration(options: FeatureOptions) -> dict[str, Any]:
     """The network's options and the weights' digest."""
-    digest = weights.digest(weights.locate(options.d2net.weights))
+    digest = file_sha256(weights.locate(options.d2net.weights))
     return {"d2net": config.to_dict(options.d2net_options), "weights_sha256": digest}
 
 

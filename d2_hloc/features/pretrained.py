@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from d2_hloc.core.structs import Features
 from d2_hloc.features.options import FeatureOptions
+from d2_hloc.files.provenance import file_sha256
 from d2_hloc.network.d2net import is_flat
-from d2_hloc.network.weights import WeightsError, digest
+from d2_hloc.network.weights import WeightsError
 
 NOISE = 1.0  # pixels, where nothing is known: hloc's default
 SMALLEST = 32  # pixels of an edge: five halvings
@@ -58,7 +59,7 @@ def digests(feature: str, files: Sequence[CachedWeights]) -> dict[str, str]:
         )
     for file in files:
         check(file.path)
-    return {file.path.name: digest(file.path) for file in files}
+    return {file.path.name: file_sha256(file.path) for file in files}
 
 
 def check(path: Path) -> None:

@@ -56,7 +56,7 @@ def adapter_of(feature: str) -> Adapter:
         ValueError: if there is no feature of that name.
     """
     check_name(feature)
-    name = "hloc" if feature.startswith(HLOC) else MODULES[feature]
+    name = "hloc_confs" if feature.startswith(HLOC) else MODULES[feature]
     return cast(Adapter, importlib.import_module(f"d2_hloc.features.{name}"))
 
 

@@ -17,10 +17,12 @@ import pycolmap
 
 from d2_hloc.core.names import UnsafeName, image_names
 from d2_hloc.files import colmap_checks, model_contents, text_model_checks
+from d2_hloc.files.outputs import Outputs
 
 __all__ = [
     "ModelError",
     "check_database",
+    "is_model",
     "open_database",
     "opened_copy",
     "pycolmap",
@@ -37,6 +39,11 @@ class ModelError(ValueError):
 def quiet() -> None:
     """Keep COLMAP's own log to errors. For the command line: a library leaves it alone."""
     pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
+
+
+def is_model(folder: Path) -> bool:
+    """True if the folder holds a COLMAP model, in its binary form or as text."""
+    return any((folder / f"images.{form}").is_file() for form in ("bin", "txt"))
 
 
 def read_model(folder: Path, needs_points: bool = True) -> pycolmap.Reconstruction:
@@ -69,9 +76,9 @@ def _read_checked(folder: Path, needs_points: bool) -> pycolmap.Reconstruction:
     is_text = (folder / "images.txt").is_file() and not (folder / "images.bin").is_file()
     suffix, form = (".txt", text_model_checks) if is_text else (".bin", colmap_checks)
     if is_text:
-        text_model_checks.check(folder, needs_points)
+        text_model_checks.check_text_model(folder, needs_points)
     else:
-        colmap_checks.check(folder, _num_params, needs_points)
+        colmap_checks.check_model_files(folder, _num_params, needs_points)
     if (folder / f"points3D{suffix}").is_file():
         return pycolmap.Reconstruction(folder)
     with tempfile.TemporaryDirectory() as target:
@@ -81,7 +88,8 @@ def _read_checked(folder: Path, needs_points: bool) -> pycolmap.Reconstruction:
 
 def sparse_folder(path: Path) -> Path:
     """The folder of COLMAP's files, whether it is named itself or the output that holds it."""
-    return path / "sparse" if (path / "sparse").is_dir() else path
+    sparse = Outputs(path).sparse
+    return sparse if sparse.is_dir() else path
 
 
 def _num_params(model_id: int) -> int:

@@ -1,12 +1,35 @@
-"""Compare the configuration that made a file with the one that asks for it."""
+"""Compare the configuration that made a file with the one that asks for it; digests of inputs."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
 
 class ConfigurationChanged(ValueError):
     """A file was made with another configuration than the one that now asks for it."""
+
+
+def check_configuration(
+    where: Path,
+    found: dict[str, Any] | None,
+    wanted: dict[str, Any],
+    remedy: str = "Choose another output.",
+    asked_by: str = "Now",
+) -> None:
+    """Raise ConfigurationChanged, with what differs, unless `where` was made as it is `wanted`.
+
+    `found` is the configuration that `where` holds, None if it holds none. `remedy` ends the
+    message, and `asked_by` says whose the configuration `wanted` is.
+    """
+    there, now = differences(found or {}, wanted)
+    if found is None or there != now:
+        raise ConfigurationChanged(
+            f"{where}: was made with another configuration. There: {json.dumps(there)}. "
+            f"{asked_by}: {json.dumps(now)}. {remedy}"
+        )
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -19,3 +42,14 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any
         if there != now:
             only_old[key], only_new[key] = there, now
     return only_old, only_new
+
+
+def digest(values: Any) -> str:
+    """SHA-256 of the JSON of values: it tells long inputs from others."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

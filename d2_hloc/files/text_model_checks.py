@@ -17,7 +17,7 @@ COUNT = re.compile(r"#\s*Number of (\w+):\s*(\d+)")
 FILES = {"cameras.txt": "cameras", "images.txt": "images", "points3D.txt": "points"}
 
 
-def check(folder: Path, needs_points: bool = True) -> None:
+def check_text_model(folder: Path, needs_points: bool = True) -> None:
     """Compare the files of a model with what they say of themselves.
 
     Args:

@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from d2_hloc.files.provenance import file_sha256
 from d2_hloc.network import weights
 from d2_hloc.network.backbone import LAYERS, Backbone
 from d2_hloc.network.d2net import D2Net, D2NetOptions
-from d2_hloc.network.weights import PUBLISHED_KEY, WeightsError, digest, download, load
+from d2_hloc.network.weights import PUBLISHED_KEY, WeightsError, download, load
 
 INDICES = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21]  # formats.md
 
@@ -73,7 +74,7 @@ def test_the_bundled_weights_fill_the_trunk(bundled):
 
 def test_the_bundled_file_is_the_one_that_the_reference_was_made_with(shared):
     ours = weights.BUNDLED["d2_ots"]
-    assert digest(ours) == digest(shared / "weights" / "d2_ots.safetensors")
+    assert file_sha256(ours) == file_sha256(shared / "weights" / "d2_ots.safetensors")
 
 
 def checkpoint(state):
@@ -264,7 +265,7 @@ def remote(tmp_path, published):
 
 @pytest.mark.parametrize("length", [None, 8, 64])
 def test_a_download_with_the_right_digest_is_kept_and_loads_by_name(cache, remote, bundled, length):
-    sha256 = digest(remote)[:length].upper() if length else None
+    sha256 = file_sha256(remote)[:length].upper() if length else None
     path = download("d2_tf", sha256, remote.as_uri())
     assert path == cache / "d2_tf.pth"
     assert sorted(p.name for p in cache.iterdir()) == ["d2_tf.pth", "d2_tf.sha256"]
@@ -272,7 +273,7 @@ def test_a_download_with_the_right_digest_is_kept_and_loads_by_name(cache, remot
 
 
 def test_a_published_digest_is_asked_for_without_being_given(cache, remote):
-    with pytest.raises(WeightsError, match=rf"SHA-256 is {digest(remote)}, not 88682ab5"):
+    with pytest.raises(WeightsError, match=rf"SHA-256 is {file_sha256(remote)}, not 88682ab5"):
         download("vgg16_imagenet_features", url=remote.as_uri())
     assert list(cache.iterdir()) == []
 
@@ -315,7 +316,7 @@ def test_an_interrupted_download_leaves_nothing(cache, remote, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(weights, "digest", interrupted)
+    monkeypatch.setattr(weights, "file_sha256", interrupted)
     with pytest.raises(KeyboardInterrupt):
         download("d2_tf", url=remote.as_uri())
     assert list(cache.iterdir()) == []

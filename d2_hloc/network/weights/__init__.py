@@ -7,7 +7,6 @@ training checkpoint holds beside its tensors. Nothing is downloaded unless downl
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import pickle
 import urllib.request
@@ -23,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
+from d2_hloc.files.provenance import file_sha256
 from d2_hloc.network.backbone import LAYERS
 
 FOLDER = Path(__file__).parent
@@ -114,7 +114,7 @@ def download(name: str, sha256: str | None = None, url: str | None = None) -> Pa
         _fetch(url or DOWNLOADS[name].url, part)
         verify(part, sha256 or DOWNLOADS[name].sha256)
         to_backbone(_read(part), part)
-        _digest_file(target).write_text(digest(part) + "\n")
+        _digest_file(target).write_text(file_sha256(part) + "\n")
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
@@ -135,17 +135,14 @@ def _fetch(url: str, target: Path) -> None:
         ) from error
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def verify(path: Path, expected: str | None) -> None:
     """Raise WeightsError where a file's SHA-256 does not begin with `expected`."""
-    if expected is not None and not digest(path).startswith(expected.lower()):
+    if expected is None:
+        return
+    found = file_sha256(path)
+    if not found.startswith(expected.lower()):
         raise WeightsError(
-            f"{path}: its SHA-256 is {digest(path)}, not {expected}: it was changed or cut short; "
+            f"{path}: its SHA-256 is {found}, not {expected}: it was changed or cut short; "
             "download it again."
         )
 

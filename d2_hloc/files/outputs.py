@@ -1,0 +1,122 @@
+"""Names of all files of a run: the only place where they are written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A path in the folder of a run, as an attribute of Outputs."""
+
+    name: str
+
+    @overload
+    def __get__(self, outputs: None, owner: type) -> Inside: ...
+
+    @overload
+    def __get__(self, outputs: Outputs, owner: type) -> Path: ...
+
+    def __get__(self, outputs: Outputs | None, owner: type) -> Path | Inside:
+        return self if outputs is None else outputs.folder / self.name
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The folder of a run, and the paths of all that a run can have in it.
+
+    `Outputs(folder).features` is `folder/features.h5`. Nothing is made or looked up.
+    """
+
+    folder: Path
+
+    # Every run.
+    run_record = Inside("run.json")  # configuration, versions, counts, timings, scores
+    report = Inside("report.html")
+
+    # Features, matches and models.
+    features = Inside("features.h5")
+    pairs = Inside("pairs.txt")
+    matches = Inside("matches.h5")
+    refined = Inside("refined.h5")  # keypoints, refined
+    raw_database = Inside("database-raw.db")  # of keypoints as they were extracted
+    database = Inside("database.db")
+    sparse = Inside("sparse")  # COLMAP's model
+
+    # Localization.
+    poses = Inside("poses.txt")
+    poses_table = Inside("poses.csv")  # what became of each query
+    triangulated = Inside("model")  # Outputs: the model with points of other weights
+
+    # Dense stereo; `dense` in the output of a benchmark is the folder of such a run.
+    dense = Inside("dense")
+    workspace_record = Inside("dense.json")  # what the workspace was made from
+    undistorted_images = Inside("images")
+    stereo = Inside("stereo")
+    depth_maps = Inside("stereo/depth_maps")
+    normal_maps = Inside("stereo/normal_maps")
+    fusion_list = Inside("stereo/fusion.cfg")
+    stereo_shards = Inside("stereo/shards")
+    cloud = Inside("fused.ply")
+    mesh = Inside("mesh.ply")
+    dense_statistics = Inside("dense_statistics.json")  # what a benchmark found in the cloud
+
+    # Training.
+    losses = Inside("losses.csv")
+    validation = Inside("validation.csv")
+    last_checkpoint = Inside("last.pth")
+    best_checkpoint = Inside("best.pth")
+    best_weights = Inside("best.safetensors")
+    best_small_weights = Inside("best_small.safetensors")
+
+    # HPatches.
+    pair_scores = Inside("scores.json")
+    hpatches_table = Inside("hpatches.csv")
+    accuracy_plot = Inside("mma.png")
+    accuracy_drawing = Inside("mma.svg")
+
+    # InLoc.
+    points = Inside("points.h5")  # of the keypoints of cutouts
+    pose_list = Inside("ImgList.mat")
+    queries_table = Inside("queries.csv")
+
+    # The other benchmarks.
+    relative_pose_table = Inside("relative_pose.csv")
+    reconstruction_table = Inside("table.csv")  # Table 1 of the paper
+    exported = Inside("benchmark")  # features and matches in the benchmark's own format
+
+    @classmethod
+    def of_model(cls, path: Path) -> Outputs:
+        """The run that a model is named by: its folder, or the folder of COLMAP's files in it."""
+        is_sparse = path.name == cls.sparse.name and not (path / cls.sparse.name).is_dir()
+        return cls(path.parent if is_sparse else path)
+
+    def of_feature(self, name: str) -> Outputs:
+        """The run of one feature, in a folder of that name."""
+        return Outputs(self.folder / name)
+
+    def activations(self, name: str) -> Path:
+        """Folder of the activations of a training's pairs; `name` is train or held_back."""
+        return self.folder / f"{name}.cache"
+
+    def accuracies(self, feature: str) -> Path:
+        """Matching accuracies of a feature on HPatches, in the form that others publish them in."""
+        return self.folder / f"{feature}.npy"
+
+    def method_poses(self, method: str) -> Path:
+        """Poses of InLoc's queries by a method, as they come."""
+        return self.folder / f"{method}.json"
+
+    def submission(self, method: str) -> Path:
+        """Poses in the form that the evaluation of Aachen takes."""
+        return self.folder / f"Aachen_eval_[{method}].txt"
+
+    def depth_map(self, image: str, stage: str) -> Path:
+        """A depth map of dense stereo; `stage` is photometric or geometric."""
+        return self.depth_maps / f"{image}.{stage}.bin"
+
+    def normal_map(self, image: str, stage: str) -> Path:
+        """A map of normals of dense stereo; `stage` is photometric or geometric."""
+        return self.normal_maps / f"{image}.{stage}.bin"
