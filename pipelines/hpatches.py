@@ -68,7 +68,7 @@ def evaluate(
     record = RunRecord(output, {"dataset": str(data.folder), **config.to_dict(conf)})
     pairs = [pair.names for pair in data.pairs]
     with record.timed("extract"):
-        features = extract(options, data.folder, output / "features.h5", data.image_names)
+        features = extract(options, data.folder, output / "features.h5", data.image_names).path
     with record.timed("match"):
         matches = output / "matches.h5"
         match(conf.matching, pairs, features, matches, cache_bytes=CACHE_BYTES)

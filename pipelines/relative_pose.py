@@ -43,13 +43,18 @@ def run(conf: RelativePose, pair_list: Path, images: Path, output: Path) -> None
     inputs = {"pairs": str(pair_list), "images": str(images)}
     record = RunRecord(output, {**inputs, **config.to_dict(conf)})
     with record.timed("extract"):
-        features = extract(conf.extraction, images, output / "features.h5", names)
+        features = extract(conf.extraction, images, output / "features.h5", names).path
     with record.timed("match"):
         matches = output / "matches.h5"
         match(conf.matching, [pair.names for pair in pairs], features, matches)
     with record.timed("estimate"):
         scores = estimate_poses(conf.estimation, pairs, features, matches)
-    present(record, scores, features_h5.failures(features) | features_h5.failures(matches), output)
+    present(
+        record,
+        scores,
+        features_h5.read_failures(features) | features_h5.read_failures(matches),
+        output,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -73,7 +73,7 @@ def fit(size: tuple[int, int], resize_max: int | None) -> tuple[int, int]:
 
 
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 H W"]:
-    """RGB in [0, 1]."""
+    """Convert an image to a tensor of RGB in [0, 1]."""
     values = np.array(image, dtype=np.uint8)
     return torch.from_numpy(values).permute(2, 0, 1).contiguous().float() / 255
 

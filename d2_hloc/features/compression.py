@@ -70,9 +70,9 @@ def compress(options: CompressionOptions, features: Path, output: Path) -> Path:
     Raises:
         StorageError: if a features file cannot be read, or is compressed already.
         ValueError: if the projection cannot be read, or is of other descriptors.
-        ConfigurationChanged, DiskFull: as staging.Staged.
+        ConfigurationChanged, DiskFull: as staged_h5.Staged.
     """
-    made_by = features_h5.configuration(features) or {"features": None}
+    made_by = features_h5.read_configuration(features) or {"features": None}
     if "compression" in made_by:
         raise features_h5.StorageError(
             f"{features}: is compressed already; compress the features that it was made from."
@@ -83,7 +83,7 @@ def compress(options: CompressionOptions, features: Path, output: Path) -> Path:
     project = projection_of(options)
     with Staged(output, made_by, "keypoints") as staged, features_h5.open_h5(features) as file:
         _refuse_changed(file, features, output, staged.done)
-        staged.failures.update(features_h5.failures(features))
+        staged.failures.update(features_h5.read_failures(features))
         todo = [n for n in features_h5.image_names(features) if n not in staged.done]
         for name in tqdm(todo, desc="compress", unit="image", disable=not todo):
             staged.add(name, _compressed(file, name, project, options.dtype))

@@ -100,7 +100,7 @@ def learn(features: Path, roots: bool = True, whitening: float = WHITENING) -> P
     mean = total / count
     basis, share = _principal(products / count - torch.outer(mean, mean), whitening)
     made_from = {
-        "features": features_h5.configuration(features),
+        "features": features_h5.read_configuration(features),
         "images": len(names),
         "descriptors": count,
         "share_of_variance": round(share, 4),

@@ -43,7 +43,7 @@ def extract_features(arguments: list[str]) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     names = read_names(given.image_list) if given.image_list else None
     options = extraction_options(conf, "float16" if given.as_half else "float32")
-    return extraction.extract(options, given.image_dir, output, names)
+    return extraction.extract(options, given.image_dir, output, names).path
 
 
 def match_features(arguments: list[str]) -> Path:
@@ -60,7 +60,7 @@ def match_features(arguments: list[str]) -> Path:
     features, matches = _paths(given, conf["output"])
     matches.parent.mkdir(parents=True, exist_ok=True)
     options = matching_options_of(conf["model"])
-    return match_pairs.match(options, read_pairs(given.pairs), features, matches)
+    return match_pairs.match(options, read_pairs(given.pairs), features, matches).path
 
 
 def _paths(given: argparse.Namespace, output: str) -> tuple[Path, Path]:

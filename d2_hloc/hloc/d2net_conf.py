@@ -33,7 +33,7 @@ def options_of(conf: dict[str, Any]) -> D2NetOptions:
         _set(values, "scales", "multiscale", MULTISCALE)
     if "weights" in values:
         values["weights"] = str(values["weights"])
-    return config.build(D2NetOptions, values, "d2net")
+    return config.from_dict(D2NetOptions, values, "d2net")
 
 
 def _set(values: dict[str, Any], key: str, asked_as: str, value: Any) -> None:

@@ -26,4 +26,4 @@ def options_of(conf: dict[str, Any]) -> MatchingOptions:
     values = {key: conf[key] for key in OWN_KEYS if key in conf}
     if "do_mutual_check" in conf:
         values.setdefault("mutual", conf["do_mutual_check"])
-    return config.build(MatchingOptions, values, "matcher")
+    return config.from_dict(MatchingOptions, values, "matcher")

@@ -27,8 +27,9 @@ from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.reports.values import Row
 from d2_hloc.sfm import pose_errors
+from d2_hloc.sfm.correspondences import Observations, observations
 from d2_hloc.sfm.localize import LocalizationRun
-from d2_hloc.sfm.pnp import Localized, Observations, observations
+from d2_hloc.sfm.pnp import Localized
 from d2_hloc.sfm.poses_file import read_poses
 
 DRAWN_QUERIES = 4
@@ -66,7 +67,7 @@ def score_queries(
     poses = {r.name: r.cam_from_world for r in run.found if r.cam_from_world is not None}
     wanted = {r.name: known[r.name] for r in run.found if r.name in known}
     errors = pose_errors.pose_errors(poses, wanted, frame)
-    run.record.scores["ground_truth"] = pose_errors.summarize(errors, thresholds)
+    run.record.scores["ground_truth"] = pose_errors.summarize_poses(errors, thresholds).to_dict()
     placed = {name: error for name, error in errors.items() if np.isfinite(error[0])}
     run.record.scores["query_errors"] = placed  # metres, degrees
     run.record.write()

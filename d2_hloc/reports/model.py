@@ -55,7 +55,7 @@ def score_model(run: ModelRun, truth: Path | None) -> None:
     if not is_alignable(poses, known):
         return
     errors = pose_errors.pose_errors(poses, known, pose_errors.align(poses, known))
-    run.record.scores["ground_truth"] = pose_errors.summarize(errors)
+    run.record.scores["ground_truth"] = pose_errors.summarize_poses(errors).to_dict()
     run.record.write()
 
 

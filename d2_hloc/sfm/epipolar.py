@@ -56,7 +56,8 @@ class Epipolar:
 def rays(camera: pycolmap.Camera, xy: np.ndarray) -> np.ndarray:
     """Points (K, 2) without distortion, in pixels from the principal point.
 
-    A pixel is that of the mean focal length. Points that no ray has are far away, where nothing agrees with them.
+    A pixel is that of the mean focal length. Points that no ray has are far away, where nothing
+    agrees with them.
     """
     found = np.asarray(camera.cam_from_img(xy)).reshape(-1, 2) * camera.mean_focal_length()
     return np.where(np.isfinite(found), found, 1e6)

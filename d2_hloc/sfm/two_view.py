@@ -239,6 +239,8 @@ def _homography(points: MatchedPoints, ransac: Ransac) -> tuple[np.ndarray | Non
 def _add_pose(geometry: pycolmap.TwoViewGeometry, points: MatchedPoints) -> None:
     """The pose of a fundamental matrix, with the focal lengths that it tells."""
     cameras = focal_lengths(geometry.F, points.camera0, points.camera1)
+    every = np.arange(len(points), dtype=np.uint32)
+    geometry.inlier_matches = np.stack([every, every], axis=1)  # of these points, for COLMAP
     pycolmap.estimate_two_view_geometry_pose(
         cameras[0], points.xy0, cameras[1], points.xy1, geometry
     )

@@ -21,7 +21,7 @@ from d2_hloc.features.extraction import (
     ExtractionOptions,
     configuration,
     create_extractor,
-    options_of,
+    recorded_options,
 )
 from d2_hloc.features.options import FeatureOptions
 from d2_hloc.network.d2net import D2NetOptions
@@ -220,7 +220,7 @@ def test_what_the_features_depend_on_is_plain_and_leads_back(feature):
     asked = ExtractionOptions(feature=feature, kornia_keypoints=50)
     made_by = json.loads(json.dumps(configuration(asked)))
     assert made_by["feature"] == feature
-    assert configuration(options_of(made_by, "file")) == configuration(asked)
+    assert configuration(recorded_options(made_by, "file")) == configuration(asked)
 
 
 @pytest.mark.parametrize("name", KORNIA)
@@ -383,9 +383,8 @@ def test_an_old_kornia_without_xfeat_is_one_sentence(monkeypatch):
         create_extractor(options("xfeat"))
 
 
-def test_files_made_before_there_were_adapters_still_fit():
-    """Their recorded configuration has neither kornia's options nor top_k."""
-    common = {"resize_max": 1600, "descriptor_dtype": "float16"}
+def test_a_configuration_has_the_options_that_apply():
+    common = {"resize_max": 1600, "descriptor_dtype": "float16", "top_k": None}
     made_by = configuration(ExtractionOptions(feature="sift"))
     assert set(made_by) == {"feature", "sift", *common}
     made_by = configuration(ExtractionOptions(feature="d2net-ms"))

@@ -39,9 +39,9 @@ def present(run: LocalizationRun, known: pose_errors.Poses | None) -> None:
     """Score, print and report one feature."""
     errors = score_queries(run, known)
     if errors:
-        night = pose_errors.summarize(errors, pose_errors.NIGHT_THRESHOLDS)
+        night = pose_errors.summarize_poses(errors, pose_errors.NIGHT_THRESHOLDS)
         run.record.scores["night_until_2020"] = {
-            key: value for key, value in night.items() if key.startswith("recall")
+            key: value for key, value in night.to_dict().items() if key.startswith("recall")
         }
         run.record.write()
     name = str(run.record.configuration["features"][0])

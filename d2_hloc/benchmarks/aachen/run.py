@@ -22,10 +22,18 @@ from d2_hloc.refinement.matches import QueryRefiner
 from d2_hloc.refinement.patches import RefinementOptions
 from d2_hloc.sfm.database import verified_matches
 from d2_hloc.sfm.localize import LocalizationRun, ModelSource
-from d2_hloc.sfm.options import ReconstructionOptions
-from d2_hloc.sfm.pnp import LocalizationOptions, Localized, count_found, localize, write_table
-from d2_hloc.sfm.poses_file import write_poses
-from d2_hloc.sfm.reconstruct import Matched, Reconstruct, match_images, prepare_database
+from d2_hloc.sfm.matched import InputImages, Matched, match_images
+from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
+from d2_hloc.sfm.pnp import (
+    FeaturedModel,
+    LocalizationOptions,
+    Localized,
+    MatchedQueries,
+    count_found,
+    localize,
+    write_localized,
+)
+from d2_hloc.sfm.reconstruct import prepare_database
 from d2_hloc.sfm.triangulation import triangulate
 
 # COLMAP's registration wants 30 inliers; hloc tries groups of covisible images one by one.
@@ -63,8 +71,8 @@ def place(conf: Aachen, data: aachen.Aachen, output: Path) -> LocalizationRun:
     """
     conf = replace(conf, extraction=replace(conf.extraction, feature=conf.features[0]))
     record = RunRecord(output, {"images": str(data.images.resolve()), **config.to_dict(conf)})
-    matched = match_pairs(conf, data, output, record)
-    database, sparse = prepare_database(matched), output / "sparse"
+    matched = match_pairs(conf, data, record)
+    database, sparse = prepare_database(matched).path, record.outputs.sparse
     model = matched.once(
         "triangulate",
         lambda: triangulate(conf.reconstruction, data.reference(), database, data.images, sparse),
@@ -83,11 +91,12 @@ def place(conf: Aachen, data: aachen.Aachen, output: Path) -> LocalizationRun:
         max_error=(conf.localization or METHODS[conf.method]).max_error,
         source=ModelSource(folder=output, images=data.images, has_given_poses=True),
         queries=data.images,
-        output=output,
+        features=matched.features,
+        matches=matched.matches,
     )
 
 
-def match_pairs(conf: Aachen, data: aachen.Aachen, output: Path, record: RunRecord) -> Matched:
+def match_pairs(conf: Aachen, data: aachen.Aachen, record: RunRecord) -> Matched:
     """The listed pairs of images that are of use, and for other queries their nearest images."""
     unused, listed = set(data.without_pose), data.query_pairs()
     kept = [pair for pair in data.pairs if unused.isdisjoint(pair)]
@@ -109,10 +118,13 @@ def match_pairs(conf: Aachen, data: aachen.Aachen, output: Path, record: RunReco
     known, named = set(data.names), {name for pair in kept for name in pair}
     names = sorted((named & known) | set(data.queries))
     cameras = {name: data.cameras[name] for name in names}
-    matched = match_images(
-        step, data.images, output, record, names, lambda p: {n: cameras[n] for n in p}, choose
+    inputs = InputImages(
+        folder=data.images,
+        names=names,
+        cameras=lambda present: {n: cameras[n] for n in present},
+        queries=frozenset(data.queries),
     )
-    return replace(matched, queries=frozenset(data.queries))
+    return match_images(step, inputs, record, choose)
 
 
 def place_queries(
@@ -123,30 +135,29 @@ def place_queries(
     database: Path,
 ) -> list[Localized]:
     """Poses of the queries in the triangulated model."""
-    features, matches = matched.output / "features.h5", matched.output / "matches.h5"
-    output, refine = matched.output / "poses.txt", None
+    refine, verified = None, None
     if conf.refinement.enabled:
         resize_max = conf.extraction.resize_max
         refine = QueryRefiner(conf.refinement, data.images, data.images, resize_max)
-    verified = None
     if conf.method == "registration":
         verified = verified_matches(
-            database, matches, lambda pair: not matched.queries.isdisjoint(pair)
+            database, matched.matches.path, lambda pair: not matched.queries.isdisjoint(pair)
         )
+    queries = MatchedQueries(
+        cameras={name: data.cameras[name] for name in data.queries},
+        pairs=aachen.query_first(matched.pairs, matched.queries),
+        features=matched.features.path,
+        matches=matched.matches.path,
+        verified=verified,
+    )
     found = localize(
         conf.localization or METHODS[conf.method],
-        model,
-        features,
-        {name: data.cameras[name] for name in data.queries},
-        aachen.query_first(matched.pairs, matched.queries),
-        features,
-        matches,
-        output,
+        FeaturedModel(reconstruction=model, features=matched.features.path),
+        queries,
+        matched.outputs,
         refine,
-        verified,
     )
     if conf.fallback:
         found = with_fallback(found, aachen.by_query(matched.pairs, matched.queries), data.poses)
-        write_poses(output, {r.name: r.cam_from_world for r in found if r.cam_from_world})
-        write_table(output.with_suffix(".csv"), found)
+        write_localized(matched.outputs, found)
     return found

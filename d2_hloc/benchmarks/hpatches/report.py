@@ -99,8 +99,8 @@ def skipped(evaluation: Evaluation) -> dict[str, str]:
     """Whatever was not evaluated, by name, and why."""
     return {
         **evaluation.data.problems,
-        **features_h5.failures(evaluation.folder / "features.h5"),
-        **features_h5.failures(evaluation.folder / "matches.h5"),
+        **features_h5.read_failures(evaluation.folder / "features.h5"),
+        **features_h5.read_failures(evaluation.folder / "matches.h5"),
     }
 
 

@@ -82,10 +82,10 @@ def score(
     made_by = {
         "scoring": config.to_dict(options),
         "is_refined": refine is not None,
-        "matches": features_h5.configuration(matches),
+        "matches": features_h5.read_configuration(matches),
     }
     done = read_scores(output, made_by)
-    failed = features_h5.failures(matches)
+    failed = features_h5.read_failures(matches)
     todo = [p for p in pairs if p.names not in done and " ".join(p.names) not in failed]
     since = time.monotonic()
     with (

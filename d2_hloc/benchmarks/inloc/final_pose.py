@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.files.colmap import pycolmap
-from d2_hloc.sfm.pnp import FEWEST, settle_pose
+from d2_hloc.sfm.pnp import FEWEST, refit_pose
 
 ROUNDS = 2
 
@@ -39,7 +39,7 @@ def polish_pose(
             break
         found = xyz[index[is_found]]
         everyone = np.ones(len(found), dtype=bool)
-        pose = settle_pose(pose, to_colmap(xy[is_found]), found, everyone, camera)
+        pose = refit_pose(pose, to_colmap(xy[is_found]), found, everyone, camera)
     return pose
 
 

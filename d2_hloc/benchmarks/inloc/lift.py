@@ -40,9 +40,9 @@ def lift(
 
     Raises:
         StorageError: if the features file cannot be used.
-        ConfigurationChanged, DiskFull: as staging.Staged.
+        ConfigurationChanged, DiskFull: as staged_h5.Staged.
     """
-    made_by = {"features": features_h5.configuration(features)}
+    made_by = {"features": features_h5.read_configuration(features)}
     cutouts = {c.cutout for found in ranked.values() for c in found}
     names = features_h5.image_names(features, cutouts)
     with Staged(output, made_by, "points") as staged, features_h5.open_h5(features) as file:

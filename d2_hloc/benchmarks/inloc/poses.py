@@ -92,7 +92,7 @@ def configuration(method: str, setting: Setting) -> dict[str, object]:
         "method": method,
         "poses": config.to_dict(setting.options),
         "is_refined": setting.refine is not None,
-        "matches": features_h5.configuration(setting.matches),
+        "matches": features_h5.read_configuration(setting.matches),
         "cameras": {n: c.params.tolist() for n, c in sorted(setting.cameras.items())},
         "candidates": digest(
             [[q, *([c.cutout, c.score] for c in found)] for q, found in setting.ranked.items()]

@@ -67,8 +67,10 @@ class Evaluation:
     def skipped(self) -> dict[str, str]:
         """Whatever was not used, by name, and why."""
         files = self.setting.features, self.setting.points
-        failed = {name: why for file in files for name, why in features_h5.failures(file).items()}
-        failed |= features_h5.failures(self.setting.matches)
+        failed = {
+            name: why for file in files for name, why in features_h5.read_failures(file).items()
+        }
+        failed |= features_h5.read_failures(self.setting.matches)
         queries = {
             f"{short_name(q.name)}, {m.method}": q.reason
             for m in self.measured

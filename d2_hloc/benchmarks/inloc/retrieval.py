@@ -44,7 +44,7 @@ def extract_candidates(
     ranked |= {query: [] for query in data.queries if query not in listed}
     cutouts = {c.cutout for found in ranked.values() for c in found}
     names = [*data.queries, *sorted(cutouts)]
-    features = extract(options, data.folder, output, names)
+    features = extract(options, data.folder, output, names).path
     return features, _noted(ranked, output)
 
 
@@ -53,8 +53,10 @@ def _by_own_descriptors(
 ) -> tuple[Path, Ranked]:
     is_pooled = registry.has_global_descriptor(options.feature)
     how = PairsOptions(method="retrieval" if is_pooled else "auto", count=count)
-    choose_pairs.check(replace(how, max_exhaustive=count), options.feature, len(data.cutouts))
-    features = extract(options, data.folder, output, [*data.queries, *data.cutouts])
+    choose_pairs.check_pairing(
+        replace(how, max_exhaustive=count), options.feature, len(data.cutouts)
+    )
+    features = extract(options, data.folder, output, [*data.queries, *data.cutouts]).path
     queries, cutouts = (features_h5.image_names(features, n) for n in (data.queries, data.cutouts))
     ranked: Ranked = {query: [] for query in data.queries}
     for query, cutout in choose_pairs.of_queries(how, queries, features, cutouts, features):

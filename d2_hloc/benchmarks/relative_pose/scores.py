@@ -58,7 +58,7 @@ def estimate_poses(
     Raises:
         StorageError: if a features or matches file cannot be used.
     """
-    failed = features_h5.failures(matches)
+    failed = features_h5.read_failures(matches)
     todo = [pair for pair in pairs if " ".join(pair.names) not in failed]
     turned = sum(any(pair.quarter_turns) for pair in todo)
     if turned:

@@ -21,15 +21,9 @@ from d2_hloc.network.weights.catalogue import BUNDLED
 from d2_hloc.refinement.patches import RefinementOptions
 from d2_hloc.sfm.cameras import known_or_guessed
 from d2_hloc.sfm.mapping import map_images
-from d2_hloc.sfm.options import ReconstructionOptions
-from d2_hloc.sfm.reconstruct import (
-    Matched,
-    ModelRun,
-    Reconstruct,
-    finish,
-    match_images,
-    prepare_database,
-)
+from d2_hloc.sfm.matched import InputImages, Matched, match_images
+from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
+from d2_hloc.sfm.reconstruct import ModelRun, finish, prepare_database
 
 SCORES = "dense.json"
 
@@ -107,12 +101,14 @@ def evaluate(conf: Benchmark, feature: str, scene: Scene, output: Path) -> Model
         model = conf.reconstruction.camera_model
         return known_or_guessed(scene.cameras, scene.images, names, model)
 
-    matched = match_images(steps, scene.images, output, record, scene.names, cameras)
-    database = prepare_database(matched)
+    inputs = InputImages(folder=scene.images, names=scene.names, cameras=cameras)
+    matched = match_images(steps, inputs, record)
+    database, sparse = prepare_database(matched), record.outputs.sparse
     found = finish(
         matched,
+        database,
         "map",
-        lambda: map_images(conf.mapping, database, scene.images, output / "sparse"),
+        lambda: map_images(conf.mapping, database.path, scene.images, sparse),
     )
     if conf.dense is not None:
         reconstruct_depth(conf.dense, matched, found)
