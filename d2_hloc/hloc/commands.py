@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from d2_hloc.core.names import image_name
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.features import extraction
 from d2_hloc.features.extraction import ExtractionOptions
@@ -104,9 +105,14 @@ def read_names(pattern: Path) -> list[str]:
 
     Raises:
         ValueError: if there is no such file, or no name in it.
+        UnsafeName: for a name that leads out of the folder of images.
     """
     files = sorted(pattern.parent.glob(pattern.name))
-    names = [line.split()[0] for file in files for _, line in numbered_lines(file)]
+    names = [
+        image_name(line.split()[0], f"{file}, line {number}")
+        for file in files
+        for number, line in numbered_lines(file)
+    ]
     if not names:
         raise ValueError(f"{pattern}: there is no list of images there, or it is empty.")
     return names

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from d2_hloc.reports.plot_style import BLUE, bare, empty_figure, plain_text
 
 MAX_BARS = 40  # more have no room for their names
+STEPS = 60  # of a histogram
 BAR_HEIGHT, BARS_MARGIN = 26, 70  # pixels
 MAX_NAME = 26  # letters
 
@@ -69,6 +70,33 @@ def curves_figure(
         height=360, xaxis_title=plain_text(x_title), yaxis_title=plain_text(y_title)
     )
     figure.update_layout(**bare() | {"showlegend": len(curves) > 1, "legend": legend})
+    return figure
+
+
+def histogram_figure(values: np.ndarray, heading: str) -> go.Figure:
+    """Chart of how many of the values (N,), none negative, lie in each of 60 equal steps.
+
+    The steps go from 0 to the 99th percentile; the last one holds all that are larger as well.
+    """
+    if not len(values):
+        return empty_figure("There is nothing to draw.")
+    highest = max(float(np.percentile(values, 99)), 1e-9)
+    counts, edges = np.histogram(np.clip(values, 0, highest), STEPS, (0, highest))
+    upper = [*(f"{edge:.3g}" for edge in edges[1:-1]), "more"]
+    bars = go.Bar(
+        x=(edges[:-1] + edges[1:]) / 2,
+        y=counts,
+        width=highest / STEPS,
+        hovertext=[
+            f"{low:.3g} to {high}: {count:,}"
+            for low, high, count in zip(edges[:-1], upper, counts, strict=True)
+        ],
+        hoverinfo="text",
+        marker={"color": BLUE, "line": {"width": 0}},
+    )
+    figure = go.Figure(bars)
+    figure.update_layout(height=300, bargap=0, xaxis_title=plain_text(heading), **bare())
+    figure.update_yaxes(tickformat=",")
     return figure
 
 

@@ -45,7 +45,7 @@ def present(run: LocalizationRun, known: pose_errors.Poses | None) -> None:
         }
         run.record.write()
     name = str(run.record.configuration["features"][0])
-    print_table(localization_rows(run.record))
+    print_table(localization_rows(run, errors))
     print_queries(run.found, errors)
     report = Report("Aachen Day-Night", subtitle=f"{name}, {run.queries}")
     report.table("Queries placed", [summary_row(name, run), *published_rows()], columns=COLUMNS)

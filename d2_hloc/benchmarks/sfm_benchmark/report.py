@@ -80,7 +80,7 @@ def published_rows(scene: str) -> list[tuple[Any, ...]]:
 
 def present(name: str, run: ModelRun) -> None:
     """Print and report one feature."""
-    print_table(model_rows(run.record))
+    print_table(model_rows(run))
     report = Report("Local feature benchmark", subtitle=f"{name}, {run.images}")
     add_model(report, run)
     if "dense" in run.record.scores:
