@@ -65,9 +65,7 @@ def test_what_was_made_before_a_stop_is_kept(tmp_path, workers):
         return make(name)
 
     with pytest.raises(KeyboardInterrupt):
-        store(tmp_path / "a.json").complete(
-            items("x", "y", "z"), stopped, "make", "thing", workers
-        )
+        store(tmp_path / "a.json").complete(items("x", "y", "z"), stopped, "make", "thing", workers)
     assert set(store(tmp_path / "a.json").found) == {"x", "y"}
 
 
