@@ -42,9 +42,10 @@ from d2_hloc.refinement.patches import RefinementOptions
 from d2_hloc.reports.localization import score_queries
 from d2_hloc.reports.model import score_model
 from d2_hloc.sfm.cameras import known_names
-from d2_hloc.sfm.mapping import map_images, statistics
+from d2_hloc.sfm.mapping import map_images, model_statistics
+from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.poses_file import read_calibrations
-from d2_hloc.sfm.reconstruct import ModelRun, Reconstruct, reconstruct
+from d2_hloc.sfm.reconstruct import ModelRun, reconstruct
 
 Result = dict[str, float]
 SOURCE = "512 float32"
@@ -110,7 +111,9 @@ def run_hpatches(bench: Bench, small: CompressionOptions | None) -> Result:
     options = ExtractionOptions(descriptor_dtype=bench.precision, compression=small)
     features = bench.features("hpatches", data.folder, options, data.image_names)
     folder = bench.folder(features)
-    matches = match(MatchingOptions(), [p.names for p in data.pairs], features, folder / "m.h5")
+    matches = match(
+        MatchingOptions(), [p.names for p in data.pairs], features, folder / "m.h5"
+    ).path
     scores = score(ScoringOptions(), data.pairs, features, matches, folder / "scores.json")
     found = next(s for s in summarize("d2net", scores) if s.part == OVERALL)
     shares = {f"{t} px": found.accuracy[t - 1] for t in (1, 3, 5, 10)}
@@ -150,10 +153,11 @@ def map_again(run: ModelRun, conf: Reconstruct, seed: int) -> ModelRun:
     """From the same verified matches, with other random numbers."""
     options = dataclasses.replace(conf.reconstruction, random_seed=100 * seed)
     known = known_names(conf.intrinsics)
-    database, sparse = run.output / "database.db", run.output / "again"
+    database, sparse = run.outputs.database, run.output / "again"
     model = map_images(options, database, run.images, sparse, known)
-    run.record.scores = dict(vars(statistics(model)))
-    return dataclasses.replace(run, model=model)
+    found = model_statistics(model)
+    run.record.scores = dataclasses.asdict(found)
+    return dataclasses.replace(run, model=model, statistics=found)
 
 
 def intrinsics(bench: Bench, features: Path, truth: Path) -> Path:

@@ -62,7 +62,7 @@ def measured(run: Path) -> Rates:
         ) from error
     features = run / "features.h5"
     names = features_h5.image_names(features)
-    resize_max = (features_h5.configuration(features) or {}).get("resize_max")
+    resize_max = (features_h5.read_configuration(features) or {}).get("resize_max")
     with features_h5.open_h5(features) as file:
         keypoints = [len(file[n]["keypoints"]) for n in names]
         sizes = [fit(features_h5.image_size_of(file, n), resize_max) for n in names]

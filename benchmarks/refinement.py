@@ -37,10 +37,10 @@ from d2_hloc.refinement.shallow_maps import CACHE_BYTES, MapReader
 from d2_hloc.refinement.tracks import jobs_of, move_pairs, put_together
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.cameras import cameras_of
-from d2_hloc.sfm.database import build_database, verified_matches, verify
-from d2_hloc.sfm.mapping import map_images, statistics
+from d2_hloc.sfm.correspondences import observations
+from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
+from d2_hloc.sfm.mapping import map_images, model_statistics
 from d2_hloc.sfm.options import ReconstructionOptions
-from d2_hloc.sfm.pnp import observations
 from d2_hloc.sfm.poses_file import read_poses
 
 BASE = RefinementOptions(enabled=True)
@@ -106,7 +106,7 @@ class Bench:
         """Verified matches of these keypoints."""
         path = features.with_suffix(".db")
         build_database(path, self.cameras, self.pairs, features, self.matches)
-        verify(path, self.pairs, ReconstructionOptions(), self.matches)
+        verify_geometry(path, self.pairs, ReconstructionOptions(), self.matches)
         return path
 
     def move(
@@ -133,13 +133,13 @@ class Bench:
     def row(self, name: str, keypoints: Keypoints, moved: float, seconds: float) -> str:
         """A line of the table."""
         model = self.map(keypoints)
-        poses, found = pose_errors.model_poses(model), statistics(model)
+        poses, found = pose_errors.model_poses(model), model_statistics(model)
         frame = pose_errors.align(poses, self.truth)
-        errors = pose_errors.summarize(pose_errors.pose_errors(poses, self.truth, frame))
+        errors = pose_errors.summarize_poses(pose_errors.pose_errors(poses, self.truth, frame))
         return (
             f"{name}|{moved:.3f}|{found.points}|{found.mean_track_length:.2f}|"
-            f"{found.mean_reprojection_error:.3f}|{1000 * errors['mean_position_error_m']:.2f}|"
-            f"{errors['mean_rotation_error_deg']:.3f}|{seconds:.1f}|"
+            f"{found.mean_reprojection_error:.3f}|{1000 * errors.mean.metres:.2f}|"
+            f"{errors.mean.degrees:.3f}|{seconds:.1f}|"
             f"{seconds / self.extraction_time:.2f}"
         )
 

@@ -10,27 +10,29 @@ from d2_hloc.core import config
 from d2_hloc.features.extraction import ExtractionOptions
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.shards import Shard
-from d2_hloc.matching.choose_pairs import PairsOptions
+from d2_hloc.matching.choose_pairs import METHODS, PairsOptions
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.network.d2net import D2NetOptions
+from d2_hloc.sfm.options import MATCHING, Reconstruct
 from d2_hloc.sfm.poses_file import read_poses
-from d2_hloc.sfm.reconstruct import MATCHING, Reconstruct
 
 FEATURES = tuple(MATCHING)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a model is made."""
+    """Add the arguments that say how a model is made."""
     add_extraction_arguments(parser)
     parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
-    parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of image pairs")
+    parser.add_argument("--pairs", help=f"{', '.join(METHODS)}, or a file of image pairs")
+    text = "model, or file of poses, that pairs by covisibility or poses are chosen by"
+    parser.add_argument("--reference", type=Path, help=text)
     parser.add_argument("--ratio", type=float, help="ratio threshold of matching; 1 for none")
     parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
     add_truth_argument(parser)
 
 
 def add_extraction_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which features."""
+    """Add the arguments that choose and limit the features."""
     parser.add_argument("--feature", choices=FEATURES)
     parser.add_argument("--weights", help="d2_ots (bundled), a name to download, or a checkpoint")
     parser.add_argument("--resize-max", type=int, help="longest edge in pixels (1600)")
@@ -38,12 +40,12 @@ def add_extraction_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_intrinsics_argument(parser: argparse.ArgumentParser) -> None:
-    """Known cameras."""
+    """Add the argument of known cameras."""
     parser.add_argument("--intrinsics", type=Path, help="lines of 'name MODEL w h params...'")
 
 
 def add_truth_argument(parser: argparse.ArgumentParser) -> None:
-    """What results are compared with."""
+    """Add the argument of the ground truth."""
     parser.add_argument(
         "--ground-truth",
         type=Path,
@@ -52,14 +54,14 @@ def add_truth_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
-    """A part of the work, or a cluster for all of it."""
+    """Add the arguments for a part of the work, or for a cluster that does all of it."""
     text = "do the i-th of n shards, i from 1 to n, or from 0 to n - 1; then d2-hloc merge"
     parser.add_argument("--shard", metavar="i/n", help=text)
     add_engine_arguments(parser)
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the work is done."""
+    """Add the arguments that say which machines do the work."""
     text = "what extracts and matches: this process, or the workers of a Ray cluster"
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
     text = "the cluster: auto (the default), host:port, ray://host:port, local (a new one, here)"
@@ -68,7 +70,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_truth(args: argparse.Namespace) -> None:
-    """A mistake in the ground truth should not cost the run."""
+    """Read the ground truth once: a mistake in it should not cost the run."""
     if args.ground_truth is not None:
         read_poses(args.ground_truth)
 
@@ -80,17 +82,20 @@ def model_configuration(args: argparse.Namespace) -> Reconstruct:
     matching = conf.matching
     if args.ratio is not None:
         matching = MatchingOptions(ratio_threshold=args.ratio if args.ratio < 1 else None)
+    pairs = given_pairs(conf.pairs, args.pairs)
+    if args.reference is not None:
+        pairs = dataclasses.replace(pairs, reference=args.reference)
     return dataclasses.replace(
         conf,
-        extraction=extraction_options(conf.extraction, args),
-        pairs=pairs_options(conf.pairs, args.pairs),
+        extraction=given_extraction(conf.extraction, args),
+        pairs=pairs,
         matching=matching,
         refinement=conf.refinement.switched(args.refinement),
         intrinsics=intrinsics or conf.intrinsics,
     )
 
 
-def extraction_options(options: ExtractionOptions, args: argparse.Namespace) -> ExtractionOptions:
+def given_extraction(options: ExtractionOptions, args: argparse.Namespace) -> ExtractionOptions:
     """Options with the arguments that were given."""
     network = {"weights": args.weights, "max_keypoints": args.max_keypoints}
     given = {k: v for k, v in network.items() if v is not None}
@@ -102,22 +107,22 @@ def extraction_options(options: ExtractionOptions, args: argparse.Namespace) -> 
     return dataclasses.replace(options, d2net=d2net, **given)
 
 
-def pairs_options(options: PairsOptions, argument: str | None) -> PairsOptions:
-    """--pairs: a method's name, or else a file."""
+def given_pairs(options: PairsOptions, argument: str | None) -> PairsOptions:
+    """Options with the argument --pairs, a method's name or else a file."""
     if argument is None:
         return options
-    if argument in ("exhaustive", "retrieval"):
-        return dataclasses.replace(options, method=argument)
+    if argument in METHODS:
+        return dataclasses.replace(options, method=argument, file=None)
     return dataclasses.replace(options, file=Path(argument))
 
 
 def shard_of(args: argparse.Namespace) -> Shard | None:
-    """--shard, where it is given."""
+    """Shard that --shard names; None where it is not given."""
     return None if args.shard is None else Shard.parse(args.shard)
 
 
 def cluster_of(args: argparse.Namespace) -> Cluster | None:
-    """--engine ray, and what is said about it; None for the local engine.
+    """Cluster that --engine ray and its arguments ask for; None for the local engine.
 
     Raises:
         ValueError: for arguments that do not go together.

@@ -18,9 +18,9 @@ from d2_hloc.app.arguments import (
     add_truth_argument,
     check_truth,
     cluster_of,
-    extraction_options,
+    given_extraction,
+    given_pairs,
     model_configuration,
-    pairs_options,
     shard_of,
 )
 from d2_hloc.app.command import run_command
@@ -33,18 +33,27 @@ from d2_hloc.features.projection import MOST, learn, save_projection
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import sparse_folder
 from d2_hloc.files.merging import merge
+from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.shards import Shard
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.matching.on_cluster import match_on
 from d2_hloc.matching.pairs import read_pairs
 from d2_hloc.mvs.reconstruct import DenseOptions, reconstruct_dense
-from d2_hloc.mvs.report import present_dense
+from d2_hloc.mvs.report import report_dense
 from d2_hloc.mvs.shards import STAGES, dense_shard, reconstruct_dense_on
-from d2_hloc.network import weights
+from d2_hloc.network.weights.catalogue import PUBLISHED
+from d2_hloc.network.weights.download import download_weights
 from d2_hloc.reports.localization import present_localization
 from d2_hloc.reports.model import present_model
-from d2_hloc.sfm.localize import Localize, check, localize_queries, source_of, triangulate_anew
+from d2_hloc.sfm.localize import (
+    Localize,
+    check_queries,
+    find_model_source,
+    localize_queries,
+    triangulate_anew,
+)
 from d2_hloc.sfm.reconstruct import reconstruct, triangulate_known
 from d2_hloc.training.make_scene import make_training_scene
 
@@ -99,7 +108,7 @@ def _reconstruct(commands: argparse._SubParsersAction) -> None:
 
 
 def run_reconstruct(args: argparse.Namespace) -> None:
-    """d2-hloc reconstruct."""
+    """Run d2-hloc reconstruct."""
     conf = model_configuration(args)
     if args.mapper:
         mapping = dataclasses.replace(conf.reconstruction, mapper=args.mapper)
@@ -118,7 +127,7 @@ def _triangulate(commands: argparse._SubParsersAction) -> None:
 
 
 def run_triangulate(args: argparse.Namespace) -> None:
-    """d2-hloc triangulate."""
+    """Run d2-hloc triangulate."""
     conf = model_configuration(args)
     check_truth(args)
     run = triangulate_known(conf, args.model, args.images, args.output, cluster_of(args))
@@ -139,19 +148,19 @@ def _localize(commands: argparse._SubParsersAction) -> None:
 
 
 def run_localize(args: argparse.Namespace) -> None:
-    """d2-hloc localize."""
+    """Run d2-hloc localize."""
     conf = config.load(Localize, args.config) if args.config else Localize()
     conf = dataclasses.replace(
         conf,
-        pairs=pairs_options(conf.pairs, args.pairs),
+        pairs=given_pairs(conf.pairs, args.pairs),
         refinement=conf.refinement.switched(args.refinement),
         intrinsics=args.intrinsics or conf.intrinsics,
     )
     check_truth(args)
     model = args.model
     if args.weights:
-        check(conf, source_of(model), args.queries, args.output)
-        model = triangulate_anew(model, args.weights, args.output / "model")
+        check_queries(conf, find_model_source(model), args.queries, args.output)
+        model = triangulate_anew(model, args.weights, Outputs(args.output).triangulated)
     run = localize_queries(conf, model, args.queries, args.output)
     present_localization(run, args.ground_truth)
 
@@ -170,7 +179,7 @@ def _dense(commands: argparse._SubParsersAction) -> None:
 
 
 def run_dense(args: argparse.Namespace) -> None:
-    """d2-hloc dense."""
+    """Run d2-hloc dense."""
     options = config.load(DenseOptions, args.config) if args.config else DenseOptions()
     given = {"max_image_size": args.max_image_size, "backend": args.backend}
     options = dataclasses.replace(options, **{k: v for k, v in given.items() if v is not None})
@@ -184,16 +193,17 @@ def run_dense(args: argparse.Namespace) -> None:
     if args.shard is not None:
         raise ValueError("--shard is of a --stage, maps or consistency; name that too.")
     found = reconstruct_dense(*given) if cluster is None else reconstruct_dense_on(cluster, *given)
-    present_dense(found, args.output)
+    report_dense(found, args.output)
 
 
 def images_of(args: argparse.Namespace) -> Path:
-    """--images, or those of a model of ours, which must be what it was made from."""
+    """Folder that --images names, or that of a model of ours, which must be as it was."""
     if args.images is not None:
         return args.images
-    if not (args.model / "run.json").is_file() and not (args.model.parent / "run.json").is_file():
+    outputs = Outputs(args.model), Outputs.of_model(args.model)
+    if not any(o.run_record.is_file() for o in outputs):
         raise ValueError(f"{args.model}: does not say where its images are; name them by --images.")
-    source = source_of(args.model)
+    source = find_model_source(args.model)
     if source.features.is_file():
         refuse_changed(source.images, features_h5.image_names(source.features), source.features)
     return source.images
@@ -208,7 +218,7 @@ def _make_training_scene(commands: argparse._SubParsersAction) -> None:
 
 
 def run_make_training_scene(args: argparse.Namespace) -> None:
-    """d2-hloc make-training-scene."""
+    """Run d2-hloc make-training-scene."""
     print(make_training_scene(args.model, args.depth, args.output, args.images, args.name))
 
 
@@ -220,12 +230,12 @@ def _extract(commands: argparse._SubParsersAction) -> None:
 
 
 def run_extract(args: argparse.Namespace) -> None:
-    """d2-hloc extract."""
-    options, cluster = extraction_options(ExtractionOptions(), args), cluster_of(args)
+    """Run d2-hloc extract."""
+    options, cluster = given_extraction(ExtractionOptions(), args), cluster_of(args)
     if cluster is None:
-        print(extract(options, args.images, args.output, shard=shard_of(args)))
+        print(extract(options, args.images, args.output, shard=shard_of(args)).path)
     else:
-        print(extract_on(cluster, options, args.images, args.output))
+        print(extract_on(cluster, options, args.images, args.output).path)
 
 
 def _compress(commands: argparse._SubParsersAction) -> None:
@@ -241,7 +251,7 @@ def _compress(commands: argparse._SubParsersAction) -> None:
 
 
 def run_compress(args: argparse.Namespace) -> None:
-    """d2-hloc compress."""
+    """Run d2-hloc compress."""
     options = CompressionOptions(
         dimensions=args.dimensions, dtype=args.dtype, projection=args.projection
     )
@@ -260,13 +270,13 @@ def _match(commands: argparse._SubParsersAction) -> None:
 
 
 def run_match(args: argparse.Namespace) -> None:
-    """d2-hloc match."""
+    """Run d2-hloc match."""
     options = MatchingOptions(ratio_threshold=args.ratio)
     pairs, cluster = read_pairs(args.pairs), cluster_of(args)
     if cluster is None:
-        print(match(options, pairs, args.features, args.output, shard=shard_of(args)))
+        print(match(options, pairs, args.features, args.output, shard=shard_of(args)).path)
     else:
-        print(match_on(cluster, options, pairs, args.features, args.output))
+        print(match_on(cluster, options, pairs, args.features, args.output).path)
 
 
 def _merge(commands: argparse._SubParsersAction) -> None:
@@ -279,14 +289,14 @@ def _merge(commands: argparse._SubParsersAction) -> None:
 def _weights(commands: argparse._SubParsersAction) -> None:
     text = "Download published weights, check and keep them."
     parser = _command(commands, "weights", run_weights, text)
-    parser.add_argument("name", choices=tuple(weights.DOWNLOADS))
+    parser.add_argument("name", choices=tuple(PUBLISHED))
     parser.add_argument("--sha256", help="digest to hold the file to, or its beginning")
 
 
 def run_weights(args: argparse.Namespace) -> None:
-    """d2-hloc weights."""
-    path = weights.download(args.name, args.sha256)
-    print(f"{path}\nSHA-256 {weights.digest(path)}")
+    """Run d2-hloc weights."""
+    path = download_weights(args.name, args.sha256)
+    print(f"{path}\nSHA-256 {file_sha256(path)}")
 
 
 if __name__ == "__main__":

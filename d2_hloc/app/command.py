@@ -1,4 +1,4 @@
-"""What every command does around its work: logging, and one sentence for what goes wrong."""
+"""Frame of every command: logging, and one sentence for what goes wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DISK_FULL = "the disk is full; free some space and run again, it goes on from th
 
 
 def run_command(name: str, work: Callable[[], object]) -> int:
-    """Do the work; the exit status. A problem is one sentence after the command's name."""
+    """Do the work and return the exit status; a problem is one sentence after the name."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     quiet()
     if threading.current_thread() is threading.main_thread():

@@ -15,8 +15,9 @@ from d2_hloc.reports.model import add_model, model_rows, score_model
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.localize import Localize, localize_queries
+from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.poses_file import read_poses
-from d2_hloc.sfm.reconstruct import Reconstruct, reconstruct
+from d2_hloc.sfm.reconstruct import reconstruct
 
 
 def demo(output: Path) -> None:

@@ -1,1 +1,1 @@
-"""What every room shares: structs, pixels, images, options, text, threads, metrics."""
+"""Parts that every room shares: structs, pixels, images, options, text, threads, metrics."""

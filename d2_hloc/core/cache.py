@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
+from cachetools import LRUCache
+
 
 class Sized(Protocol):
-    """What says how much memory it takes."""
+    """A value that says how much memory it takes."""
 
     @property
     def nbytes(self) -> int: ...
@@ -27,8 +30,7 @@ class BoundedCache(Generic[K, V]):
 
     def __init__(self, make: Callable[[K], V], capacity: int, at_least: int = 1) -> None:
         self._make, self._capacity, self._at_least = make, capacity, at_least
-        self._held: OrderedDict[K, V] = OrderedDict()
-        self._bytes = 0
+        self._held: LRUCache[K, V] = LRUCache(math.inf, getsizeof=lambda value: value.nbytes)
         self._lock = threading.Lock()
         self._making: defaultdict[K, threading.Lock] = defaultdict(threading.Lock)
 
@@ -38,15 +40,10 @@ class BoundedCache(Generic[K, V]):
         with making:
             with self._lock:
                 if key in self._held:
-                    self._held.move_to_end(key)
                     return self._held[key]
-            found = self._make(key)
+            value = self._make(key)
             with self._lock:
-                self._hold(key, found)
-        return found
-
-    def _hold(self, key: K, value: V) -> None:
-        self._held[key] = value
-        self._bytes += value.nbytes
-        while self._bytes > self._capacity and len(self._held) > self._at_least:
-            self._bytes -= self._held.popitem(last=False)[1].nbytes
+                self._held[key] = value
+                while self._held.currsize > self._capacity and len(self._held) > self._at_least:
+                    self._held.popitem()
+        return value

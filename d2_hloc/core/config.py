@@ -20,7 +20,7 @@ class ConfigError(ValueError):
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """PyYAML itself keeps the last of two equal keys, and says nothing."""
+    """Loader that refuses two equal keys; PyYAML itself keeps the last, and says nothing."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -42,10 +42,10 @@ def load(cls: type[T], path: str | Path) -> T:
         raise ConfigError(str(error)) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())}).") from error
-    return build(cls, {} if values is None else values, str(path))
+    return from_dict(cls, {} if values is None else values, str(path))
 
 
-def build(cls: type[T], values: dict[str, Any], where: str = "configuration") -> T:
+def from_dict(cls: type[T], values: dict[str, Any], where: str = "configuration") -> T:
     """Make the dataclass `cls` from nested dictionaries; `where` begins the text of an error."""
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected keys and values, found {values!r}.")
@@ -87,7 +87,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where}: expected a list, found {value!r}.")
         return tuple(_convert(args[0], v, where) for v in value)
     if dataclasses.is_dataclass(hint):
-        return build(hint, value, where)
+        return from_dict(hint, value, where)
     return _convert_scalar(hint, value, where)
 
 

@@ -73,9 +73,14 @@ def fit(size: tuple[int, int], resize_max: int | None) -> tuple[int, int]:
 
 
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 H W"]:
-    """RGB in [0, 1]."""
+    """Convert an image to a tensor of RGB in [0, 1]."""
     values = np.array(image, dtype=np.uint8)
     return torch.from_numpy(values).permute(2, 0, 1).contiguous().float() / 255
+
+
+def luma(image: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
+    """Brightness of an RGB image by ITU-R BT.601, as COLMAP and PIL weigh the colours."""
+    return torch.einsum("chw,c->hw", image, image.new_tensor([0.299, 0.587, 0.114]))
 
 
 def read_image(

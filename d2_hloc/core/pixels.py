@@ -1,4 +1,4 @@
-"""Where things are: every coordinate convention, and the only file with a 0.5 in it.
+"""Coordinate conventions, all of them; the only file with a 0.5 in it.
 
 Keypoints are (x, y) with (0, 0) at the centre of the first pixel, as in hloc. COLMAP puts that
 centre at (0.5, 0.5). A cell of the test network's maps stands for 4 x 4 pixels.
@@ -29,7 +29,7 @@ def rescale(xy: Array, scale: float | Array) -> Array:
 
 
 def resize_matrix(scale_x: float, scale_y: float) -> np.ndarray:
-    """rescale as a homography (3, 3), to join it with others."""
+    """Homography (3, 3) that does what rescale() does, to be joined with others."""
     shift = rescale(np.zeros(2), np.array([scale_x, scale_y]))
     return np.array([[scale_x, 0, shift[0]], [0, scale_y, shift[1]], [0, 0, 1]])
 

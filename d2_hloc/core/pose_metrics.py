@@ -89,18 +89,3 @@ def direction_error(translation0: np.ndarray, translation1: np.ndarray) -> float
     unit0, unit1 = translation0 / lengths[0], translation1 / lengths[1]
     sine, cosine = np.linalg.norm(np.cross(unit0, unit1)), abs(float(unit0 @ unit1))
     return float(np.degrees(np.arctan2(sine, cosine)))
-
-
-def relative_pose_error(
-    rotation: np.ndarray,
-    translation: np.ndarray,
-    true_rotation: np.ndarray,
-    true_translation: np.ndarray,
-) -> float:
-    """The larger of the angles of rotation (3, 3) and translation (3,), degrees.
-
-    Yi et al., CVPR 2018; its area under the curve is the measure of Sarlin et al., CVPR 2020.
-    """
-    return max(
-        rotation_error(rotation, true_rotation), direction_error(translation, true_translation)
-    )

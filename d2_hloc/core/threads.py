@@ -24,7 +24,9 @@ def in_threads(work: Callable[[S], T], items: Iterable[S], workers: int) -> Iter
 
 @contextmanager
 def one_thread_an_operation() -> Iterator[int]:
-    """Yields how many threads torch's operations had; here, and in threads begun here, one each.
+    """Limit torch's operations to a thread each, here and in threads begun here.
+
+    Yields how many threads they had before.
 
     Threads that share small operations wait for each other after each: slow on a busy machine.
     """

@@ -13,8 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc.core import config
-from d2_hloc.features.projection import BUNDLED, digest, load_projection
+from d2_hloc.features.projection import BUNDLED, load_projection
 from d2_hloc.files import features_h5
+from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.staged_h5 import Record, Staged, Value
 
 
@@ -52,7 +53,7 @@ def configuration(options: CompressionOptions | None) -> dict[str, Any]:
     values: dict[str, Any] = {"compression": config.to_dict(options)}
     if options.dimensions is not None:
         projection_of(options)  # a mistake in it should not cost an hour of extraction
-        values["projection_sha256"] = digest(options.file)
+        values["projection_sha256"] = file_sha256(options.file)
     return values
 
 
@@ -69,9 +70,9 @@ def compress(options: CompressionOptions, features: Path, output: Path) -> Path:
     Raises:
         StorageError: if a features file cannot be read, or is compressed already.
         ValueError: if the projection cannot be read, or is of other descriptors.
-        ConfigurationChanged, DiskFull: as staging.Staged.
+        ConfigurationChanged, DiskFull: as staged_h5.Staged.
     """
-    made_by = features_h5.configuration(features) or {"features": None}
+    made_by = features_h5.read_configuration(features) or {"features": None}
     if "compression" in made_by:
         raise features_h5.StorageError(
             f"{features}: is compressed already; compress the features that it was made from."
@@ -82,7 +83,7 @@ def compress(options: CompressionOptions, features: Path, output: Path) -> Path:
     project = projection_of(options)
     with Staged(output, made_by, "keypoints") as staged, features_h5.open_h5(features) as file:
         _refuse_changed(file, features, output, staged.done)
-        staged.failures.update(features_h5.failures(features))
+        staged.failures.update(features_h5.read_failures(features))
         todo = [n for n in features_h5.image_names(features) if n not in staged.done]
         for name in tqdm(todo, desc="compress", unit="image", disable=not todo):
             staged.add(name, _compressed(file, name, project, options.dtype))

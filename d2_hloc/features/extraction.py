@@ -19,9 +19,10 @@ from d2_hloc.core.images import ImageError, list_images, read_image
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
 from d2_hloc.features import compression, registry
+from d2_hloc.features.adapter import Extractor
 from d2_hloc.features.compression import CompressionOptions
+from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.options import FeatureOptions
-from d2_hloc.features.registry import Extractor
 from d2_hloc.files import features_h5
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
@@ -69,17 +70,15 @@ def configuration(options: ExtractionOptions) -> dict[str, Any]:
     values = config.to_dict(options)
     for key in ("d2net", "sift", "kornia_keypoints", "batch_size"):
         del values[key]
-    if options.top_k is None:  # as before there was such an option
-        del values["top_k"]
     del values["compression"]
     values |= registry.adapter_of(options.feature).configuration(options)
     return values | compression.configuration(options.compression)
 
 
-def options_of(made_by: dict[str, Any], where: str) -> ExtractionOptions:
+def recorded_options(made_by: dict[str, Any], where: str) -> ExtractionOptions:
     """The options behind a file's configuration, to extract more images in the same way."""
     values = {k: v for k, v in made_by.items() if k not in DIGESTS}
-    return config.build(ExtractionOptions, values, where)
+    return config.from_dict(ExtractionOptions, values, where)
 
 
 def extract(
@@ -89,17 +88,17 @@ def extract(
     names: Sequence[str] | None = None,
     shard: Shard | None = None,
     create: CreateExtractor | None = None,
-) -> Path:
+) -> Extracted:
     """Extract the features of all images below a folder, or of those named, into `output`.
 
     Images that are done are left alone. Ones that cannot be used are reported at the end and noted
-    in the file (features_h5.failures); the others are done all the same. A `shard` of those that
-    `output` lacks goes into the shard's own file, which may be left without any image. `create`
-    takes the place of create_extractor().
+    in the file; the others are done all the same. A `shard` of those that `output` lacks goes into
+    the shard's own file, which may be left without any image. `create` takes the place of
+    create_extractor().
 
     Raises:
         ImageError: if there is no image at all, or none that can be used.
-        ConfigurationChanged, DiskFull: as staging.Staged.
+        ConfigurationChanged, DiskFull: as staged_h5.Staged.
         ValueError: as shards.staged_shard.
     """
     names = list_images(images) if names is None else names
@@ -117,7 +116,11 @@ def extract(
             logger.warning("skipped %s: %s", name, reason)
         if shard is None and not staged.done & set(names):
             raise ImageError(f"{images}: none of the {len(names)} images can be used.")
-    return staged.path
+    return Extracted(
+        path=staged.path,
+        names=tuple(sorted(staged.done & set(names))),
+        failures=dict(sorted(staged.failures.items())),
+    )
 
 
 def _share(
@@ -165,11 +168,11 @@ def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
         for name in names:
             if name not in file:  # it waits in a part
                 continue
-            made_from, path = features_h5.source_of(file, name), images / name
+            made_from, path = features_h5.checksum_of(file, name), images / name
             if made_from is None or not path.is_file():
                 continue
             if path.stat().st_size != made_from[0] or (
-                path.stat().st_mtime > since and source_of(path) != made_from
+                path.stat().st_mtime > since and file_checksum(path) != made_from
             ):
                 changed.append(name)
     if changed:
@@ -180,7 +183,7 @@ def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
         )
 
 
-def source_of(path: Path) -> tuple[int, int]:
+def file_checksum(path: Path) -> tuple[int, int]:
     """What tells an image file from another: its length in bytes and their CRC-32."""
     data = path.read_bytes()
     return len(data), zlib.crc32(data)
@@ -213,7 +216,7 @@ class Decoded:
 
 def _decode(options: ExtractionOptions, images: Path, name: str) -> Decoded:
     image, original_size = read_image(images / name, options.resize_max)
-    return Decoded(name, image, original_size, source_of(images / name))
+    return Decoded(name, image, original_size, file_checksum(images / name))
 
 
 def _decoded(
@@ -268,6 +271,6 @@ def _to_record(options: ExtractionOptions, features: Features, of: Decoded) -> R
         keypoints=rescale(features.keypoints.cpu().double(), scale).float(),
         scales=features.scales * float(scale.mean()),
     )
-    uncertainty = registry.adapter_of(options.feature).NOISE * float(scale.mean())
+    uncertainty = registry.adapter_of(options.feature).noise * float(scale.mean())
     dtype = options.compression.dtype if options.compression else options.descriptor_dtype
     return features_h5.features_record(features, of.original_size, uncertainty, dtype, of.source)

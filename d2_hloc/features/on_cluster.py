@@ -10,9 +10,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from d2_hloc.core.images import ImageError, list_images
+from d2_hloc.features.adapter import Extractor
+from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.extraction import ExtractionOptions, create_extractor, extract
 from d2_hloc.features.options import FeatureOptions
-from d2_hloc.features.registry import Extractor
 from d2_hloc.files import features_h5
 from d2_hloc.files.merging import merge
 from d2_hloc.files.ray import Cluster, run_in_shards
@@ -27,11 +28,11 @@ def extract_on(
     images: Path,
     output: Path,
     names: Sequence[str] | None = None,
-) -> Path:
-    """As extraction.extract(), on a cluster; for None in this process.
+) -> Extracted:
+    """Extract as extraction.extract() does, on a cluster; for None in this process.
 
     Raises:
-        ClusterError: as cluster.run_shards().
+        ClusterError: as ray.run_shards().
         ImageError, ConfigurationChanged, DiskFull: as extract().
     """
     if cluster is None:
@@ -46,7 +47,7 @@ def extract_on(
     found = (features_h5.image_names(shard_path(output, shard)) for shard in shards)
     if not done and not any(found):
         raise ImageError(f"{images}: none of the {len(names)} images can be used.")
-    return merge(output)
+    return Extracted.read(merge(output), names)
 
 
 def _extract(

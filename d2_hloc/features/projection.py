@@ -6,7 +6,6 @@ directions of large variance are weighted down a little. Both keep matches that 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +21,9 @@ from torch import Tensor
 
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_whole
-from d2_hloc.network import weights
+from d2_hloc.network.weights.catalogue import FOLDER
 
-BUNDLED = weights.FOLDER / "d2_ots_pca.safetensors"
+BUNDLED = FOLDER / "d2_ots_pca.safetensors"
 MOST = 256  # directions that are kept
 WHITENING = 0.25  # directions are divided by this power of their variance: 0 not, 0.5 wholly
 IMAGES, FROM_EACH = 500, 500  # images, and descriptors of each, to learn from
@@ -101,7 +100,7 @@ def learn(features: Path, roots: bool = True, whitening: float = WHITENING) -> P
     mean = total / count
     basis, share = _principal(products / count - torch.outer(mean, mean), whitening)
     made_from = {
-        "features": features_h5.configuration(features),
+        "features": features_h5.read_configuration(features),
         "images": len(names),
         "descriptors": count,
         "share_of_variance": round(share, 4),
@@ -177,8 +176,3 @@ def load_projection(path: Path) -> Projection:
     if not is_whole or mean.ndim != 1 or basis.ndim != 2 or len(mean) != len(basis):
         raise ValueError(f"{path}: its mean and basis do not fit together; learn it again.")
     return Projection(mean=mean, basis=basis, **record)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a projection's file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,1 +1,1 @@
-"""What is on disk: features.h5 and the like, whole and with their provenance; COLMAP; Ray."""
+"""Files on disk: features.h5 and the like, whole and with their provenance; COLMAP; Ray."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 
@@ -42,10 +43,23 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """write_atomically(), with a full disk as one sentence.
+    """Write a file whole or not at all, with a full disk as one sentence.
 
     Raises:
         DiskFull: if there is no space.
     """
     with disk_full_in_a_sentence(path):
         write_atomically(path, data)
+
+
+def empty_folder(path: Path) -> Path:
+    """Make a folder, or delete what is in it."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Put a folder in the place of another one, which is deleted if it is there."""
+    shutil.rmtree(target, ignore_errors=True)
+    source.replace(target)

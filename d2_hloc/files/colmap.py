@@ -16,10 +16,12 @@ from pathlib import Path
 import pycolmap
 
 from d2_hloc.files import colmap_checks
+from d2_hloc.files.outputs import Outputs
 
 __all__ = [
     "ModelError",
     "check_database",
+    "is_model",
     "open_database",
     "opened_copy",
     "pycolmap",
@@ -38,6 +40,11 @@ def quiet() -> None:
     pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
 
 
+def is_model(folder: Path) -> bool:
+    """True if the folder holds a COLMAP model, in its binary form or as text."""
+    return any((folder / f"images.{form}").is_file() for form in ("bin", "txt"))
+
+
 def read_model(folder: Path) -> pycolmap.Reconstruction:
     """Read a COLMAP model.
 
@@ -47,7 +54,7 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
     is_text = (folder / "images.txt").is_file() and not (folder / "images.bin").is_file()
     try:
         if not is_text:
-            colmap_checks.check(folder, _num_params)
+            colmap_checks.check_model_files(folder, _num_params)
         return pycolmap.Reconstruction(folder)
     except colmap_checks.Damaged as error:
         raise ModelError(str(error)) from error
@@ -57,7 +64,8 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
 
 def sparse_folder(path: Path) -> Path:
     """The folder of COLMAP's files, whether it is named itself or the output that holds it."""
-    return path / "sparse" if (path / "sparse").is_dir() else path
+    sparse = Outputs(path).sparse
+    return sparse if sparse.is_dir() else path
 
 
 def _num_params(model_id: int) -> int:

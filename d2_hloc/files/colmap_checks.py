@@ -14,7 +14,7 @@ class Damaged(ValueError):
     """A file that is missing or cut short; the text names it."""
 
 
-def check(folder: Path, num_params: Callable[[int], int]) -> None:
+def check_model_files(folder: Path, num_params: Callable[[int], int]) -> None:
     """Walk the files of a model; `num_params` tells how many numbers a camera model has.
 
     Raises:
@@ -45,7 +45,7 @@ def _count(data: bytes) -> Iterator[int]:
 
 
 def _cameras(data: bytes, num_params: Callable[[int], int]) -> int:
-    """Records: id, model, width, height, parameters. The walks return where the last one ends."""
+    """Walk records of id, model, width, height, parameters; return where the last one ends."""
     offset = 8
     for _ in _count(data):
         offset += 24 + 8 * num_params(struct.unpack_from("<i", data, offset + 4)[0])
@@ -53,7 +53,7 @@ def _cameras(data: bytes, num_params: Callable[[int], int]) -> int:
 
 
 def _images(data: bytes) -> int:
-    """Records: id, pose and camera, name, points."""
+    """Walk records of id, pose and camera, name, points."""
     offset = 8
     for _ in _count(data):
         offset = data.index(b"\0", offset + 64) + 1
@@ -62,7 +62,7 @@ def _images(data: bytes) -> int:
 
 
 def _points(data: bytes) -> int:
-    """Records: id, position, colour and error, track."""
+    """Walk records of id, position, colour and error, track."""
     offset = 8
     for _ in _count(data):
         offset += 51 + 8 * struct.unpack_from("<Q", data, offset + 43)[0]
@@ -70,7 +70,7 @@ def _points(data: bytes) -> int:
 
 
 def _rigs(data: bytes) -> int:
-    """Records: id, the reference sensor, and other sensors with or without a pose."""
+    """Walk records of id, the reference sensor, and other sensors with or without a pose."""
     offset = 8
     for _ in _count(data):
         sensors = struct.unpack_from("<I", data, offset + 4)[0]
@@ -81,7 +81,7 @@ def _rigs(data: bytes) -> int:
 
 
 def _frames(data: bytes) -> int:
-    """Records: id, rig, pose, and what each sensor saw."""
+    """Walk records of id, rig, pose, and what each sensor saw."""
     offset = 8
     for _ in _count(data):
         offset += 68 + 16 * struct.unpack_from("<I", data, offset + 64)[0]

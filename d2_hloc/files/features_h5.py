@@ -47,7 +47,7 @@ def image_names(path: Path, among: Iterable[str] | None = None) -> list[str]:
     return sorted(names if among is None else names & set(among))
 
 
-def configuration(path: Path) -> dict[str, Any] | None:
+def read_configuration(path: Path) -> dict[str, Any] | None:
     """The configuration that made a file; None where it holds none, as hloc's own."""
     with open_h5(path) as file:
         text = file.attrs.get("configuration")
@@ -57,7 +57,7 @@ def configuration(path: Path) -> dict[str, Any] | None:
         raise StorageError(f"{path}: what made it cannot be read; make it again.") from error
 
 
-def failures(path: Path) -> dict[str, str]:
+def read_failures(path: Path) -> dict[str, str]:
     """Images that could not be used, with the reason, in the run that last wrote the file."""
     with open_h5(path) as file:
         return json.loads(file.attrs.get("failures", "{}"))
@@ -105,7 +105,7 @@ def _source_attributes(source: tuple[int, int] | None) -> dict[str, float]:
     return {} if source is None else {"source_bytes": source[0], "source_crc32": source[1]}
 
 
-def source_of(file: h5py.File, name: str) -> tuple[int, int] | None:
+def checksum_of(file: h5py.File, name: str) -> tuple[int, int] | None:
     """The image file's length in bytes and CRC-32, or None where the features do not say."""
     attributes = _group(file, name, "keypoints").get("image_size", file).attrs
     if "source_crc32" not in attributes:
@@ -126,7 +126,7 @@ def read_features(path: Path, name: str) -> Features:
 
 
 def features_of(file: h5py.File, name: str) -> Features:
-    """As read_features, from an open file."""
+    """Read features as read_features() does, from an open file."""
     keypoints = keypoints_of(file, name)
     group, count = file[name], len(keypoints)
     descriptors = group["descriptors"][()].T if "descriptors" in group else np.empty((count, 0))
@@ -158,14 +158,14 @@ def descriptors_of(file: h5py.File, name: str) -> torch.Tensor:
 
 
 def _of_unit_length(descriptors: torch.Tensor) -> torch.Tensor:
-    """Whole numbers are a unit descriptor's, times a scale; others are left as they are."""
+    """Normalise whole numbers, which are a unit descriptor's times a scale; leave others alone."""
     if descriptors.is_floating_point():
         return descriptors
     return torch.nn.functional.normalize(descriptors.float())
 
 
 def read_keypoints(path: Path, name: str) -> np.ndarray:
-    """As keypoints_of, from a file that is not open."""
+    """Read keypoints as keypoints_of() does, from a file that is not open."""
     with open_h5(path) as file:
         return keypoints_of(file, name)
 
@@ -200,19 +200,19 @@ def keypoints_of(file: h5py.File, name: str) -> np.ndarray:
 
 
 def read_image_size(path: Path, name: str) -> tuple[int, int]:
-    """(w, h) of the image that the keypoints refer to."""
+    """Size (w, h) of the image that the keypoints refer to."""
     with open_h5(path) as file:
         return image_size_of(file, name)
 
 
 def image_size_of(file: h5py.File, name: str) -> tuple[int, int]:
-    """As read_image_size, from an open file."""
+    """Read the size (w, h) of an image, from an open file."""
     width, height = _group(file, name, "image_size")["image_size"][()]
     return int(width), int(height)
 
 
 def read_global_descriptors(path: Path, names: Sequence[str]) -> np.ndarray:
-    """(len(names), D) float32, ours or hloc's."""
+    """Global descriptors (len(names), D), float32, ours or hloc's."""
     with open_h5(path) as file:
         groups = [_group(file, name, "global_descriptor") for name in names]
         return np.stack([g["global_descriptor"][()] for g in groups]).astype(np.float32)
@@ -255,12 +255,12 @@ def read_matches(path: Path, name0: str, name1: str) -> Matches:
 
 
 def holds_pair(file: h5py.File, name0: str, name1: str) -> bool:
-    """Was this pair matched, in either order?"""
+    """True if this pair was matched, in either order."""
     return any(key in file for key, _ in _keys(name0, name1))
 
 
 def matches_of(file: h5py.File, name0: str, name1: str) -> Matches:
-    """As read_matches, from an open file."""
+    """Read matches as read_matches() does, from an open file."""
     found = [k for k in _keys(name0, name1) if k[0] in file and "matches0" in file[k[0]]]
     if not found:
         raise StorageError(

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import errno
-import os
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # not on Windows; two runs in one folder are then the user's care
-    fcntl = None  # type: ignore[assignment]
+import filelock
+
+FOLDER_LOCK = ".lock"  # in a folder, while it is locked
+# Of file systems that have no locks; two runs in one folder are then the user's care.
+WITHOUT_LOCKS = (None, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class Busy(ValueError):
     """Another process is at work there."""
+
+
+class FileLock:
+    """Holds a lock by a file, which is made and stays, until the end of `with FileLock(path):`.
+
+    The system lets go of it when the process ends, killed or not.
+
+    Raises:
+        Busy: if another process holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = _acquired(path, path)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class FolderLock:
@@ -24,43 +43,38 @@ class FolderLock:
         Busy: if another process holds it.
     """
 
-    FLAGS = os.O_RDONLY
-
     def __init__(self, folder: Path) -> None:
-        self._descriptor = None if fcntl is None else os.open(folder, self.FLAGS, 0o666)
-        try:
-            if fcntl is not None:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:  # anything else: a file system that has no locks
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                self.__del__()
-                raise Busy(f"{folder}: another run is at work in it; wait for its end.") from None
+        self._path = folder / FOLDER_LOCK
+        self._lock = _acquired(self._path, folder)
 
     def __del__(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if "_lock" in vars(self):
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)  # before others can hold it
+            self._lock.release()
 
 
-class FileLock(FolderLock):
-    """As FolderLock with a file, which is made and stays: NFS locks only what is open to write.
-
-    It is let go of at the end of `with FileLock(path):`.
-    """
-
-    FLAGS = os.O_RDWR | os.O_CREAT
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None:
-        self.__del__()
+def _acquired(path: Path, where: Path) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(path, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise Busy(f"{where}: another run is at work in it; wait for its end.") from None
+    except (NotImplementedError, OSError) as error:
+        if getattr(error, "errno", None) not in WITHOUT_LOCKS:
+            raise
+    return lock
 
 
 _held: weakref.WeakValueDictionary[str, FolderLock] = weakref.WeakValueDictionary()
 
 
 def lock_folder(folder: Path) -> FolderLock:
-    """The lock of a folder, which is made if need be; within one process it is shared."""
+    """Hold a folder, which is made if need be, while the result lives; one process shares it.
+
+    Raises:
+        Busy: if another process holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     key = str(folder.resolve())
     lock = _held.get(key)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import h5py
 
 from d2_hloc.files import features_h5
 from d2_hloc.files.lock import FileLock
-from d2_hloc.files.provenance import ConfigurationChanged, differences
+from d2_hloc.files.provenance import check_configuration
 from d2_hloc.files.shards import Shard, is_finished, shard_count, shard_path, shards_folder
-from d2_hloc.files.staged_h5 import copy_new, join, keys_with
+from d2_hloc.files.staged_h5 import copy_new, keys_with, write_merged
 
 logger = logging.getLogger(__name__)
 
@@ -48,41 +46,33 @@ def merge(output: Path, link: bool = False) -> Path:
 
 def _join(output: Path, shards: Mapping[Path, Shard], link: bool) -> dict[str, str]:
     """Write `output`; what the shards note as failures."""
-    made_by = features_h5.configuration(output) if output.exists() else None
+    made_by = features_h5.read_configuration(output) if output.exists() else None
     failures: dict[str, str] = {}
     for path, shard in shards.items():
         with _readable(path, shard):
-            found = features_h5.configuration(path)
-            failures |= features_h5.failures(path)
+            found = features_h5.read_configuration(path)
+            failures |= features_h5.read_failures(path)
         made_by = found if made_by is None else made_by
-        _compare(path, found, made_by)
+        remedy = "Delete it and run again."
+        check_configuration(path, found or {}, made_by or {}, remedy, asked_by="The other shards")
 
     def add(path: Path, file: h5py.File) -> None:
         with _readable(path, shards[path]):
             _link(path, file) if link else copy_new(path, file, MARKERS)
 
-    join(output, list(shards), add, made_by or {}, failures, is_copied=not link)
+    write_merged(output, list(shards), add, made_by or {}, failures, is_copied=not link)
     return failures
 
 
 @contextmanager
 def _readable(path: Path, shard: Shard) -> Iterator[None]:
-    """What is wrong with a shard, as one sentence with the remedy."""
+    """Say what is wrong with a shard in one sentence, with the remedy."""
     try:
         yield
     except (OSError, RuntimeError, KeyError, features_h5.StorageError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise ValueError(f"{path}: is damaged; delete it and run --shard {shard} again.") from error
-
-
-def _compare(path: Path, found: dict[str, Any] | None, made_by: dict[str, Any] | None) -> None:
-    if found != made_by:
-        there, others = differences(found or {}, made_by or {})
-        raise ConfigurationChanged(
-            f"{path}: was made with another configuration than the rest. There: "
-            f"{json.dumps(there)}. The rest: {json.dumps(others)}. Delete it and run again."
-        )
 
 
 def _link(path: Path, target: h5py.File) -> None:

@@ -101,6 +101,10 @@ class Outputs:
         """Folder of the activations of a training's pairs; `name` is train or held_back."""
         return self.folder / f"{name}.cache"
 
+    def accuracies(self, feature: str) -> Path:
+        """Matching accuracies of a feature on HPatches, in the form that others publish them in."""
+        return self.folder / f"{feature}.npy"
+
     def method_poses(self, method: str) -> Path:
         """Poses of InLoc's queries by a method, as they come."""
         return self.folder / f"{method}.json"

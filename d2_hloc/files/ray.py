@@ -28,15 +28,9 @@ from d2_hloc.files.shards import MOST, Shard, is_finished, shard_count, shard_pa
 
 logger = logging.getLogger(__name__)
 
-
 RETRIES = 4  # of a shard whose worker died; more, and the shard itself may be what kills them
-
-
 BUSY_SECONDS = 60.0  # for which a worker that was given up can still hold its shard
-
-
 CONNECT_SECONDS = 10.0
-
 
 Work = Callable[[Shard], object]
 
@@ -99,12 +93,11 @@ def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    with _without_logs(ray):
-        try:
-            _connect(ray, cluster)
-            yield
-        finally:
-            ray.shutdown()
+    try:
+        _connect(ray, cluster)
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _connect(ray: Any, cluster: Cluster) -> None:
@@ -129,20 +122,8 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
-@contextmanager
-def _without_logs(ray: Any) -> Iterator[None]:
-    """Without the logs of nodes that died, which Ray prints, whatever it is told."""
-    module = ray._private.worker
-    before = getattr(module, "print_to_stdstream", None)
-    module.print_to_stdstream = lambda *_, **__: None
-    try:
-        yield
-    finally:
-        module.print_to_stdstream = before
-
-
 def _submitter(ray: Any, cluster: Cluster, work: Work) -> Callable[[Shard], Any]:
-    """What starts work(shard) on the cluster; the result says when it is done."""
+    """Function that starts work(shard) on the cluster; its result says when that is done."""
     gpus = cluster.gpus
     if gpus is None:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
@@ -163,7 +144,7 @@ def _has(node: dict[str, Any], needed: dict[str, float]) -> bool:
 
 
 def _work(work: Work, shard: Shard, folder: Path, threads: int) -> None:
-    """In a worker: as the process that asked for it would do it."""
+    """Do a shard in a worker, as the process that asked for it would do it."""
     if not folder.is_dir():
         raise ClusterError(
             f"{folder}: is not there on {socket.gethostname()}; the nodes of a cluster must see "
@@ -189,8 +170,8 @@ def _finished(ray: Any, submit: Callable[[Shard], Any], shards: Sequence[Shard])
     causes: dict[Shard, Exception] = {}
     try:
         while running:
-            ready, _ = ray.wait(list(running))
-            for reference in ready:
+            ended, _ = ray.wait(list(running))
+            for reference in ended:
                 shard = running.pop(reference)
                 cause = _death(ray, reference)
                 if cause is None:
@@ -213,7 +194,7 @@ def _finished(ray: Any, submit: Callable[[Shard], Any], shards: Sequence[Shard])
 
 
 def _death(ray: Any, reference: Any) -> Exception | None:
-    """What a worker died of; None if it came to its end. What it raised is raised."""
+    """Cause of a worker's death; None if it came to its end. What it raised is raised."""
     try:
         ray.get(reference)
     except ray.exceptions.RayTaskError as error:

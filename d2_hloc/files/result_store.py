@@ -53,7 +53,7 @@ class ResultStore(Generic[Result]):
         try:
             content = json.loads(self._path.read_text())
             made_by = dict(content["configuration"])
-            found = [config.build(self._kind, values) for values in content[self._name]]
+            found = [config.from_dict(self._kind, values) for values in content[self._name]]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self._path}: is damaged; delete it and run again.") from error
         remedy = "Choose another output, or delete it."

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import platform
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.lock import lock_folder
-from d2_hloc.files.provenance import ConfigurationChanged, differences
+from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.provenance import check_configuration
 
 PACKAGES = ("d2_hloc", "torch", "pycolmap", "numpy", "h5py")
 
@@ -29,7 +30,8 @@ class RunRecord:
     """
 
     def __init__(self, output: Path, configuration: dict[str, Any]) -> None:
-        self.path = output / "run.json"
+        self.outputs = Outputs(output)
+        self.path = self.outputs.run_record
         self._lock = lock_folder(output)
         self.counts: dict[str, Any] = {}
         self.timings: dict[str, float] = {}
@@ -39,34 +41,30 @@ class RunRecord:
         if self.path.is_file():
             self._resume()
         else:
-            _refuse_foreign(output)
+            _refuse_foreign(self.outputs)
 
     def _resume(self) -> None:
         try:
             found = json.loads(self.path.read_text())
-            there, now = differences(found["configuration"], self.configuration)
-            self.timings, self.done = dict(found["timings"]), dict(found.get("done", {}))
+            made_by = dict(found["configuration"])
+            self.timings, self.done = dict(found["timings"]), dict(found["done"])
             self.counts = dict(found["counts"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path}: is not the record of a run; delete it.") from error
-        if there != now:
-            raise ConfigurationChanged(
-                f"{self.path.parent}: was made with another configuration. "
-                f"There: {json.dumps(there)}. Now: {json.dumps(now)}. "
-                "Choose another output; its features.h5 may be copied there."
-            )
+        remedy = f"Choose another output; its {self.outputs.features.name} may be copied there."
+        check_configuration(self.outputs.folder, made_by, self.configuration, remedy)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add the time of a stage; a resumed stage's times add up."""
-        start = time.perf_counter()
+        start = perf_counter()
         yield
-        spent = self.timings.get(stage, 0.0) + time.perf_counter() - start
+        spent = self.timings.get(stage, 0.0) + perf_counter() - start
         self.timings[stage] = round(spent, 2)
         self.write()
 
     def is_done(self, stage: str, inputs: Any = True) -> bool:
-        """Was this stage finished, from these inputs?"""
+        """True if this stage was finished, from these inputs."""
         return self.done.get(stage) == json.loads(json.dumps(inputs))
 
     def mark_done(self, stage: str, inputs: Any = True) -> None:
@@ -87,10 +85,23 @@ class RunRecord:
         write_atomically(self.path, json.dumps(values, indent=1).encode())
 
 
-def _refuse_foreign(output: Path) -> None:
+def _refuse_foreign(outputs: Outputs) -> None:
     """A model or report that no run of ours made is never written over."""
-    for name in ("sparse", "database.db", "report.html", "poses.txt"):
-        if (output / name).exists():
+    for path in (outputs.sparse, outputs.database, outputs.report, outputs.poses):
+        if path.exists():
             raise ValueError(
-                f"{output}: holds a {name} that this program did not make; choose another output."
+                f"{outputs.folder}: holds a {path.name} that this program did not make; choose "
+                "another output."
             )
+
+
+def read_made_by(path: Path) -> dict[str, Any]:
+    """The configuration that a run.json holds.
+
+    Raises:
+        ValueError: if it cannot be read or is not the record of a run.
+    """
+    try:
+        return dict(json.loads(path.read_text())["configuration"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: is not the record of a run.") from error

@@ -67,7 +67,7 @@ WHOLE = Shard(1, 1)
 
 
 def shards_folder(output: Path) -> Path:
-    """Where the shards of a file are."""
+    """Folder of the shards of a file."""
     return output.with_name(output.name + ".shards")
 
 
@@ -77,13 +77,13 @@ def shard_path(output: Path, shard: Shard) -> Path:
 
 
 def is_finished(output: Path, shard: Shard) -> bool:
-    """Is the shard's file there, with nothing that waits to go into it?"""
+    """True if the shard's file is there and nothing waits to go into it."""
     path = shard_path(output, shard)
     return path.is_file() and not path.with_name(path.name + ".parts").exists()
 
 
 def shard_count(output: Path) -> int | None:
-    """How many shards the file is being made in; None if in none.
+    """Number of shards that the file is being made in; None if in none.
 
     Raises:
         ValueError: if there are shards of several counts.
@@ -123,7 +123,7 @@ def staged_shard(
     Raises:
         ValueError: if `output` is being made in another number of shards.
         Busy: if another process is at work on the shard.
-        ConfigurationChanged, DiskFull: as staging.Staged.
+        ConfigurationChanged, DiskFull: as staged_h5.Staged.
     """
     if shard is None:
         with Staged(output, configuration, marker) as staged:

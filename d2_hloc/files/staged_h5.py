@@ -28,7 +28,7 @@ import h5py
 import numpy as np
 
 from d2_hloc.files.atomic import disk_full_in_a_sentence, write_atomically
-from d2_hloc.files.provenance import ConfigurationChanged, differences
+from d2_hloc.files.provenance import check_configuration
 
 logger = logging.getLogger(__name__)
 
@@ -105,13 +105,15 @@ class Staged:
                 keys = keys_with(file, self.marker)
         except (OSError, RuntimeError, KeyError) as error:
             raise ValueError(why_unreadable(path, error)) from error
-        self._compare(None if text is None else json.loads(text), path)
+        found = None if text is None else json.loads(text)
+        check_configuration(path, found, self.configuration)
         return keys
 
     def _open_parts(self) -> None:
         record = self.parts / "configuration.json"
         if record.exists() and self._part_files():
-            self._compare(json.loads(record.read_text()), self.parts)
+            found = json.loads(record.read_text())
+            check_configuration(self.parts, found, self.configuration)
         else:  # a kill while they were being deleted can leave parts that do not say whose they are
             shutil.rmtree(self.parts, ignore_errors=True)
         with disk_full_in_a_sentence(self.path):
@@ -124,15 +126,6 @@ class Staged:
                 continue
             with h5py.File(part, "r") as file:
                 self.done |= keys_with(file, self.marker)
-
-    def _compare(self, found: dict[str, Any] | None, where: Path) -> None:
-        if found != self.configuration:
-            there, now = differences(found or {}, self.configuration)
-            raise ConfigurationChanged(
-                f"{where}: was made with another configuration. "
-                f"There: {json.dumps(there)}. Now: {json.dumps(now)}. "
-                "Choose another output."
-            )
 
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("*.h5"))
@@ -156,11 +149,11 @@ class Staged:
         parts = self._part_files()
         if parts or not self._is_unchanged():
             copy = partial(copy_new, markers=(self.marker,))
-            join(self.path, parts, copy, self.configuration, self.failures)
+            write_merged(self.path, parts, copy, self.configuration, self.failures)
         shutil.rmtree(self.parts)
 
     def _is_unchanged(self) -> bool:
-        """Is the file there, with the failures of this run?"""
+        """True if the file is there, with the failures of this run."""
         if not self.path.exists():
             return False
         with h5py.File(self.path, "r") as file:
@@ -214,7 +207,7 @@ def keys_with(file: h5py.File, *datasets: str) -> set[str]:
 
 
 def _decoded(name: bytes) -> str:
-    """As h5py decodes it."""
+    """Decode a name as h5py does."""
     return name.decode(errors="surrogateescape")
 
 
@@ -239,7 +232,7 @@ def copy_new(source: Path, target: h5py.File, markers: Sequence[str]) -> None:
                 file.copy(file[key], target, name=key)
 
 
-def join(
+def write_merged(
     path: Path,
     sources: Sequence[Path],
     copy: Callable[[Path, h5py.File], None],

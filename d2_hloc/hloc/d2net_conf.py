@@ -9,12 +9,10 @@ from d2_hloc.core import config
 from d2_hloc.network.d2net import MULTISCALE, D2NetOptions
 
 OWN_KEYS = (*D2NetOptions.__dataclass_fields__, "multiscale")
-
-
 HLOC_KEYS = ("name", "model_name", "checkpoint_dir", "use_relu")  # of its own d2net
 
 
-def options_of(conf: dict[str, Any]) -> D2NetOptions:
+def d2net_options_of(conf: dict[str, Any]) -> D2NetOptions:
     """The options that a model conf of hloc's form asks for.
 
     Raises:
@@ -33,7 +31,7 @@ def options_of(conf: dict[str, Any]) -> D2NetOptions:
         _set(values, "scales", "multiscale", MULTISCALE)
     if "weights" in values:
         values["weights"] = str(values["weights"])
-    return config.build(D2NetOptions, values, "d2net")
+    return config.from_dict(D2NetOptions, values, "d2net")
 
 
 def _set(values: dict[str, Any], key: str, asked_as: str, value: Any) -> None:

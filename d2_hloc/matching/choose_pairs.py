@@ -1,44 +1,75 @@
-"""Which images are matched with which: options and features -> a pair list (a step)."""
+"""Choose the pairs of images to match: options and features -> a pair list (a step)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from d2_hloc.features import registry
 from d2_hloc.files import features_h5
+from d2_hloc.files.colmap import pycolmap
 from d2_hloc.matching import pairs
 from d2_hloc.matching.pairs import Pair
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("exhaustive", "retrieval", "covisibility", "poses")
+BY_REFERENCE = ("covisibility", "poses")  # methods that ask what is known of the images
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairsOptions:
-    """Which images are matched. 'auto' is exhaustive up to `max_exhaustive` images, else retrieval.
+    """Choice of pairs. 'auto' is exhaustive up to `max_exhaustive` images, retrieval beyond.
 
-    `count` is the number of retrieved images for each. A query's 'auto' is exhaustive up to that
-    many images of the model: it has as many as an exhaustive search has for each image.
+    `count` is the number of images that each is matched with: the nearest by global descriptors
+    ('retrieval'), those that share most points of a model ('covisibility'), or those whose cameras
+    are nearest and look the same way, to within `max_angle` degrees ('poses'). A query's 'auto' is
+    exhaustive up to `count` images of the model: it has as many as an exhaustive search has for
+    each image.
+
+    `reference` is the COLMAP model that 'covisibility' and 'poses' ask, or for 'poses' a file of
+    poses; None is the model that is triangulated.
     """
 
-    method: Literal["auto", "exhaustive", "retrieval"] = "auto"
+    method: Literal["auto", "exhaustive", "retrieval", "covisibility", "poses"] = "auto"
     count: int = 20
     max_exhaustive: int = 200
+    max_angle: float = 45.0
+    reference: Path | None = None
     file: Path | None = None  # a pair list instead
 
     def __post_init__(self) -> None:
-        for name in ("count", "max_exhaustive"):
-            if getattr(self, name) < 1:
+        for name in ("count", "max_exhaustive", "max_angle"):
+            if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
 
     def is_retrieval(self, num_images: int, largest: int) -> bool:
-        """Are nearest images looked up, rather than all taken?"""
+        """True if the nearest images are looked up, rather than all taken."""
         if self.file is not None:
             return False
         return self.method == "retrieval" or (self.method == "auto" and num_images > largest)
 
+    @property
+    def is_by_reference(self) -> bool:
+        """True if pairs come from what is known of the images, rather than from features."""
+        return self.file is None and self.method in BY_REFERENCE
 
-def check(options: PairsOptions, feature: str, num_images: int) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Knowledge of images before they are matched: a model, or poses alone.
+
+    `poses` are world to camera, by image name.
+    """
+
+    poses: Mapping[str, pycolmap.Rigid3d]
+    model: pycolmap.Reconstruction | None = None
+
+
+def check_pairing(options: PairsOptions, feature: str, num_images: int) -> None:
     """Before an hour of extraction: can these images be paired at all?
 
     Raises:
@@ -54,14 +85,49 @@ def check(options: PairsOptions, feature: str, num_images: int) -> None:
         )
 
 
-def of_images(options: PairsOptions, names: Sequence[str], features: Path) -> list[Pair]:
-    """Pairs among images, or those of the list."""
+def of_images(
+    options: PairsOptions,
+    names: Sequence[str],
+    features: Path,
+    reference: Reference | None = None,
+) -> list[Pair]:
+    """Pairs among images, or those of the list; `reference` is for the methods that ask it.
+
+    Raises:
+        ValueError: if the reference is missing, knows none of the images, or no two that see the
+            same.
+    """
     if options.file is not None:
         return pairs.read_pairs(options.file)
+    if options.is_by_reference:
+        if reference is None:
+            raise ValueError(f"pairs by {options.method} need a reference.")
+        return _by_reference(options, names, reference)
     if not options.is_retrieval(len(names), options.max_exhaustive):
         return pairs.exhaustive(names)
     pooled = features_h5.read_global_descriptors(features, names)
     return pairs.from_retrieval(names, pooled, options.count)
+
+
+def _by_reference(options: PairsOptions, names: Sequence[str], reference: Reference) -> list[Pair]:
+    known = {name: reference.poses[name] for name in names if name in reference.poses}
+    if len(known) < len(names):
+        logger.warning(
+            "%d of %d images are paired with none: their poses are not known",
+            len(names) - len(known),
+            len(names),
+        )
+    if options.method == "poses":
+        found = pairs.from_poses(known, options.count, options.max_angle)
+    else:
+        listed = pairs.from_covisibility(reference.model, options.count)
+        found = [pair for pair in listed if known.keys() >= set(pair)]
+    if not found:
+        raise ValueError(
+            f"no two of the {len(names)} images are a pair by {options.method}: {len(known)} of "
+            "them are in the reference; choose another method of pairs."
+        )
+    return found
 
 
 def of_queries(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -18,8 +19,8 @@ from d2_hloc.files import features_h5
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
 from d2_hloc.matching.nearest import MatchingOptions, match_descriptors
-from d2_hloc.matching.pairs import Pair, order_for_reuse, unique
-from d2_hloc.matching.prepared import Searchable, searchable
+from d2_hloc.matching.pairs import Pair, order_for_reuse, pair_text, unique
+from d2_hloc.matching.prepared import PreparedDescriptors, prepare_descriptors
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +28,44 @@ CACHE_BYTES = 2 << 30  # of descriptors held at once
 BLOCK = 32  # images; pairs are ordered so that blocks of them stay in the cache
 
 
-def descriptor_cache(file: h5py.File, capacity: int = CACHE_BYTES) -> BoundedCache[str, Searchable]:
+@dataclass(frozen=True, kw_only=True)
+class MatchedPairs:
+    """Matches of pairs of images in a file of hloc's format.
+
+    `pairs` are those that were matched, of the ones asked for. `failures` are the reasons why
+    others were not, by pair.
+    """
+
+    path: Path
+    pairs: tuple[Pair, ...]
+    failures: Mapping[Pair, str]
+
+    @classmethod
+    def read(cls, path: Path, pairs: Sequence[Pair]) -> MatchedPairs:
+        """Look up which of these pairs an existing file notes as failures; the others are matched.
+
+        Raises:
+            StorageError: if the file is missing or not HDF5.
+        """
+        noted = features_h5.read_failures(path)
+        failures = {p: noted[pair_text(p)] for p in unique(pairs) if pair_text(p) in noted}
+        matched = tuple(p for p in unique(pairs) if p not in failures)
+        return cls(path=path, pairs=matched, failures=failures)
+
+    @property
+    def failures_by_text(self) -> dict[str, str]:
+        """The failures as files record them."""
+        return {pair_text(pair): reason for pair, reason in self.failures.items()}
+
+
+def descriptor_cache(
+    file: h5py.File, capacity: int = CACHE_BYTES
+) -> BoundedCache[str, PreparedDescriptors]:
     """Descriptors (N, D) of a features file, read and prepared once while they are in use."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    def read(name: str) -> Searchable:
-        return searchable(features_h5.descriptors_of(file, name).to(device))
+    def read(name: str) -> PreparedDescriptors:
+        return prepare_descriptors(features_h5.descriptors_of(file, name).to(device))
 
     return BoundedCache(read, capacity)
 
@@ -45,34 +78,41 @@ def match(
     features1: Path | None = None,
     cache_bytes: int = CACHE_BYTES,
     shard: Shard | None = None,
-) -> Path:
+) -> MatchedPairs:
     """Match pairs of images into `output`; pairs that are done, in either order, are left alone.
 
     The second image's features are read from `features1` where it is given. Pairs that name an
-    image without features are reported at the end and noted in the file (features_h5.failures). Of
-    each features file, descriptors of at most `cache_bytes` are held at once. A `shard` of the
-    pairs that `output` lacks, neighbours in the order that reuses descriptors, goes into the
-    shard's own file.
+    image without features are reported at the end and noted in the file. Of each features file,
+    descriptors of at most `cache_bytes` are held at once. A `shard` of the pairs that `output`
+    lacks, neighbours in the order that reuses descriptors, goes into the shard's own file.
 
     Raises:
         StorageError: if a features file cannot be read, or the two were compressed differently.
         ValueError: if descriptors' widths differ.
-        ConfigurationChanged, DiskFull: as staging.Staged.
+        ConfigurationChanged, DiskFull: as staged_h5.Staged.
         ValueError: as shards.staged_shard.
     """
     if features1 is not None:
         _check_projections(features, features1)
     made_by = {
         "matching": config.to_dict(options),
-        "features": features_h5.configuration(features),
-        "features1": features_h5.configuration(features1) if features1 else None,
+        "features": features_h5.read_configuration(features),
+        "features1": features_h5.read_configuration(features1) if features1 else None,
     }
     with (
         staged_shard(output, shard, made_by, "matches0") as staged,
         features_h5.open_h5(features) as file0,
         features_h5.open_h5(features1 or features) as file1,
     ):
-        todo = _todo(pairs, staged, file0, file1, shard)
+        is_one_file = file0.filename == file1.filename
+        listed = unique(pairs) if is_one_file else list(dict.fromkeys(pairs))
+        if shard is not None:
+            listed = _share(listed, staged, is_one_file, shard)
+        failures = _without_features(listed, file0, file1)
+        usable = [p for p in listed if p not in failures]
+        todo = [p for p in usable if not _is_in(staged.done, p, is_one_file)]
+        todo = order_for_reuse(todo, BLOCK)
+        staged.failures = {pair_text(pair): reason for pair, reason in failures.items()}
         caches = descriptor_cache(file0, cache_bytes), descriptor_cache(file1, cache_bytes)
         if features1 is None:
             caches = caches[0], caches[0]
@@ -82,13 +122,14 @@ def match(
                 staged.add(features_h5.pair_key(name0, name1), record)
         for key, reason in staged.failures.items():
             logger.warning("skipped %s: %s", key, reason)
-    return staged.path
+    return MatchedPairs(path=staged.path, pairs=tuple(usable), failures=failures)
 
 
 def _check_projections(features: Path, features1: Path) -> None:
     """Descriptors of two projections may be of one width, and yet their matches mean nothing."""
     found = [
-        (features_h5.configuration(f) or {}).get("projection_sha256") for f in (features, features1)
+        (features_h5.read_configuration(f) or {}).get("projection_sha256")
+        for f in (features, features1)
     ]
     if found[0] != found[1]:
         raise features_h5.StorageError(
@@ -100,10 +141,10 @@ def _check_projections(features: Path, features1: Path) -> None:
 def _records(
     options: MatchingOptions,
     pairs: Sequence[Pair],
-    cache0: BoundedCache[str, Searchable],
-    cache1: BoundedCache[str, Searchable],
+    cache0: BoundedCache[str, PreparedDescriptors],
+    cache1: BoundedCache[str, PreparedDescriptors],
 ) -> Iterator[Record]:
-    """What is stored of each pair; a CPU's cores take one pair each, a GPU all of it."""
+    """Match pairs, in order; a CPU's cores take one pair each, a GPU all of it."""
 
     def work(pair: Pair) -> Record:
         set0, set1 = cache0[pair[0]], cache1[pair[1]]
@@ -115,28 +156,23 @@ def _records(
             yield from records
 
 
-def _todo(
-    pairs: Sequence[Pair],
-    staged: Staged,
-    file0: h5py.File,
-    file1: h5py.File,
-    shard: Shard | None,
-) -> list[Pair]:
-    """Pairs still to match, those of the shard. Within one file a pair is the same both ways."""
-    is_one_file = file0.filename == file1.filename
-    listed = unique(pairs) if is_one_file else list(dict.fromkeys(pairs))
-    if shard is not None:
-        missing = [p for p in listed if not _is_in(staged.merged, p, is_one_file)]
-        note_items(staged.whole, missing)
-        listed = shard.of(order_for_reuse(missing, BLOCK))
-    todo = []
-    for name0, name1 in listed:
-        missing = [n for n, f in ((name0, file0), (name1, file1)) if n not in f]
+def _share(
+    listed: Sequence[Pair], staged: Staged, is_one_file: bool, shard: Shard
+) -> Sequence[Pair]:
+    """The pairs of a shard, of those that the merged file lacks."""
+    missing = [p for p in listed if not _is_in(staged.merged, p, is_one_file)]
+    note_items(staged.whole, missing)
+    return shard.of(order_for_reuse(missing, BLOCK))
+
+
+def _without_features(pairs: Sequence[Pair], file0: h5py.File, file1: h5py.File) -> dict[Pair, str]:
+    """Pairs that name an image without features, with that reason."""
+    failures = {}
+    for pair in pairs:
+        missing = [n for n, f in zip(pair, (file0, file1), strict=True) if n not in f]
         if missing:
-            staged.failures[f"{name0} {name1}"] = f"there are no features of {missing[0]}"
-        elif not _is_in(staged.done, (name0, name1), is_one_file):
-            todo.append((name0, name1))
-    return order_for_reuse(todo, BLOCK)
+            failures[pair] = f"there are no features of {missing[0]}"
+    return failures
 
 
 def _is_in(keys: Set[str], pair: Pair, either_way: bool) -> bool:

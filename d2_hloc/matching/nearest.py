@@ -10,14 +10,14 @@ from torch import Tensor
 
 from d2_hloc.core.structs import Matches
 from d2_hloc.matching.neighbours import Neighbours, nearest_neighbours
-from d2_hloc.matching.prepared import Searchable, searchable
+from d2_hloc.matching.prepared import PreparedDescriptors, prepare_descriptors
 
 ROUNDING = 1e-5  # of a squared distance in float32: a second neighbour nearer than that is equal
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingOptions:
-    """Which nearest neighbours count. Thresholds apply to both directions, as in hloc and COLMAP.
+    """Rule of matching. Thresholds apply to both directions, as in hloc and COLMAP.
 
     `ratio_threshold`: largest distance to the first neighbour over distance to the second.
     `distance_threshold`: largest Euclidean distance of unit descriptors, at most 2.
@@ -48,13 +48,13 @@ def accepted(neighbours: Neighbours, options: MatchingOptions, with_ratio: bool)
 
 
 def match_descriptors(
-    descriptors0: Float[Tensor, "N0 D"] | Searchable,
-    descriptors1: Float[Tensor, "N1 D"] | Searchable,
+    descriptors0: Float[Tensor, "N0 D"] | PreparedDescriptors,
+    descriptors1: Float[Tensor, "N1 D"] | PreparedDescriptors,
     options: MatchingOptions | None = None,
 ) -> Matches:
     """Match unit descriptors; half precision is widened. Memory does not grow with N0 x N1.
 
-    Descriptors that are in many pairs are prepared once, by neighbours.searchable().
+    Descriptors that are in many pairs are prepared once, by neighbours.prepare_descriptors().
 
     Raises:
         ValueError: if the descriptors' widths differ.
@@ -82,10 +82,10 @@ def match_descriptors(
     return Matches(pairs=pairs, scores=((forward.first[rows] + 1) / 2).clamp(0, 1))
 
 
-def _prepared(descriptors: Tensor | Searchable) -> Searchable:
-    if isinstance(descriptors, Searchable):
+def _prepared(descriptors: Tensor | PreparedDescriptors) -> PreparedDescriptors:
+    if isinstance(descriptors, PreparedDescriptors):
         return descriptors
-    return searchable(torch.as_tensor(descriptors))
+    return prepare_descriptors(torch.as_tensor(descriptors))
 
 
 def _none(like: Tensor) -> Matches:

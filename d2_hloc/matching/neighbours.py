@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from d2_hloc.matching.prepared import Searchable
+from d2_hloc.matching.prepared import PreparedDescriptors
 
 BLOCK_BYTES = 128 << 20  # of similarities at once
 CACHED_BYTES = 4 << 20  # the same, to stay in a CPU's cache
@@ -26,7 +26,7 @@ Cells = tuple[np.ndarray, np.ndarray]  # rows, columns
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbours:
-    """For each row: the most similar column, its similarity, and the next best similarity.
+    """Most similar column of each row, its similarity, and the next best similarity.
 
     Of equal columns the first is taken.
     """
@@ -37,7 +37,7 @@ class Neighbours:
 
 
 def nearest_neighbours(
-    set0: Searchable, set1: Searchable, with_second: bool = True
+    set0: PreparedDescriptors, set1: PreparedDescriptors, with_second: bool = True
 ) -> tuple[Neighbours, Neighbours]:
     """Neighbours of 0 in 1 and of 1 in 0; none of the two sets is empty. Memory is bounded."""
     count = 2 if with_second else 1
@@ -53,7 +53,9 @@ def nearest_neighbours(
     )
 
 
-def _candidates(set0: Searchable, set1: Searchable, count: int) -> tuple[Cells, Cells] | None:
+def _candidates(
+    set0: PreparedDescriptors, set1: PreparedDescriptors, count: int
+) -> tuple[Cells, Cells] | None:
     """Cells that can be among the `count` highest of their row, and those of their column.
 
     None where there are very many, as of descriptors that are all alike, or a number is no number.
@@ -104,7 +106,7 @@ def _at_least(block: np.ndarray, thresholds: np.ndarray) -> Cells:
 
 
 def _similarities(
-    set0: Searchable, set1: Searchable, rows: np.ndarray, columns: np.ndarray
+    set0: PreparedDescriptors, set1: PreparedDescriptors, rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
     """Similarities of cells, in float32."""
     parts = zip(
@@ -135,7 +137,7 @@ def _best_of(
 def _nearest_of_all(
     descriptors0: Float[Tensor, "N0 D"], descriptors1: Float[Tensor, "N1 D"]
 ) -> tuple[Neighbours, Neighbours]:
-    """As nearest_neighbours, from all similarities in float32, in blocks of rows."""
+    """Nearest neighbours from all similarities in float32, in blocks of rows."""
     rows = max(1, BLOCK_BYTES // (4 * len(descriptors1)))
     forward, backward = [], None
     for start in range(0, len(descriptors0), rows):

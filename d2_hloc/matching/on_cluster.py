@@ -10,7 +10,7 @@ from d2_hloc.files import features_h5
 from d2_hloc.files.merging import merge
 from d2_hloc.files.ray import Cluster, run_in_shards
 from d2_hloc.files.shards import Shard
-from d2_hloc.matching.match_pairs import match
+from d2_hloc.matching.match_pairs import MatchedPairs, match
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.matching.pairs import Pair, unique
 
@@ -24,11 +24,11 @@ def match_on(
     features: Path,
     output: Path,
     features1: Path | None = None,
-) -> Path:
-    """As pair_matching.match(), on a cluster; for None in this process.
+) -> MatchedPairs:
+    """Match as match_pairs.match() does, on a cluster; for None in this process.
 
     Raises:
-        ClusterError: as cluster.run_shards().
+        ClusterError: as ray.run_shards().
         StorageError, ConfigurationChanged, DiskFull: as match().
     """
     missing = 0 if cluster is None else len(_missing(pairs, output))
@@ -36,7 +36,7 @@ def match_on(
         return match(options, pairs, features, output, features1)
     work = partial(_match, options, pairs, features, output, features1)
     run_in_shards(cluster, work, output, missing, PAIRS, "pair")
-    return merge(output)
+    return MatchedPairs.read(merge(output), pairs)
 
 
 def _missing(pairs: Sequence[Pair], output: Path) -> list[Pair]:

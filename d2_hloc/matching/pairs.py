@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,19 @@ def read_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
+def pair_text(pair: Pair) -> str:
+    """A pair as lists of pairs and records of failures name it: `name0 name1`."""
+    return " ".join(pair)
+
+
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> Path:
     """Write a pair list in hloc's form."""
-    path.write_text("".join(f"{name0} {name1}\n" for name0, name1 in pairs))
+    path.write_text("".join(f"{pair_text(pair)}\n" for pair in pairs))
     return path
 
 
 def unique(pairs: Iterable[Pair]) -> list[Pair]:
-    """Without repetitions, in either order, and without images paired with themselves."""
+    """Drop repetitions, in either order, and images paired with themselves."""
     found = {}
     for name0, name1 in pairs:
         if name0 != name1 and (name1, name0) not in found:
@@ -120,7 +125,8 @@ def _best(
 def from_covisibility(model: Any, count: int) -> list[Pair]:
     """Each image of a pycolmap Reconstruction with the `count` that share most points with it."""
     pairs = []
-    for image in _by_name(model):
+    registered = (model.images[i] for i in model.reg_image_ids())
+    for image in sorted(registered, key=lambda i: i.name):
         shared: Counter[int] = Counter()
         for point2D in image.get_observation_points2D():
             track = model.points3D[point2D.point3D_id].track
@@ -130,23 +136,19 @@ def from_covisibility(model: Any, count: int) -> list[Pair]:
     return pairs
 
 
-def from_poses(model: Any, count: int, max_angle: float = 45.0) -> list[Pair]:
-    """Each image of a pycolmap Reconstruction with the `count` whose cameras are nearest.
+def from_poses(poses: Mapping[str, Any], count: int, max_angle: float = 45.0) -> list[Pair]:
+    """Each image with the `count` whose cameras are nearest, by pycolmap poses (world to camera).
 
     `max_angle` is the largest angle of the viewing directions, in degrees.
     """
-    images = _by_name(model)
-    poses = [image.cam_from_world() for image in images]
-    rotations = np.array([p.rotation.matrix() for p in poses])
-    centres = np.array([-r.T @ p.translation for r, p in zip(rotations, poses, strict=True)])
+    names = sorted(poses)
+    rotations = np.array([poses[n].rotation.matrix() for n in names]).reshape(-1, 3, 3)
+    translations = np.array([poses[n].translation for n in names]).reshape(-1, 3)
+    centres = -np.einsum("nji,nj->ni", rotations, translations)
     axes = rotations[:, 2]
     scores = -np.linalg.norm(centres[:, None] - centres, axis=2)
     scores[axes @ axes.T < np.cos(np.radians(max_angle))] = -np.inf
-    return _best(scores, None, [image.name for image in images], count)
-
-
-def _by_name(model: Any) -> list[Any]:
-    return sorted((model.images[i] for i in model.reg_image_ids()), key=lambda i: i.name)
+    return _best(scores, None, names, count)
 
 
 def order_for_reuse(pairs: Sequence[Pair], block: int) -> list[Pair]:

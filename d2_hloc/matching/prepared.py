@@ -15,7 +15,7 @@ UNIT_ROUNDOFF = 2.0**-24  # of float32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Searchable:
+class PreparedDescriptors:
     """Descriptors of an image, prepared once for all the pairs that it is in."""
 
     exact: Float[Tensor, "N D"]  # float32
@@ -32,8 +32,8 @@ class Searchable:
         shared = self.coarse is self.exact
         return self.exact.nbytes + (0 if shared else self.coarse.nbytes)
 
-    def error_bound(self, other: Searchable) -> float:
-        """Of a coarse similarity: what rounding descriptors, summing up and storing do to it.
+    def error_bound(self, other: PreparedDescriptors) -> float:
+        """Largest error of a coarse similarity, by rounding descriptors, summing up and storing.
 
         |a b - a' b'| <= |a - a'| |b| + |a'| |b - b'|.
         """
@@ -43,14 +43,14 @@ class Searchable:
         return self.error * norm1 + norm0 * other.error + (stored + summed) * norm0 * norm1
 
 
-def searchable(descriptors: Float[Tensor, "N D"]) -> Searchable:
+def prepare_descriptors(descriptors: Float[Tensor, "N D"]) -> PreparedDescriptors:
     """Prepare descriptors of any precision; on a GPU, float32 is fast enough."""
     exact = descriptors.float().contiguous()
     if exact.device.type != "cpu" or len(exact) == 0 or coarse_dtype() == torch.float32:
-        return Searchable(exact=exact, coarse=exact, norm=_longest(exact), error=0.0)
+        return PreparedDescriptors(exact=exact, coarse=exact, norm=_longest(exact), error=0.0)
     coarse = exact.to(coarse_dtype())
     error = _longest(exact - coarse.float())
-    return Searchable(exact=exact, coarse=coarse, norm=_longest(exact), error=error)
+    return PreparedDescriptors(exact=exact, coarse=coarse, norm=_longest(exact), error=error)
 
 
 def _longest(vectors: Float[Tensor, "N D"]) -> float:

@@ -52,7 +52,7 @@ class _Forest:
             item = self.parent[item]
         return item
 
-    def join(self, a: int, b: int) -> bool:
+    def unite(self, a: int, b: int) -> bool:
         """Join the sets of two observations; False where they have an image in common."""
         a, b = self.root(a), self.root(b)
         if a == b:
@@ -82,7 +82,7 @@ def build_tracks(counts: Mapping[str, int], matches: Mapping[Pair, PairMatches])
     degree = np.zeros(len(image_of))
     for k in np.argsort(-scores, kind="stable"):
         a, b = edges[k].tolist()
-        if forest.join(a, b):
+        if forest.unite(a, b):
             # A similarity is below 1, so that it decides between equal numbers of matches only.
             degree[[a, b]] += 1 + scores[k] / 1e4
     return _collect(names, np.array(list(offsets.values())), image_of, degree, forest)

@@ -20,9 +20,9 @@ from d2_hloc.core import config
 from d2_hloc.files.atomic import DiskFull, write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap
 from d2_hloc.files.shards import WHOLE, Shard
-from d2_hloc.mvs import normals
 from d2_hloc.mvs.consistency import ConsistencyOptions, consistent
 from d2_hloc.mvs.map_files import is_map, read_map, write_map
+from d2_hloc.mvs.normals import normals
 from d2_hloc.mvs.plane_sweep import SweepOptions, sweep
 from d2_hloc.mvs.statistics import DenseStatistics, num_vertices, statistics
 from d2_hloc.mvs.workspace import DenseView, Reader, Workspace, prepare_workspace, read_workspace

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from d2_hloc.core.images import fit, open_image, read_image
+from d2_hloc.core.images import fit, luma, open_image, read_image
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
 from d2_hloc.files.atomic import DiskFull, write_whole
@@ -30,7 +30,7 @@ from d2_hloc.files.colmap import ModelError, pycolmap, read_model
 from d2_hloc.files.provenance import ConfigurationChanged, differences
 from d2_hloc.mvs.map_files import read_map
 from d2_hloc.mvs.sources import choose_sources, depth_range
-from d2_hloc.mvs.views import View, grey
+from d2_hloc.mvs.views import View
 
 RECORD = "dense.json"  # in a workspace: what it was made from
 CACHED = 16  # images, and as many depth maps, held at a time
@@ -283,7 +283,7 @@ def _read_view(workspace: Workspace, device: torch.device, name: str) -> View:
     view = workspace.views[name]
     image, _ = read_image(workspace.folder / "images" / name)
     return View(
-        image=grey(image).to(device),
+        image=luma(image).to(device),
         K=torch.from_numpy(view.K),
         cam_from_world=torch.from_numpy(view.cam_from_world),
     )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from d2_hloc.matching.pairs import Pair
-from d2_hloc.refinement.patches import Outcome, RefinementOptions, local_affinities, refine_pairs
+from d2_hloc.refinement.affinities import local_affinities
+from d2_hloc.refinement.patches import Outcome, RefinementOptions, refine_pairs
 from d2_hloc.refinement.shallow_maps import CACHE_BYTES, ImageMaps, MapReader
 
 PAIR_CACHE_BYTES = 512 << 20  # of maps, for pairs that come image by image
@@ -53,7 +54,7 @@ class PairRefiner:
         xy1: np.ndarray,
         around: tuple[np.ndarray, np.ndarray],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Where the second image shows what is at `xy0` (K, 2) in the first, near `xy1`.
+        """Find in the second image, near `xy1`, what the first one shows at `xy0` (K, 2).
 
         `around` are matches of the two images. Returns places (K, 2), original pixels, and a mask
         (K,) of those that were found.

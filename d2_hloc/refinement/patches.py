@@ -23,14 +23,12 @@ from d2_hloc.core.pixels import cells_to_pixels, pixels_to_cells
 from d2_hloc.core.threads import one_thread_an_operation
 from d2_hloc.network.backbone import Backbone
 from d2_hloc.network.detection import first_differences, newton_steps, second_differences
+from d2_hloc.refinement.affinities import inverse_2x2
 
 LEVELS = 255  # of a channel of a map: none is negative, after the ReLU
 ROWS = 8  # of maps, normalised at once
 CHUNK = 32  # keypoints at once: their patches stay in the processor's cache
 MAX_STEP = 1.0  # cells, from the best cell to the paraboloid's top
-RIDGE = 200.0  # square pixels; neighbours are tens of pixels away
-NOISE = (32.0, 16.0, 8.0, 4.0, 4.0)  # pixels of a match that counts half, step by step
-MAX_STRETCH = 3.0  # of a patch, by a local affinity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +52,12 @@ class RefinementOptions:
     ambiguity: float = 0.01
 
     def switched(self, argument: str | None) -> RefinementOptions:
-        """As the argument --refinement says: 'on', 'off', or None to leave it."""
+        """The same options with refinement 'on' or 'off', or None to leave it."""
         return self if argument is None else replace(self, enabled=argument == "on")
 
 
 class Outcome(IntEnum):
-    """What became of a keypoint; only MOVED ones have a new place."""
+    """Outcome of a keypoint's refinement; only MOVED ones have a new place."""
 
     MOVED = 0
     BORDER = 1  # the best cell is the window's last
@@ -127,7 +125,7 @@ def refine_pairs(
 
 @contextmanager
 def _workers() -> Iterator[ThreadPoolExecutor]:
-    """As many threads as torch would use for one operation, each with its own operations.
+    """Threads, as many as torch would use for one operation, each with its own operations.
 
     On patches that fit in a cache, threads that share each operation only wait for each other.
     """
@@ -300,52 +298,6 @@ def rival_scores(
     return scores.masked_fill(near, -1).flatten(1).amax(dim=1)
 
 
-def local_affinities(
-    xy0: Float[Tensor, "M 2"],
-    xy1: Float[Tensor, "M 2"],
-    at: Float[Tensor, "K 2"],
-    neighbours: int,
-) -> Float[Tensor, "K 2 2"]:
-    """How offsets about places `at` in image 0 map to image 1, from matches around them.
-
-    Robust least squares over the nearest matches, drawn to the identity by `RIDGE`, stricter from
-    step to step, so that wrong matches lose their weight; the identity where there are too few, or
-    where the fit is not a sensible change of view.
-    """
-    identity = torch.eye(2).expand(len(at), 2, 2)
-    if neighbours < 3 or len(xy0) < neighbours or not len(at):
-        return identity.clone()
-    fitted = _fit_affinities(xy0, xy1, neighbours)
-    nearest = torch.cdist(at, xy0).argmin(dim=1)
-    found = fitted[nearest]
-    stretch = torch.linalg.svdvals(found)
-    sensible = (stretch[:, 0] < MAX_STRETCH) & (stretch[:, 1] > 1 / MAX_STRETCH)
-    sensible &= torch.linalg.det(found) > 0
-    return torch.where(sensible[:, None, None], found, identity)
-
-
-def _fit_affinities(
-    xy0: Float[Tensor, "M 2"], xy1: Float[Tensor, "M 2"], neighbours: int
-) -> Float[Tensor, "M 2 2"]:
-    index = torch.cdist(xy0, xy0).topk(neighbours, largest=False).indices
-    from0, to1 = xy0[index] - xy0[:, None], xy1[index] - xy1[:, None]
-    ridge = RIDGE * torch.eye(2)
-    affinities = torch.eye(2).expand(len(xy0), 2, 2)
-    for noise in NOISE:
-        residuals = (to1 - from0 @ affinities).norm(dim=2)
-        weighted = from0 / (1 + (residuals / noise) ** 2)[..., None]
-        normal = weighted.transpose(1, 2) @ from0 + ridge
-        affinities = inverse_2x2(normal) @ (weighted.transpose(1, 2) @ to1 + ridge)
-    return affinities.transpose(1, 2)
-
-
-def inverse_2x2(matrices: Float[Tensor, "K 2 2"]) -> Float[Tensor, "K 2 2"]:
-    """Written out: LAPACK takes ten times as long for so small ones."""
-    a, b, c, d = matrices.flatten(1).unbind(dim=1)
-    adjugate = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2)
-    return adjugate / (a * d - b * c)[:, None, None]
-
-
 def count_outcomes(outcomes: Int[Tensor, " K"]) -> dict[str, int]:
-    """How many keypoints were moved, and kept for which reason."""
+    """Count the keypoints that were moved, and those that were kept for each reason."""
     return {o.name.lower(): int((outcomes == o).sum()) for o in Outcome}

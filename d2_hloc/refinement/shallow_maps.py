@@ -49,7 +49,7 @@ class MapReader:
         self._resize_max = resize_max
 
     def of(self, folder: Path, capacity: int, at_least: int) -> BoundedCache[str, ImageMaps]:
-        """Those of a folder's images by name, made once while they are in use.
+        """Maps of a folder's images by name, made once while they are in use.
 
         Looking one up raises ImageError if the image is no longer there.
         """
@@ -63,4 +63,4 @@ class MapReader:
 
 def resize_max_of(features: Path) -> int | None:
     """The longest edge of the images that features were extracted from; None: they were whole."""
-    return (features_h5.configuration(features) or {}).get("resize_max")
+    return (features_h5.read_configuration(features) or {}).get("resize_max")

@@ -6,6 +6,7 @@ import shutil
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -18,7 +19,7 @@ from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
 from d2_hloc.core.images import fit
 from d2_hloc.files import features_h5
-from d2_hloc.files.staged_h5 import Staged, Value
+from d2_hloc.files.staged_h5 import Staged, Value, keys_with
 from d2_hloc.matching.pairs import Pair, order_for_reuse
 from d2_hloc.matching.tracks import PairMatches, Tracks, build_tracks, matches_between
 from d2_hloc.refinement.matches import refine_matches
@@ -32,26 +33,50 @@ Jobs = Mapping[Pair, np.ndarray]  # (reference's image, other): (K, 2) keypoint 
 Moved = tuple[Tensor, Tensor]  # new places (K, 2), and outcomes (K,)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RefinedTracks:
+    """Refined keypoints in a file of hloc's format.
+
+    `outcomes` counts the keypoints of tracks by what became of them: how many were moved, and how
+    many were kept for which reason.
+    """
+
+    path: Path
+    outcomes: dict[str, int]
+
+    @classmethod
+    def read(cls, path: Path) -> RefinedTracks:
+        """Count the outcomes that an existing file holds.
+
+        Raises:
+            StorageError: if the file is missing, or not what refine_tracks() writes.
+        """
+        with features_h5.open_h5(path) as file:
+            names = sorted(keys_with(file, "outcomes"))
+            outcomes = [torch.from_numpy(file[name]["outcomes"][()]) for name in names]
+        return cls(path=path, outcomes=count_outcomes(torch.cat([torch.empty(0), *outcomes])))
+
+
 def refine_tracks(
     options: RefinementOptions,
     images: Path,
     features: Path,
     verified: Mapping[Pair, PairMatches],
     output: Path,
-) -> tuple[Path, dict[str, int]]:
+) -> RefinedTracks:
     """Move all keypoints of each track to where its reference's patch is found in their image.
 
     Writes hloc's form, keypoints alone, with the record of what they came from; keypoints that are
     in no track or could not be moved stay as they are. Pairs that a killed run had done are not
-    done again. Returns the file and how many were moved, and kept for which reason.
+    done again.
 
     Raises:
         ImageError: if an image is no longer there.
-        ConfigurationChanged, DiskFull: as staging.Staged.
+        ConfigurationChanged, DiskFull: as staged_h5.Staged.
     """
     made_by = {
         "refinement": config.to_dict(options),
-        "features": features_h5.configuration(features),
+        "features": features_h5.read_configuration(features),
     }
     with features_h5.open_h5(features) as file:
         names = features_h5.image_names(features)
@@ -75,11 +100,13 @@ def refine_tracks(
             record = {"keypoints": Value(refined[name].numpy(), attributes)}
             staged.add(name, record | {"outcomes": Value(outcomes[name].numpy().astype(np.int8))})
     _clear(output)
-    return output, count_outcomes(torch.cat([outcomes[n] for n in names]))
+    return RefinedTracks(
+        path=output, outcomes=count_outcomes(torch.cat([outcomes[n] for n in names]))
+    )
 
 
 def jobs_of(tracks: Tracks) -> Jobs:
-    """What to refine: in each track, from its reference to its others."""
+    """Keypoints to refine: in each track, from its reference to its others."""
     jobs: dict[Pair, list[tuple[int, int]]] = defaultdict(list)
     for images, keypoints in zip(tracks.images, tracks.keypoints, strict=True):
         reference = tracks.names[images[0]]
@@ -132,7 +159,7 @@ def _read_moved(work: Path, jobs: Jobs) -> Iterator[tuple[Pair, Moved]]:
 def _digest(
     made_by: dict, keypoints: Mapping[str, Tensor], verified: Mapping[Pair, PairMatches]
 ) -> int:
-    """What tells the work of one run from that of a run with other matches."""
+    """Checksum that tells the work of one run from that of a run with other matches."""
     digest = zlib.crc32(repr(made_by).encode())
     for name, xy in keypoints.items():
         digest = zlib.crc32(np.ascontiguousarray(xy), zlib.crc32(name.encode(), digest))

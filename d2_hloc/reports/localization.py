@@ -24,13 +24,16 @@ from d2_hloc.reports.model import (
     truth_rows,
 )
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import Row, print_table
+from d2_hloc.reports.terminal import print_table
+from d2_hloc.reports.values import Row
 from d2_hloc.sfm import pose_errors
+from d2_hloc.sfm.correspondences import Observations, observations
 from d2_hloc.sfm.localize import LocalizationRun
-from d2_hloc.sfm.pnp import Localized, Observations, observations
+from d2_hloc.sfm.pnp import Localized
 from d2_hloc.sfm.poses_file import read_poses
 
 DRAWN_QUERIES = 4
+QUERY_COLUMNS = ("query", "inliers", "of matches", "error, mm", "error, deg", "why not")
 
 
 def present_localization(run: LocalizationRun, ground_truth: Path | None = None) -> None:
@@ -64,7 +67,7 @@ def score_queries(
     poses = {r.name: r.cam_from_world for r in run.found if r.cam_from_world is not None}
     wanted = {r.name: known[r.name] for r in run.found if r.name in known}
     errors = pose_errors.pose_errors(poses, wanted, frame)
-    run.record.scores["ground_truth"] = pose_errors.summarize(errors, thresholds)
+    run.record.scores["ground_truth"] = pose_errors.summarize_poses(errors, thresholds).to_dict()
     placed = {name: error for name, error in errors.items() if np.isfinite(error[0])}
     run.record.scores["query_errors"] = placed  # metres, degrees
     run.record.write()
@@ -79,10 +82,8 @@ def localization_rows(record: RunRecord) -> list[Row]:
 
 
 def print_queries(found: Sequence[Localized], errors: dict[str, tuple[float, float]]) -> None:
-    """A line a query."""
-    print(f"\n{'query':32} {'inliers':>8} {'of':>6} {'error, mm':>10} {'deg':>7}")
-    for row in query_rows(found, errors):
-        print(f"{row[0]:32} {row[1]:8} {row[2]:6} {row[3]:>10} {row[4]:>7}  {row[5]}")
+    """Print a line per query."""
+    print_table(query_rows(found, errors), QUERY_COLUMNS)
 
 
 def query_rows(
@@ -103,8 +104,7 @@ def add_localization(
 ) -> None:
     """A localization's sections of a report."""
     report.headline(localization_rows(run.record)[:4])
-    columns = ("query", "inliers", "of matches", "error, mm", "error, deg", "why not")
-    report.table("Queries", query_rows(run.found, errors), columns=columns)
+    report.table("Queries", query_rows(run.found, errors), columns=QUERY_COLUMNS)
     report.figure(
         "Queries in the model", draw_model(run.model, run.found), note="Queries stand out."
     )

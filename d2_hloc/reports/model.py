@@ -15,10 +15,12 @@ from d2_hloc.core.images import ImageError, open_image
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.run_record import RunRecord
-from d2_hloc.reports.charts import bar_figure, model_figure, timings_figure
+from d2_hloc.reports.charts import bar_figure, timings_figure
 from d2_hloc.reports.drawing import draw_matches
+from d2_hloc.reports.model_figure import model_figure
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import Row, print_table
+from d2_hloc.reports.terminal import print_table
+from d2_hloc.reports.values import Row
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.pnp import Localized
 from d2_hloc.sfm.poses_file import read_poses
@@ -53,7 +55,7 @@ def score_model(run: ModelRun, truth: Path | None) -> None:
     if not is_alignable(poses, known):
         return
     errors = pose_errors.pose_errors(poses, known, pose_errors.align(poses, known))
-    run.record.scores["ground_truth"] = pose_errors.summarize(errors)
+    run.record.scores["ground_truth"] = pose_errors.summarize_poses(errors).to_dict()
     run.record.write()
 
 

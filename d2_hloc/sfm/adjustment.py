@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 ROUNDS = 4
 MIN_ANGLE = 1.5  # degrees between a point's rays, as COLMAP's mapper asks for
-SETTLED = 0.01  # of the observations: when fewer leave, it is done
+FEW = 0.01  # of the observations: when fewer leave, the model is done
 
 
-def settle(
+def adjust_without_outliers(
     model: pycolmap.Reconstruction,
     outlier_factor: float,
     constant_cameras: Set[int] = frozenset(),
@@ -31,7 +31,7 @@ def settle(
     """
     before = model.compute_num_observations()
     for _ in range(ROUNDS):
-        if drop_outliers(model, outlier_factor) <= SETTLED * model.compute_num_observations():
+        if drop_outliers(model, outlier_factor) <= FEW * model.compute_num_observations():
             break
         adjust(model, constant_cameras, num_threads)
     model.update_point_3d_errors()
@@ -49,7 +49,7 @@ def drop_outliers(model: pycolmap.Reconstruction, outlier_factor: float) -> int:
 
 
 def reprojection_errors(model: pycolmap.Reconstruction) -> np.ndarray:
-    """Of every observation (N,), pixels."""
+    """Reprojection error of every observation (N,), in pixels."""
     errors = [np.empty(0)]
     for image_id in model.reg_image_ids():
         image = model.images[image_id]

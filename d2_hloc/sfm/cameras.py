@@ -10,7 +10,6 @@ import numpy as np
 from d2_hloc.core.images import open_image
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.core.text import numbered_lines
-from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
 
 
@@ -71,16 +70,27 @@ def guess_camera(path: Path, model: str = "SIMPLE_RADIAL") -> pycolmap.Camera:
         return camera
 
 
-def check_sizes(cameras: Mapping[str, pycolmap.Camera], features: Path) -> None:
-    """Raise CameraError if a camera's size is not that of its image: points would be elsewhere."""
-    with features_h5.open_h5(features) as file:
-        for name, camera in cameras.items():
-            width, height = features_h5.image_size_of(file, name)
-            if (camera.width, camera.height) != (width, height):
-                raise CameraError(
-                    f"{name} is {width} x {height} pixels, but its camera {camera.width} x "
-                    f"{camera.height}; give intrinsics of the images as they are."
-                )
+def check_camera_model(name: str) -> None:
+    """Raise CameraError if COLMAP has no camera model of that name."""
+    known = sorted(set(pycolmap.CameraModelId.__members__) - {"INVALID"})
+    if name not in known:
+        raise CameraError(f"camera_model {name!r} is not of {', '.join(known)}.")
+
+
+def check_camera_sizes(
+    cameras: Mapping[str, pycolmap.Camera], sizes: Mapping[str, tuple[int, int]]
+) -> None:
+    """Raise CameraError if a camera's size is not that of its image: points would be elsewhere.
+
+    `sizes` are the images' (w, h), in pixels.
+    """
+    for name, camera in cameras.items():
+        width, height = sizes[name]
+        if (camera.width, camera.height) != (width, height):
+            raise CameraError(
+                f"{name} is {width} x {height} pixels, but its camera {camera.width} x "
+                f"{camera.height}; give intrinsics of the images as they are."
+            )
 
 
 def cameras_of(

@@ -108,7 +108,7 @@ def check_matches(pairs: np.ndarray, count0: int, count1: int, where: str) -> No
         )
 
 
-def verify(
+def verify_geometry(
     database: Path, pairs: Sequence[Pair], options: ReconstructionOptions, matches: Path
 ) -> None:
     """Estimate the two-view geometry of all pairs; those that have one are left alone.

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from d2_hloc.files.atomic import empty_folder, replace_folder
 from d2_hloc.files.colmap import ModelError, open_database, pycolmap
-from d2_hloc.sfm.adjustment import settle
+from d2_hloc.sfm.adjustment import adjust_without_outliers
 from d2_hloc.sfm.options import ReconstructionOptions
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelStatistics:
-    """What a model holds. Reprojection error in pixels, a mean over observations."""
+    """Counts of a model's parts. The reprojection error, in pixels, is a mean over observations."""
 
     registered_images: int
     points: int
@@ -30,7 +31,7 @@ class ModelStatistics:
     mean_reprojection_error: float
 
 
-def statistics(model: pycolmap.Reconstruction) -> ModelStatistics:
+def model_statistics(model: pycolmap.Reconstruction) -> ModelStatistics:
     """Count a model's parts."""
     lengths = np.array([p.track.length() for p in model.points3D.values()], dtype=float)
     errors = np.array([p.error for p in model.points3D.values()])
@@ -77,7 +78,7 @@ def map_images(
     """
     with open_database(database) as db:
         ids = {image.name: image.camera_id for image in db.read_all_images()}
-    work = _empty_folder(output.with_name(output.name + ".mapping"))
+    work = empty_folder(output.with_name(output.name + ".mapping"))
     task = MappingTask(
         options=options.for_images(len(ids)),
         database=database,
@@ -99,10 +100,11 @@ def map_images(
         )
     if options.outlier_factor is not None:
         threads = task.options.num_threads or -1
-        left = settle(model, options.outlier_factor, task.constant_cameras, threads)
+        constant = task.constant_cameras
+        left = adjust_without_outliers(model, options.outlier_factor, constant, threads)
         logger.info("%d observations that disagreed with the model left it", left)
         model.write(folder)
-    _replace_folder(folder, output)
+    replace_folder(folder, output)
     shutil.rmtree(work)
     return model
 
@@ -111,7 +113,7 @@ def _best_attempt(task: MappingTask) -> tuple[Path, pycolmap.Reconstruction | No
     """The model of most images, then of most points, and its folder."""
     found: list[tuple[int, int, Path, pycolmap.Reconstruction]] = []
     for k in range(task.options.attempts):
-        folder = _empty_folder(task.work / str(k))
+        folder = empty_folder(task.work / str(k))
         seeded = replace(task.options, random_seed=task.options.random_seed + k)
         models = MAPPERS[task.options.mapper](replace(task, options=seeded, work=folder))
         sound = {i: m for i, m in models.items() if is_sound(m, task.options)}
@@ -125,20 +127,9 @@ def _best_attempt(task: MappingTask) -> tuple[Path, pycolmap.Reconstruction | No
 
 
 def is_sound(model: pycolmap.Reconstruction, options: ReconstructionOptions) -> bool:
-    """Do its images see enough points on average? A mapper can hold on to almost nothing."""
+    """True if its images see enough points on average: a mapper can hold on to almost nothing."""
     seen = sum(p.track.length() for p in model.points3D.values())
     return seen >= options.min_num_matches * max(1, model.num_reg_images())
-
-
-def _empty_folder(path: Path) -> Path:
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    return path
-
-
-def _replace_folder(source: Path, target: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    source.replace(target)
 
 
 def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
@@ -158,7 +149,7 @@ def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
 
 
 def _global(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
-    """Where focal lengths are guesses they are first estimated, in a copy of the database."""
+    """Map globally; guessed focal lengths are first estimated, in a copy of the database."""
     database = task.database
     options = pycolmap.GlobalPipelineOptions(
         min_num_matches=task.options.min_num_matches,

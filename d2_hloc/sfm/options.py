@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
-from d2_hloc.files.colmap import pycolmap
+from d2_hloc.features.extraction import ExtractionOptions
+from d2_hloc.matching.choose_pairs import PairsOptions
+from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.refinement.patches import RefinementOptions
+
+# The rule that each feature's authors match with when there is a model to build; of the others,
+# the mutual nearest neighbours are taken.
+MATCHING = {
+    "d2net": MatchingOptions(ratio_threshold=0.95),
+    "d2net-ms": MatchingOptions(ratio_threshold=0.95),
+    "sift": MatchingOptions(ratio_threshold=0.8),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +31,7 @@ class VerificationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionOptions:
-    """From verified matches to a model.
+    """Options of mapping: from verified matches to a model.
 
     COLMAP's mappers give the same model every time on one thread only. Up to `small_collection`
     images `num_threads` None is one, beyond that it is all there are.
@@ -44,14 +56,28 @@ class ReconstructionOptions:
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        known = sorted(set(pycolmap.CameraModelId.__members__) - {"INVALID"})
-        if self.camera_model not in known:
-            raise ValueError(f"camera_model {self.camera_model!r} is not of {', '.join(known)}.")
         if self.outlier_factor is not None and not self.outlier_factor > 1:
             raise ValueError(f"outlier_factor must be above 1, not {self.outlier_factor}.")
 
     def for_images(self, count: int) -> ReconstructionOptions:
-        """The threads and attempts for a collection of so many images."""
+        """The same with threads and attempts for a collection of so many images."""
         is_small = count <= self.small_collection
         threads = self.num_threads or (1 if is_small else -1)
         return replace(self, num_threads=threads, attempts=self.attempts if is_small else 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct:
+    """Options of a reconstruction. `matching`: None is the feature's own rule."""
+
+    extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
+    pairs: PairsOptions = field(default_factory=PairsOptions)
+    matching: MatchingOptions | None = None
+    refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
+    reconstruction: ReconstructionOptions = field(default_factory=ReconstructionOptions)
+    intrinsics: Path | None = None
+
+    @property
+    def matching_rule(self) -> MatchingOptions:
+        """The rule to match by: the one that was asked for, or else the feature's own."""
+        return self.matching or MATCHING.get(self.extraction.feature, MatchingOptions())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,23 +14,26 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from d2_hloc.core.pixels import from_colmap, to_colmap
+from d2_hloc.core.pixels import to_colmap
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.matching.tracks import PairMatches, matches_between
+from d2_hloc.sfm.correspondences import (
+    Correspondences,
+    Lookup,
+    Observations,
+    Refiner,
+    correspondences,
+    covisible_clusters,
+    observations,
+)
 from d2_hloc.sfm.poses_file import write_poses
 
-logger = logging.getLogger(__name__)
-
-
 FEWEST = 4  # matches that determine a pose and confirm it
-
-
 OUTLIER_FACTOR = 5.0  # median errors
-
-
 ROUNDS = 3
 
 
@@ -51,7 +53,7 @@ class LocalizationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Localized:
-    """What became of one query: a pose, or the reason why there is none."""
+    """Result of one query: a pose, or the reason why there is none."""
 
     name: str
     cam_from_world: pycolmap.Rigid3d | None = None
@@ -62,100 +64,74 @@ class Localized:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Correspondences:
-    """Places in a query and the 3D points that they match."""
+class FeaturedModel:
+    """A model, and the file of the features that it was made from."""
 
-    xy: np.ndarray  # (K, 2), (0, 0) is the centre of the first pixel
-    point_ids: np.ndarray  # (K,)
+    reconstruction: pycolmap.Reconstruction
+    features: Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observations:
-    """What a model's image sees: of each keypoint the 3D point's id, or -1, and its projection."""
+class MatchedQueries:
+    """Queries with their cameras by name, and their matches with images of a model.
 
-    point_ids: np.ndarray  # (N,)
-    projected: np.ndarray  # (N, 2), as keypoints; NaN without a point
+    `pairs` are (query, image of the model). With `verified`, only these matches count, as in
+    COLMAP's registration; for None all that are in `matches`.
+    """
 
+    cameras: Mapping[str, pycolmap.Camera]
+    pairs: Sequence[Pair]
+    features: Path
+    matches: Path
+    verified: Mapping[Pair, PairMatches] | None = None
 
-# (query, image, keypoints of the query (K, 2), places of their points in the image (K, 2)) ->
-# where the query shows these points (K, 2), and which of them were found (K,).
-Refiner = Callable[[str, str, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-
-
-Lookup = Callable[[str, str], np.ndarray]  # (query, image) -> their matches (K, 2)
+    def images_among(self, known: Collection[str]) -> dict[str, list[str]]:
+        """Images among those `known` that each query was matched with."""
+        images: dict[str, list[str]] = {name: [] for name in sorted(self.cameras)}
+        for query, image in dict.fromkeys(self.pairs):
+            if query in images and image in known:
+                images[query].append(image)
+        return images
 
 
 def localize(
     options: LocalizationOptions,
-    model: pycolmap.Reconstruction,
-    model_features: Path,
-    cameras: Mapping[str, pycolmap.Camera],
-    pairs: Sequence[Pair],
-    features: Path,
-    matches: Path,
-    output: Path,
+    model: FeaturedModel,
+    queries: MatchedQueries,
+    outputs: Outputs,
     refine: Refiner | None = None,
-    verified: Mapping[Pair, PairMatches] | None = None,
 ) -> list[Localized]:
-    """Poses of the queries in `cameras`, each from the images that `pairs` gives it.
+    """Place the queries in the model, each by the images that it is paired with.
 
-    With `refine`, a query's keypoints are moved to where it shows the points themselves. With
-    `verified`, only these matches count, as in COLMAP's registration.
-
-    Writes poses.txt, `name qw qx qy qz tx ty tz` (world to camera), to `output`, and beside it a
-    table with what became of every query.
+    With `refine`, a query's keypoints are moved to where it shows the points themselves. What was
+    found is written as write_localized() says.
 
     Raises:
-        StorageError: if the model was not made from `model_features`.
+        StorageError: if the model was not made from its features.
     """
-    seen = observations(model, model_features)
-    images: dict[str, list[str]] = {name: [] for name in sorted(cameras)}
-    for query, image in dict.fromkeys(pairs):
-        if query in images and image in seen:
-            images[query].append(image)
+    seen = observations(model.reconstruction, model.features)
+    images = queries.images_among(seen)
     found = []
-    with features_h5.open_h5(features) as feature_file, features_h5.open_h5(matches) as match_file:
-        lookup = (
-            _all_matches(match_file) if verified is None else partial(matches_between, verified)
-        )
-        task = _Task(options, model, seen, feature_file, lookup, refine)
+    with (
+        features_h5.open_h5(queries.features) as features,
+        features_h5.open_h5(queries.matches) as matches,
+    ):
+        lookup = _all_matches(matches)
+        if queries.verified is not None:
+            lookup = partial(matches_between, queries.verified)
+        task = _Task(options, model.reconstruction, seen, features, lookup, refine)
         for name in tqdm(images, desc="localize", unit="query"):
-            query = Query(name=name, camera=cameras[name], images=images[name])
+            query = Query(name=name, camera=queries.cameras[name], images=images[name])
             found.append(_localize_query(task, query))
-    write_poses(output, {r.name: r.cam_from_world for r in found if r.cam_from_world is not None})
-    write_table(output.with_suffix(".csv"), found)
+    write_localized(outputs, found)
     return found
 
 
-def observations(model: pycolmap.Reconstruction, model_features: Path) -> dict[str, Observations]:
-    """By image name, what the registered images of a model see.
-
-    Raises:
-        StorageError: if the model was not made from `model_features`.
-    """
-    seen = {}
-    with features_h5.open_h5(model_features) as file:
-        for image_id in model.reg_image_ids():
-            image = model.images[image_id]
-            count = len(file[image.name]["keypoints"]) if image.name in file else None
-            if count != image.num_points2D():
-                raise features_h5.StorageError(
-                    f"{model_features}: holds {count} keypoints of {image.name}, the model "
-                    f"{image.num_points2D()}; triangulate the model from these features first."
-                )
-            seen[image.name] = _observations(model, image)
-    return seen
-
-
-def _observations(model: pycolmap.Reconstruction, image: pycolmap.Image) -> Observations:
-    ids = [p.point3D_id if p.has_point3D() else -1 for p in image.points2D]
-    point_ids = np.array(ids, dtype=np.int64)
-    projected = np.full((len(ids), 2), np.nan)
-    has_point = point_ids >= 0
-    xyz = np.array([model.points3D[i].xyz for i in point_ids[has_point].tolist()]).reshape(-1, 3)
-    in_camera = image.cam_from_world() * xyz
-    projected[has_point] = from_colmap(image.camera.img_from_cam(in_camera))
-    return Observations(point_ids=point_ids, projected=projected)
+def write_localized(outputs: Outputs, found: Sequence[Localized]) -> None:
+    """Write the poses (poses.txt), and a table of what became of every query (poses.csv)."""
+    placed = {r.name: r.cam_from_world for r in found if r.cam_from_world is not None}
+    write_poses(outputs.poses, placed)
+    write_table(outputs.poses_table, found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +145,7 @@ class Query:
 
 @dataclass(frozen=True)
 class _Task:
-    """What the localization of every query needs."""
+    """Inputs that the localization of every query needs."""
 
     options: LocalizationOptions
     model: pycolmap.Reconstruction
@@ -211,43 +187,6 @@ def _localize_query(task: _Task, query: Query) -> Localized:
     return max(results, key=lambda r: (r.cam_from_world is not None, r.num_inliers))
 
 
-def correspondences(
-    lookup: Lookup,
-    query: str,
-    keypoints: np.ndarray,
-    images: Iterable[str],
-    seen: Mapping[str, Observations],
-    refine: Refiner | None = None,
-) -> Correspondences:
-    """Distinct (keypoint of the query, 3D point) over its matches with several images.
-
-    A keypoint that several images have moved is where the median of them puts it.
-    """
-    keys, places, found = [np.empty((0, 2), int)], [np.empty((0, 2))], [np.empty(0, bool)]
-    for image in images:
-        pairs = lookup(query, image)
-        pairs = pairs[seen[image].point_ids[pairs[:, 1]] >= 0]
-        xy, is_moved = keypoints[pairs[:, 0]], np.zeros(len(pairs), bool)
-        if refine is not None and len(pairs):
-            xy, is_moved = refine(query, image, xy, seen[image].projected[pairs[:, 1]])
-        keys.append(np.stack([pairs[:, 0], seen[image].point_ids[pairs[:, 1]]], axis=1))
-        places.append(xy)
-        found.append(is_moved)
-    return _distinct(np.concatenate(keys), np.concatenate(places), np.concatenate(found))
-
-
-def _distinct(keys: np.ndarray, xy: np.ndarray, is_moved: np.ndarray) -> Correspondences:
-    """One correspondence for each (keypoint, point); places that were moved go before others."""
-    distinct, index = np.unique(keys, axis=0, return_inverse=True)
-    order = np.argsort(index.ravel(), kind="stable")
-    ends = np.cumsum(np.bincount(index.ravel(), minlength=len(distinct)))
-    merged = np.empty((len(distinct), 2))
-    for k, rows in enumerate(np.split(order, ends[:-1]) if len(distinct) else []):
-        moved = rows[is_moved[rows]]
-        merged[k] = np.median(xy[moved if len(moved) else rows], axis=0)
-    return Correspondences(xy=merged, point_ids=distinct[:, 1])
-
-
 def estimate_pose(
     options: LocalizationOptions,
     model: pycolmap.Reconstruction,
@@ -273,7 +212,7 @@ def estimate_pose(
     if inliers < options.min_num_inliers:
         return None, inliers
     mask = np.asarray(answer["inlier_mask"], dtype=bool)
-    return settle_pose(answer["cam_from_world"], to_colmap(matched.xy), xyz, mask, camera), inliers
+    return refit_pose(answer["cam_from_world"], to_colmap(matched.xy), xyz, mask, camera), inliers
 
 
 def absolute_pose(
@@ -313,14 +252,14 @@ def absolute_pose(
     )
 
 
-def settle_pose(
+def refit_pose(
     pose: pycolmap.Rigid3d,
     xy: np.ndarray,
     xyz: np.ndarray,
     inliers: np.ndarray,
     camera: pycolmap.Camera,
 ) -> pycolmap.Rigid3d:
-    """The pose again, from the inliers within OUTLIER_FACTOR median errors, as models are settled.
+    """Estimate a pose again from the inliers within OUTLIER_FACTOR median errors.
 
     `xy` (K, 2) are COLMAP's pixels, `inliers` a mask (K,). The focal length stays.
     """
@@ -334,27 +273,8 @@ def settle_pose(
     return pose
 
 
-def covisible_clusters(
-    images: Sequence[str], observed: Mapping[str, Observations]
-) -> list[list[str]]:
-    """Groups of images that are connected by common 3D points; the largest first."""
-    seen = {name: set(observed[name].point_ids.tolist()) - {-1} for name in images}
-    clusters: list[list[str]] = []
-    left = list(dict.fromkeys(images))
-    while left:
-        cluster, border = [], [left.pop(0)]
-        while border:
-            name = border.pop()
-            cluster.append(name)
-            near = [other for other in left if not seen[name].isdisjoint(seen[other])]
-            left = [other for other in left if other not in near]
-            border += near
-        clusters.append(cluster)
-    return sorted(clusters, key=len, reverse=True)
-
-
 def count_found(found: Sequence[Localized]) -> dict[str, Any]:
-    """How many queries there are, how many were placed by their own matches, why others not."""
+    """Count the queries, and those placed by their own matches; say why others were not."""
     return {
         "queries": len(found),
         "localized": sum(not r.reason for r in found),
@@ -363,7 +283,7 @@ def count_found(found: Sequence[Localized]) -> dict[str, Any]:
 
 
 def write_table(path: Path, results: Sequence[Localized]) -> None:
-    """One line a query: images, matches, inliers, and the reason where there is no pose."""
+    """Write images, matches and inliers of each query, and the reason where there is no pose."""
     text = io.StringIO()
     columns = ["name", "localized", "num_images", "num_matches", "num_inliers", "reason"]
     writer = csv.DictWriter(text, columns, extrasaction="ignore")

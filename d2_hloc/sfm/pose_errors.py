@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,15 @@ THRESHOLDS = ((0.25, 2.0), (0.5, 5.0), (5.0, 10.0))  # metres, degrees
 NIGHT_THRESHOLDS = ((0.5, 2.0), (1.0, 5.0), (5.0, 10.0))  # of Aachen's night until mid-2020
 
 
+class PoseError(NamedTuple):
+    """Distance of the camera centres, and angle of the rotations."""
+
+    metres: float
+    degrees: float
+
+
 @dataclass(frozen=True, kw_only=True)
-class Frame:
+class Alignment:
     """The similarity that brings a model into the ground truth's frame: s R x + t."""
 
     scale: float = 1.0
@@ -32,7 +40,7 @@ class Frame:
         return pose.rotation.matrix() @ self.rotation.T
 
 
-IDENTITY = Frame(rotation=np.eye(3), translation=np.zeros(3))
+IDENTITY = Alignment(rotation=np.eye(3), translation=np.zeros(3))
 
 
 def centre(pose: pycolmap.Rigid3d) -> np.ndarray:
@@ -46,7 +54,7 @@ def model_poses(model: pycolmap.Reconstruction) -> dict[str, pycolmap.Rigid3d]:
     return {image.name: image.cam_from_world() for image in images}
 
 
-def align(poses: Poses, truth: Poses) -> Frame:
+def align(poses: Poses, truth: Poses) -> Alignment:
     """The frame that brings these poses' camera centres nearest to the truth's.
 
     Raises:
@@ -56,39 +64,76 @@ def align(poses: Poses, truth: Poses) -> Frame:
     source = np.array([centre(poses[n]) for n in names]).reshape(-1, 3)
     target = np.array([centre(truth[n]) for n in names]).reshape(-1, 3)
     scale, rotation, translation = pose_metrics.align_similarity(source, target)
-    return Frame(scale=scale, rotation=rotation, translation=translation)
+    return Alignment(scale=scale, rotation=rotation, translation=translation)
 
 
-def pose_errors(
-    poses: Poses, truth: Poses, frame: Frame = IDENTITY
-) -> dict[str, tuple[float, float]]:
-    """(metres, degrees) for each image of the truth; infinite where there is no pose."""
+def pose_errors(poses: Poses, truth: Poses, frame: Alignment = IDENTITY) -> dict[str, PoseError]:
+    """Errors of the poses by image of the truth; infinite where there is no pose."""
     errors = {}
     for name in sorted(truth):
         if name not in poses:
-            errors[name] = (np.inf, np.inf)
+            errors[name] = PoseError(np.inf, np.inf)
             continue
         position = float(np.linalg.norm(frame.centre(poses[name]) - centre(truth[name])))
         rotation = pose_metrics.rotation_error(
             frame.camera_rotation(poses[name]), truth[name].rotation.matrix()
         )
-        errors[name] = (position, rotation)
+        errors[name] = PoseError(position, rotation)
     return errors
 
 
-def summarize(
+@dataclass(frozen=True, kw_only=True)
+class Recall:
+    """Share of the images whose pose is within a position and a rotation error."""
+
+    metres: float
+    degrees: float
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseSummary:
+    """Errors of many poses: of the `of` images of the truth, `poses` have a pose.
+
+    `mean` and `median` are over those that have one, None where there is none; `recalls` are shares
+    of all of them.
+    """
+
+    poses: int
+    of: int
+    mean: PoseError | None
+    median: PoseError | None
+    recalls: tuple[Recall, ...]
+
+    def to_dict(self) -> dict[str, float]:
+        """The summary in plain values, as run.json holds it."""
+        values = {"poses": float(self.poses), "of": float(self.of)}
+        for kind, error in (("mean", self.mean), ("median", self.median)):
+            if error is not None:
+                values[f"{kind}_position_error_m"] = error.metres
+                values[f"{kind}_rotation_error_deg"] = error.degrees
+        for recall in self.recalls:
+            values[f"recall_{recall.metres:g}m_{recall.degrees:g}deg"] = recall.share
+        return values
+
+
+def summarize_poses(
     errors: Mapping[str, tuple[float, float]],
     thresholds: Sequence[tuple[float, float]] = THRESHOLDS,
-) -> dict[str, float]:
-    """Mean and median errors of those that have a pose, and recall over all of them."""
+) -> PoseSummary:
+    """Mean and median errors of the images that have a pose, and recall over all of them.
+
+    Errors and thresholds are in (metres, degrees).
+    """
     finite = np.array([e for e in errors.values() if np.isfinite(e[0])]).reshape(-1, 2)
-    result: dict[str, float] = {"poses": len(finite), "of": len(errors)}
-    if len(finite):
-        result["mean_position_error_m"], result["mean_rotation_error_deg"] = finite.mean(axis=0)
-        result["median_position_error_m"], result["median_rotation_error_deg"] = np.median(
-            finite, axis=0
-        )
     shares = pose_metrics.recall(list(errors.values()), list(thresholds))
-    for (metres, degrees), share in zip(thresholds, shares, strict=True):
-        result[f"recall_{metres:g}m_{degrees:g}deg"] = share
-    return {k: float(v) for k, v in result.items()}
+    return PoseSummary(
+        poses=len(finite),
+        of=len(errors),
+        mean=PoseError(*map(float, finite.mean(axis=0))) if len(finite) else None,
+        median=PoseError(*map(float, np.median(finite, axis=0))) if len(finite) else None,
+        recalls=tuple(
+            Recall(metres=metres, degrees=degrees, share=float(share))
+            for (metres, degrees), share in zip(thresholds, shares, strict=True)
+        ),
+    )

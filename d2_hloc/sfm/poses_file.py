@@ -14,7 +14,7 @@ from d2_hloc.files.colmap import pycolmap
 
 
 def write_poses(path: Path, poses: Mapping[str, pycolmap.Rigid3d]) -> None:
-    """`name qw qx qy qz tx ty tz` a line, world to camera."""
+    """Write a line `name qw qx qy qz tx ty tz` for each pose, world to camera."""
     lines = []
     for name, pose in sorted(poses.items()):
         x, y, z, w = pose.rotation.quat
@@ -26,7 +26,7 @@ def write_poses(path: Path, poses: Mapping[str, pycolmap.Rigid3d]) -> None:
 def read_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
     """Poses by name; the last seven numbers of a line are the pose, so ground truth reads too.
 
-    A folder is the Image Matching Challenge's ground truth (datasets.imc).
+    A folder is the Image Matching Challenge's ground truth (read_calibrations).
 
     Raises:
         ValueError: for a missing file or a line of another form.

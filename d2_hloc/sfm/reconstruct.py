@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from d2_hloc.core import config
 from d2_hloc.core.images import list_images
-from d2_hloc.features.extraction import ExtractionOptions
-from d2_hloc.features.on_cluster import extract_on
-from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import (
     ModelError,
     check_database,
@@ -24,90 +16,60 @@ from d2_hloc.files.colmap import (
     read_model,
     sparse_folder,
 )
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
-from d2_hloc.matching import choose_pairs, pairs
-from d2_hloc.matching.choose_pairs import PairsOptions
-from d2_hloc.matching.nearest import MatchingOptions
-from d2_hloc.matching.on_cluster import match_on
-from d2_hloc.matching.pairs import Pair
-from d2_hloc.refinement.patches import RefinementOptions
-from d2_hloc.refinement.tracks import refine_tracks
-from d2_hloc.sfm.cameras import cameras_of, check_sizes, known_names
-from d2_hloc.sfm.database import build_database, verified_matches, verify
-from d2_hloc.sfm.mapping import map_images, statistics
-from d2_hloc.sfm.options import ReconstructionOptions
+from d2_hloc.refinement.tracks import RefinedTracks, refine_tracks
+from d2_hloc.sfm.cameras import cameras_of, known_names
+from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
+from d2_hloc.sfm.mapping import ModelStatistics, map_images, model_statistics
+from d2_hloc.sfm.matched import Cameras, InputImages, Matched, match_images
+from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.triangulation import triangulate
-
-logger = logging.getLogger(__name__)
-
-# The rule that each feature's authors match with when there is a model to build; of the others,
-# the mutual nearest neighbours are taken.
-MATCHING = {
-    "d2net": MatchingOptions(ratio_threshold=0.95),
-    "d2net-ms": MatchingOptions(ratio_threshold=0.95),
-    "sift": MatchingOptions(ratio_threshold=0.8),
-}
-
-Cameras = Mapping[str, pycolmap.Camera]
-Choose = Callable[[PairsOptions, Sequence[str], Path], list[Pair]]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct:
-    """Options of a reconstruction. `matching`: None is the feature's own rule."""
+class VerifiedDatabase:
+    """A COLMAP database with the two-view geometry of all pairs, and how much it holds.
 
-    extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
-    pairs: PairsOptions = field(default_factory=PairsOptions)
-    matching: MatchingOptions | None = None
-    refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
-    reconstruction: ReconstructionOptions = field(default_factory=ReconstructionOptions)
-    intrinsics: Path | None = None
+    `refined` are its keypoints where they were refined; None where they are as extracted.
+    """
+
+    path: Path
+    matches: int
+    inlier_pairs: int
+    inlier_matches: int
+    refined: RefinedTracks | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRun:
-    """A finished reconstruction: its model, and where its parts are."""
+    """A finished reconstruction: its model, and all that led to it."""
 
-    record: RunRecord
+    matched: Matched
+    database: VerifiedDatabase
     model: pycolmap.Reconstruction
-    images: Path
-    output: Path
+    statistics: ModelStatistics
 
+    @property
+    def record(self) -> RunRecord:
+        """The run's configuration, counts, timings and scores."""
+        return self.matched.record
 
-@dataclass(frozen=True, kw_only=True)
-class Matched:
-    """Images that were matched: what databases and models are made from."""
+    @property
+    def images(self) -> Path:
+        """The folder of the images."""
+        return self.matched.images
 
-    conf: Reconstruct
-    images: Path
-    output: Path
-    record: RunRecord
-    pairs: list[Pair]
-    cameras: Cameras
-    queries: frozenset[str] = frozenset()  # images that are matched, and are in no track
+    @property
+    def outputs(self) -> Outputs:
+        """The paths of the run's files."""
+        return self.record.outputs
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Digest of the pairs and cameras."""
-        described = [
-            [n, c.model.name, c.width, c.height, c.params.tolist(), c.has_prior_focal_length]
-            for n, c in sorted(self.cameras.items())
-        ]
-        return hashlib.sha256(json.dumps([self.pairs, described]).encode()).hexdigest()
-
-    def once(self, stage: str, make: Callable[[], object], read: Callable[[], T]) -> T:
-        """Read what a stage makes; it is made unless it is there, whole, and from the same."""
-        if self.record.is_done(stage, self.fingerprint):
-            try:
-                return read()
-            except ValueError as error:
-                logger.warning("%s is made again: %s", stage, error)
-        with self.record.timed(stage):
-            make()
-        self.record.mark_done(stage, self.fingerprint)
-        return read()
+    @property
+    def output(self) -> Path:
+        """The folder of the run's files."""
+        return self.outputs.folder
 
 
 def reconstruct(
@@ -126,13 +88,15 @@ def reconstruct(
     def cameras(names: Sequence[str]) -> Cameras:
         return cameras_of(images, names, conf.intrinsics, conf.reconstruction.camera_model)
 
-    names = list_images(images)
-    matched = match_images(conf, images, output, record, names, cameras, cluster=cluster)
+    inputs = InputImages(folder=images, names=list_images(images), cameras=cameras)
+    matched = match_images(conf, inputs, record, cluster=cluster)
     database = prepare_database(matched)
+    sparse = record.outputs.sparse
     return finish(
         matched,
+        database,
         "map",
-        lambda: map_images(conf.reconstruction, database, images, output / "sparse", known),
+        lambda: map_images(conf.reconstruction, database.path, images, sparse, known),
     )
 
 
@@ -151,119 +115,88 @@ def triangulate_known(
         ValueError: as reconstruct.
     """
     model = read_model(sparse_folder(reference))
-    record = RunRecord(
-        output,
-        {
-            "images": str(images.resolve()),
-            "reference": str(reference.resolve()),
-            **config.to_dict(conf),
-        },
-    )
+    asked = {"images": str(images.resolve()), "reference": str(reference.resolve())}
+    record = RunRecord(output, {**asked, **config.to_dict(conf)})
     known = {i.name: i.camera for i in model.images.values() if i.has_pose}
-    matched = match_images(
-        conf,
-        images,
-        output,
-        record,
-        sorted(known),
-        lambda names: {n: known[n] for n in names},
-        cluster=cluster,
+    inputs = InputImages(
+        folder=images,
+        names=sorted(known),
+        cameras=lambda names: {n: known[n] for n in names},
+        model=model,
     )
+    matched = match_images(conf, inputs, record, cluster=cluster)
     database = prepare_database(matched)
+    sparse = record.outputs.sparse
     return finish(
         matched,
+        database,
         "triangulate",
-        lambda: triangulate(conf.reconstruction, model, database, images, output / "sparse"),
+        lambda: triangulate(conf.reconstruction, model, database.path, images, sparse),
     )
 
 
-def match_images(
-    conf: Reconstruct,
-    images: Path,
-    output: Path,
-    record: RunRecord,
-    names: Sequence[str],
-    cameras: Callable[[Sequence[str]], Cameras],
-    choose: Choose = choose_pairs.of_images,
-    cluster: Cluster | None = None,
-) -> Matched:
-    """Extract and match these images, on the cluster where one is given.
-
-    `cameras` gives those of the images that have features, `choose` the pairs among them.
-    """
-    choose_pairs.check(conf.pairs, conf.extraction.feature, len(names))
-    with record.timed("extract"):
-        features = extract_on(cluster, conf.extraction, images, output / "features.h5", names)
-    present = features_h5.image_names(features, names)
-    record.counts["images"] = len(present)
-    record.counts["failed_images"] = features_h5.failures(features)
-    found = cameras(present)
-    check_sizes(found, features)
-    listed = pairs.unique(choose(conf.pairs, present, features))
-    pairs.write_pairs(output / "pairs.txt", listed)
-    with record.timed("match"):
-        rule = conf.matching or MATCHING.get(conf.extraction.feature, MatchingOptions())
-        matches = match_on(cluster, rule, listed, features, output / "matches.h5")
-    skipped = features_h5.failures(matches)
-    record.counts["pairs"], record.counts["failed_pairs"] = len(listed) - len(skipped), skipped
-    return Matched(
-        conf=conf,
-        images=images,
-        output=output,
-        record=record,
-        pairs=[p for p in listed if " ".join(p) not in skipped],
-        cameras=found,
-    )
-
-
-def prepare_database(run: Matched) -> Path:
-    """A verified database, of refined keypoints where they are asked for.
+def prepare_database(matched: Matched) -> VerifiedDatabase:
+    """Verify the matches, of refined keypoints where they are asked for.
 
     Tracks need verified matches, so refinement has a database of its own before.
     """
-    keypoints = run.output / "features.h5"
-    if run.conf.refinement.enabled:
-        raw = verified_database(run, "database-raw", keypoints)
-        keypoints = run.output / "refined.h5"
-        run.once(
-            "refine", lambda: refine(run, raw, keypoints), lambda: features_h5.failures(keypoints)
+    outputs, refined = matched.outputs, None
+    keypoints = matched.features.path
+    if matched.conf.refinement.enabled:
+        raw = verified_database(matched, outputs.raw_database, keypoints)
+        keypoints = outputs.refined
+        refined = matched.once(
+            "refine", lambda: refine(matched, raw), lambda: RefinedTracks.read(keypoints)
         )
-    database = verified_database(run, "database", keypoints)
-    with open_database(database) as db:
-        run.record.counts["matches"] = db.num_matches()
-        run.record.counts["inlier_pairs"] = db.num_verified_image_pairs()
-        run.record.counts["inlier_matches"] = db.num_inlier_matches()
+        matched.record.counts["refined_keypoints"] = refined.outcomes
+    path = verified_database(matched, outputs.database, keypoints)
+    with open_database(path) as db:
+        database = VerifiedDatabase(
+            path=path,
+            matches=db.num_matches(),
+            inlier_pairs=db.num_verified_image_pairs(),
+            inlier_matches=db.num_inlier_matches(),
+            refined=refined,
+        )
+    for name in ("matches", "inlier_pairs", "inlier_matches"):
+        matched.record.counts[name] = getattr(database, name)
     return database
 
 
-def verified_database(run: Matched, stage: str, keypoints: Path) -> Path:
-    """OUT/<stage>.db, with the two-view geometry of every pair."""
-    database, matches = run.output / f"{stage}.db", run.output / "matches.h5"
-
-    run.once(
-        stage,
-        lambda: build_database(database, run.cameras, run.pairs, keypoints, matches),
-        lambda: check_database(database),
+def verified_database(matched: Matched, path: Path, keypoints: Path) -> Path:
+    """Make the database of these keypoints, with the two-view geometry of every pair."""
+    matches = matched.matches.path
+    matched.once(
+        path.stem,
+        lambda: build_database(path, matched.cameras, matched.pairs, keypoints, matches),
+        lambda: check_database(path),
     )
-    with run.record.timed("verify"):
-        verify(database, run.pairs, run.conf.reconstruction, matches)
-    return database
+    with matched.record.timed("verify"):
+        verify_geometry(path, matched.pairs, matched.conf.reconstruction, matches)
+    return path
 
 
-def refine(run: Matched, verified: Path, output: Path) -> None:
-    """Move keypoints by tracks, into a file of their own."""
+def refine(matched: Matched, database: Path) -> None:
+    """Move keypoints by the tracks of a verified database, into a file of their own."""
+    output = matched.outputs.refined
     output.unlink(missing_ok=True)  # of other matches
-    found = verified_matches(verified, run.output / "matches.h5", run.queries.isdisjoint)
-    _, run.record.counts["refined_keypoints"] = refine_tracks(
-        run.conf.refinement, run.images, run.output / "features.h5", found, output
-    )
+    found = verified_matches(database, matched.matches.path, matched.queries.isdisjoint)
+    refine_tracks(matched.conf.refinement, matched.images, matched.features.path, found, output)
 
 
-def finish(run: Matched, stage: str, make: Callable[[], object]) -> ModelRun:
-    """Make the model and note its statistics."""
-    model = run.once(stage, make, lambda: read_model(run.output / "sparse"))
+def finish(
+    matched: Matched, database: VerifiedDatabase, stage: str, make: Callable[[], object]
+) -> ModelRun:
+    """Make the model and note its statistics.
+
+    Raises:
+        ModelError: if the model holds no image.
+    """
+    sparse = matched.outputs.sparse
+    model = matched.once(stage, make, lambda: read_model(sparse))
     if model.num_reg_images() == 0:
-        raise ModelError(f"{run.output / 'sparse'}: holds no image; choose another output.")
-    run.record.scores |= vars(statistics(model))
-    run.record.write()
-    return ModelRun(record=run.record, model=model, images=run.images, output=run.output)
+        raise ModelError(f"{sparse}: holds no image; choose another output.")
+    statistics = model_statistics(model)
+    matched.record.scores |= asdict(statistics)
+    matched.record.write()
+    return ModelRun(matched=matched, database=database, model=model, statistics=statistics)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from d2_hloc.files.atomic import empty_folder, replace_folder
 from d2_hloc.files.colmap import ModelError, open_database, pycolmap
 from d2_hloc.sfm.adjustment import drop_outliers
-from d2_hloc.sfm.mapping import _empty_folder, _replace_folder, incremental_options
+from d2_hloc.sfm.mapping import incremental_options
 from d2_hloc.sfm.options import ReconstructionOptions
 
 
@@ -28,7 +29,7 @@ def triangulate(
     model = with_ids(reference, ids)
     if model.num_reg_images() == 0:
         raise ModelError(f"{database}: holds none of the images of the model.")
-    work = _empty_folder(output.with_name(output.name + ".mapping"))
+    work = empty_folder(output.with_name(output.name + ".mapping"))
     options = options.for_images(model.num_reg_images())
     conf = incremental_options(options, set(), is_all_known=True)
     model = pycolmap.triangulate_points(
@@ -37,7 +38,7 @@ def triangulate(
     if options.outlier_factor is not None:
         drop_outliers(model, options.outlier_factor)
         model.write(work)
-    _replace_folder(work, output)
+    replace_folder(work, output)
     return model
 
 

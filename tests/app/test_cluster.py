@@ -37,7 +37,8 @@ from d2_hloc.files.shards import Shard, is_finished
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.on_cluster import match_on
 from d2_hloc.matching.pairs import write_pairs
-from d2_hloc.sfm.reconstruct import Reconstruct, match_images
+from d2_hloc.sfm.matched import InputImages, match_images
+from d2_hloc.sfm.options import Reconstruct
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def alone(images, tmp_path_factory):
     """Features and matches that one process makes, with one thread as the workers have."""
     folder = tmp_path_factory.mktemp("alone")
     with one_thread_an_operation():
-        features = extract(EXTRACTION, images, folder / "features.h5")
-        matches = match(MATCHING, pairs(images), features, folder / "matches.h5")
+        features = extract(EXTRACTION, images, folder / "features.h5").path
+        matches = match(MATCHING, pairs(images), features, folder / "matches.h5").path
     return features, matches
 
 
@@ -172,9 +173,9 @@ def driver(*arguments):
 def test_what_is_done_needs_no_cluster(images, alone, tmp_path):
     nowhere = Cluster(address="nowhere")
     names = [n for n in list_images(images) if "empty" not in n]
-    assert extract_on(nowhere, EXTRACTION, images, alone[0], names) == alone[0]
+    assert extract_on(nowhere, EXTRACTION, images, alone[0], names).path == alone[0]
     known = [pair for pair in pairs(images) if "empty" not in "".join(pair)]
-    assert match_on(nowhere, MATCHING, known, alone[0], alone[1]) == alone[1]
+    assert match_on(nowhere, MATCHING, known, alone[0], alone[1]).path == alone[1]
 
 
 def test_without_ray_a_sentence_says_how_to_get_it(images, tmp_path, monkeypatch, capsys):
@@ -210,9 +211,9 @@ def test_reconstructions_extract_and_match_in_the_shards_of_a_cluster(
     monkeypatch.setattr(cluster, "run_shards", in_turn)
     monkeypatch.setattr(on_cluster, "IMAGES", 5)
     conf = Reconstruct(extraction=EXTRACTION, matching=MATCHING)
-    somewhere, names = Cluster(address="somewhere"), list_images(images)
-    record = RunRecord(tmp_path, {})
-    found = match_images(conf, images, tmp_path, record, names, cameras, cluster=somewhere)
+    somewhere = Cluster(address="somewhere")
+    inputs = InputImages(folder=images, names=list_images(images), cameras=cameras)
+    found = match_images(conf, inputs, RunRecord(tmp_path, {}), cluster=somewhere)
     assert asked == [(somewhere, "image", 12), (somewhere, "pair", 55)]
     assert len(found.pairs) == 55
     features, matches = tmp_path / "features.h5", tmp_path / "matches.h5"

@@ -205,7 +205,7 @@ def test_the_rule_follows_the_feature_and_its_weights(tmp_path):
     ratios = Ratios()
     assert ratios.of(ExtractionOptions(feature="sift")) == 0.8
     assert ratios.of(ExtractionOptions(feature="d2net-ms")) == 0.9
-    trained = config.build(ExtractionOptions, {"d2net": {"weights": "d2_tf"}})
+    trained = config.from_dict(ExtractionOptions, {"d2net": {"weights": "d2_tf"}})
     assert ratios.of(trained) == 0.95
     assert ratios.of(ExtractionOptions(feature="disk")) is None
 
@@ -220,7 +220,7 @@ def test_published_rows_are_of_their_scene():
 
 def test_refined_models_are_settled():
     raw = PhotoReconstruction()
-    refined = config.build(PhotoReconstruction, {"refinement": {"enabled": True}})
+    refined = config.from_dict(PhotoReconstruction, {"refinement": {"enabled": True}})
     assert raw.mapping.outlier_factor is None
     assert refined.mapping.outlier_factor == 5
     assert (

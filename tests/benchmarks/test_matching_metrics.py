@@ -12,7 +12,7 @@ from d2_hloc.core.homography_metrics import (
     shared_view,
     transfer_errors,
 )
-from d2_hloc.core.pose_metrics import direction_error, error_auc, relative_pose_error
+from d2_hloc.core.pose_metrics import direction_error, error_auc
 
 IDENTITY = np.eye(3)
 SHIFT = np.array([[1.0, 0, 10], [0, 1, -5], [0, 0, 1]])
@@ -159,11 +159,3 @@ def test_the_direction_error_knows_neither_length_nor_sign(degrees):
 def test_a_translation_of_length_zero_is_refused():
     with pytest.raises(ValueError, match="length zero has no direction"):
         direction_error(np.zeros(3), np.ones(3))
-
-
-def test_the_relative_pose_error_is_the_larger_angle():
-    c, s = np.cos(np.radians(10)), np.sin(np.radians(10))
-    turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-    x, tilted = np.array([1.0, 0, 0]), np.array([np.cos(0.5), np.sin(0.5), 0])
-    assert relative_pose_error(turn, x, np.eye(3), x) == pytest.approx(10)
-    assert relative_pose_error(turn, x, np.eye(3), tilted) == pytest.approx(np.degrees(0.5))

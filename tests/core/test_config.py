@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from d2_hloc.core.config import ConfigError, build, load, to_dict
+from d2_hloc.core.config import ConfigError, from_dict, load, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 
 def test_a_required_value_that_is_missing_is_named():
     with pytest.raises(ConfigError, match=r"configuration: .*'path'"):
-        build(Required, {})
+        from_dict(Required, {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,16 +171,16 @@ class Either:
 
 @pytest.mark.parametrize(("value", "expected"), [(3, 3.0), ("auto", "auto"), (None, None)])
 def test_a_value_may_be_of_several_types(value, expected):
-    assert build(Either, {"limit": value}) == Either(limit=expected)
+    assert from_dict(Either, {"limit": value}) == Either(limit=expected)
 
 
 def test_a_value_of_none_of_several_types_is_told_the_first():
     with pytest.raises(ConfigError, match="limit: expected float, found 'automatic'"):
-        build(Either, {"limit": "automatic"})
+        from_dict(Either, {"limit": "automatic"})
 
 
 def test_build_takes_values_that_are_typed_already():
-    conf = build(Outer, {"file": Path("a"), "scales": (1.0, 2.0)}, "pipeline")
+    conf = from_dict(Outer, {"file": Path("a"), "scales": (1.0, 2.0)}, "pipeline")
     assert conf == Outer(file=Path("a"), scales=(1.0, 2.0))
     with pytest.raises(ConfigError, match="pipeline: unknown key 'x'"):
-        build(Outer, {"x": 1}, "pipeline")
+        from_dict(Outer, {"x": 1}, "pipeline")

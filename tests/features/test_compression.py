@@ -60,7 +60,7 @@ def test_the_rest_stays_and_the_planted_matches_are_found(
     file = projection if dimensions else None
     options = CompressionOptions(dimensions=dimensions, dtype=dtype, projection=file)
     path = compress(options, features, tmp_path / "small.h5")
-    assert features_h5.failures(path) == {"c.jpg": "cannot be read"}
+    assert features_h5.read_failures(path) == {"c.jpg": "cannot be read"}
     with h5py.File(features) as before, h5py.File(path) as after:
         for name in NAMES:
             assert set(before[name]) == set(after[name])
@@ -72,7 +72,7 @@ def test_the_rest_stays_and_the_planted_matches_are_found(
     for name in NAMES:
         lengths = features_h5.read_features(path, name).descriptors.float().norm(dim=1)
         torch.testing.assert_close(lengths, torch.ones(40), atol=2e-3, rtol=0)
-    matches = match(MatchingOptions(), [tuple(NAMES)], path, tmp_path / "m.h5")
+    matches = match(MatchingOptions(), [tuple(NAMES)], path, tmp_path / "m.h5").path
     found = features_h5.read_matches(matches, *NAMES).pairs
     assert found.tolist() == [[i, 39 - i] for i in range(40)]
 
@@ -160,10 +160,10 @@ def test_the_command_learns_a_projection_once(features, tmp_path, capsys):
 
 def test_a_configuration_can_ask_for_it():
     asked = {"compression": {"dimensions": 128, "dtype": "float16"}}
-    found = config.build(ExtractionOptions, asked).compression
+    found = config.from_dict(ExtractionOptions, asked).compression
     assert found == CompressionOptions(dimensions=128, dtype="float16")
     with pytest.raises(config.ConfigError, match="compression: dtype: 'int4' is not one of"):
-        config.build(ExtractionOptions, {"compression": {"dtype": "int4"}})
+        config.from_dict(ExtractionOptions, {"compression": {"dtype": "int4"}})
 
 
 def copy_with(features, path, change):

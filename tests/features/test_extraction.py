@@ -12,7 +12,7 @@ from skimage import data
 from d2_hloc.core.images import ImageError
 from d2_hloc.features import extraction
 from d2_hloc.features.compression import CompressionOptions, compress
-from d2_hloc.features.extraction import ExtractionOptions, extract, options_of
+from d2_hloc.features.extraction import ExtractionOptions, extract, recorded_options
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.staged_h5 import Staged
@@ -40,10 +40,10 @@ def folder(tmp_path):
 
 
 def test_extracts_what_it_can_and_names_the_rest(folder, tmp_path):
-    path = extract(OPTIONS, folder, tmp_path / "features.h5")
+    path = extract(OPTIONS, folder, tmp_path / "features.h5").path
     usable = ["cmyk.jpg", "grey.png", "nested/photo.JPG", "palette.png", "sixteen.png"]
     assert features_h5.image_names(path) == usable
-    reasons = features_h5.failures(path)
+    reasons = features_h5.read_failures(path)
     assert sorted(reasons) == ["cut.jpg", "empty.jpg", "tiny.png"]
     assert "too small" in reasons["tiny.png"]
     assert "cannot be read as an image" in reasons["empty.jpg"]
@@ -65,16 +65,16 @@ def test_extracts_what_it_can_and_names_the_rest(folder, tmp_path):
 def test_a_name_that_lists_cannot_hold_is_named_and_skipped(folder, tmp_path, name, reason):
     (folder / "grey.png").rename(folder / name)
     (folder / "palette.png").rename(folder / "nested" / "palette.png")
-    path = extract(OPTIONS, folder, tmp_path / "f.h5", ["nested/palette.png", name])
+    path = extract(OPTIONS, folder, tmp_path / "f.h5", ["nested/palette.png", name]).path
     assert features_h5.image_names(path) == ["nested/palette.png"]
-    (found,) = features_h5.failures(path).values()
+    (found,) = features_h5.read_failures(path).values()
     assert reason in found
 
 
 @pytest.mark.parametrize("grown", [True, False], ids=["other size", "same size"])
 def test_a_photograph_that_was_replaced_stops_in_one_sentence(folder, tmp_path, grown):
     names = ["grey.png", "palette.png"]
-    path = extract(OPTIONS, folder, tmp_path / "f.h5", names)
+    path = extract(OPTIONS, folder, tmp_path / "f.h5", names).path
     before = path.read_bytes()
     data = (folder / "grey.png").read_bytes()
     (folder / "grey.png").write_bytes(data + b"0" if grown else data[:-1] + b"0")
@@ -86,15 +86,15 @@ def test_a_photograph_that_was_replaced_stops_in_one_sentence(folder, tmp_path, 
 
 def test_a_photograph_that_was_touched_or_removed_is_done(folder, tmp_path, monkeypatch):
     names = ["grey.png", "palette.png"]
-    path = extract(OPTIONS, folder, tmp_path / "f.h5", names)
+    path = extract(OPTIONS, folder, tmp_path / "f.h5", names).path
     os.utime(folder / "grey.png", (2e9, 2e9))
     (folder / "palette.png").unlink()
     monkeypatch.setattr(extraction, "create_extractor", lambda options: pytest.fail("loaded"))
-    assert extract(OPTIONS, folder, path, names) == path
+    assert extract(OPTIONS, folder, path, names).path == path
 
 
 def test_images_that_wait_in_parts_are_no_images_that_changed(folder, tmp_path, monkeypatch):
-    path = extract(OPTIONS, folder, tmp_path / "features.h5", ["grey.png"])
+    path = extract(OPTIONS, folder, tmp_path / "features.h5", ["grey.png"]).path
     with monkeypatch.context() as patch:
         patch.setattr(Staged, "_merge", interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -108,7 +108,7 @@ def interrupt(*_):
 
 
 def test_sixteen_bits_look_like_eight(folder, tmp_path):
-    path = extract(OPTIONS, folder, tmp_path / "features.h5")
+    path = extract(OPTIONS, folder, tmp_path / "features.h5").path
     grey, sixteen = (
         features_h5.read_features(path, n).keypoints for n in ("grey.png", "sixteen.png")
     )
@@ -117,13 +117,13 @@ def test_sixteen_bits_look_like_eight(folder, tmp_path):
 
 def test_a_finished_file_needs_no_network(folder, tmp_path, monkeypatch):
     names = ["grey.png", "nested/photo.JPG"]
-    path = extract(OPTIONS, folder, tmp_path / "features.h5", names)
+    path = extract(OPTIONS, folder, tmp_path / "features.h5", names).path
     monkeypatch.setattr(extraction, "create_extractor", lambda options: pytest.fail("loaded"))
-    assert extract(OPTIONS, folder, path, names) == path
+    assert extract(OPTIONS, folder, path, names).path == path
 
 
 def test_another_configuration_stops_and_shows_both(folder, tmp_path):
-    path = extract(OPTIONS, folder, tmp_path / "features.h5", ["grey.png"])
+    path = extract(OPTIONS, folder, tmp_path / "features.h5", ["grey.png"]).path
     other = ExtractionOptions(d2net=D2NetOptions(max_keypoints=60))
     with pytest.raises(ConfigurationChanged, match=r'"max_keypoints": 50.*"max_keypoints": 60'):
         extract(other, folder, path)
@@ -131,7 +131,7 @@ def test_another_configuration_stops_and_shows_both(folder, tmp_path):
 
 def test_keypoints_follow_the_image_to_its_original_size(folder, tmp_path):
     small = ExtractionOptions(resize_max=128, descriptor_dtype="float32")
-    path = extract(small, folder, tmp_path / "small.h5", ["grey.png"])
+    path = extract(small, folder, tmp_path / "small.h5", ["grey.png"]).path
     found = features_h5.read_features(path, "grey.png")
     image = Image.open(folder / "grey.png").convert("RGB").resize((128, 95), Image.BILINEAR)
     direct = D2Net().extract(torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255)
@@ -143,15 +143,15 @@ def test_keypoints_follow_the_image_to_its_original_size(folder, tmp_path):
 
 def test_the_options_come_back_from_the_file(folder, tmp_path):
     options = ExtractionOptions(feature="d2net-ms", resize_max=100)
-    path = extract(options, folder, tmp_path / "features.h5", ["grey.png"])
-    again = options_of(features_h5.configuration(path), str(path))
+    path = extract(options, folder, tmp_path / "features.h5", ["grey.png"]).path
+    again = recorded_options(features_h5.read_configuration(path), str(path))
     assert extraction.configuration(again) == extraction.configuration(options)
 
 
 def test_batches_give_the_same_features(folder, tmp_path):
     names = ["cmyk.jpg", "grey.png", "sixteen.png"]
-    single = extract(ExtractionOptions(), folder, tmp_path / "single.h5", names)
-    batched = extract(ExtractionOptions(batch_size=2), folder, tmp_path / "batched.h5", names)
+    single = extract(ExtractionOptions(), folder, tmp_path / "single.h5", names).path
+    batched = extract(ExtractionOptions(batch_size=2), folder, tmp_path / "batched.h5", names).path
     for name in names:
         a, b = (features_h5.read_features(p, name) for p in (single, batched))
         torch.testing.assert_close(a.keypoints, b.keypoints, atol=1e-3, rtol=0)
@@ -162,7 +162,7 @@ def test_sift_finds_a_planted_blob(tmp_path):
     blob = 200 * np.exp(-((x - 120.3) ** 2 + (y - 80.6) ** 2) / (2 * 6**2))
     Image.fromarray(blob.astype(np.uint8)).save(tmp_path / "blob.png")
     options = ExtractionOptions(feature="sift")
-    path = extract(options, tmp_path, tmp_path / "features.h5")
+    path = extract(options, tmp_path, tmp_path / "features.h5").path
     found = features_h5.read_features(path, "blob.png")
     assert found.descriptors.shape[1] == 128
     distances = (found.keypoints - torch.tensor([120.3, 80.6])).norm(dim=1)
@@ -180,14 +180,14 @@ def test_nothing_usable_is_one_sentence(folder, tmp_path):
 def test_descriptors_are_compressed_as_they_are_extracted(folder, tmp_path, dtype):
     small = CompressionOptions(dimensions=64, dtype=dtype)
     options = replace(OPTIONS, compression=small)
-    path = extract(options, folder, tmp_path / "small.h5", ["grey.png"])
-    whole = extract(OPTIONS, folder, tmp_path / "whole.h5", ["grey.png"])
+    path = extract(options, folder, tmp_path / "small.h5", ["grey.png"]).path
+    whole = extract(OPTIONS, folder, tmp_path / "whole.h5", ["grey.png"]).path
     later = compress(small, whole, tmp_path / "later.h5")
-    assert features_h5.configuration(later) == features_h5.configuration(path)
+    assert features_h5.read_configuration(later) == features_h5.read_configuration(path)
     found, expected = (features_h5.read_features(p, "grey.png").descriptors for p in (path, later))
     assert found.shape == (50, 64)
     torch.testing.assert_close(found.float(), expected.float(), atol=0.01, rtol=0)
     assert (found.float() * expected.float()).sum(dim=1).min() > 0.999
-    assert options_of(features_h5.configuration(path), str(path)).compression == small
-    assert extract(options, folder, later, ["grey.png", "palette.png"]) == later
+    assert recorded_options(features_h5.read_configuration(path), str(path)).compression == small
+    assert extract(options, folder, later, ["grey.png", "palette.png"]).path == later
     assert features_h5.read_features(later, "palette.png").descriptors.shape == (50, 64)

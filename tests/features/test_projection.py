@@ -6,8 +6,9 @@ import torch.nn.functional as F
 
 from d2_hloc.core.structs import Features
 from d2_hloc.features import projection
-from d2_hloc.features.projection import BUNDLED, digest, learn, load_projection, save_projection
+from d2_hloc.features.projection import BUNDLED, learn, load_projection, save_projection
 from d2_hloc.files import features_h5
+from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.staged_h5 import Staged
 
 
@@ -102,7 +103,7 @@ def test_comes_back_from_its_file(features, tmp_path):
     found = load_projection(path)
     torch.testing.assert_close(found.basis, learned.basis, atol=2e-3, rtol=1e-3)
     assert (found.is_of_roots, found.learned_from) == (True, learned.learned_from)
-    assert digest(save_projection(tmp_path / "again.safetensors", found)) == digest(path)
+    assert file_sha256(save_projection(tmp_path / "again.safetensors", found)) == file_sha256(path)
 
 
 def test_no_descriptors_stay_none(features):

@@ -48,8 +48,8 @@ def images(tmp_path_factory):
 def alone(images, tmp_path_factory):
     """What one process makes of them: features and matches of all pairs, and of one unknown."""
     folder = tmp_path_factory.mktemp("alone")
-    features = extract(OPTIONS, images, folder / "features.h5")
-    return features, match(MatchingOptions(), pairs(), features, folder / "matches.h5")
+    features = extract(OPTIONS, images, folder / "features.h5").path
+    return features, match(MatchingOptions(), pairs(), features, folder / "matches.h5").path
 
 
 def pairs():
@@ -96,7 +96,7 @@ def test_merged_features_equal_those_of_one_process(images, alone, tmp_path, lin
     assert merge(output, link) == output
     assert contents(output) == contents(alone[0])
     assert features_h5.image_names(output) == features_h5.image_names(alone[0])
-    assert sorted(features_h5.failures(output)) == ["db/a.png", "db/cut.jpg", "empty.png"]
+    assert sorted(features_h5.read_failures(output)) == ["db/a.png", "db/cut.jpg", "empty.png"]
 
 
 @pytest.mark.parametrize("link", [False, True], ids=["copied", "linked"])
@@ -104,30 +104,30 @@ def test_merged_matches_equal_those_of_one_process(alone, tmp_path, link):
     output = match_shards(alone[0], tmp_path / "matches.h5", Shard.all(COUNT))
     merge(output, link)
     assert contents(output) == contents(alone[1])
-    assert list(features_h5.failures(output)) == ["gone.png e.png"]
+    assert list(features_h5.read_failures(output)) == ["gone.png e.png"]
 
 
 def test_matches_can_be_made_from_linked_features(images, alone, tmp_path):
     features = merge(extract_shards(images, tmp_path / "features.h5", Shard.all(COUNT)), link=True)
-    output = match(MatchingOptions(), pairs(), features, tmp_path / "matches.h5")
+    output = match(MatchingOptions(), pairs(), features, tmp_path / "matches.h5").path
     assert contents(output) == contents(alone[1])
 
 
 def test_a_rerun_of_shards_does_only_what_the_merged_file_lacks(images, alone, tmp_path):
-    output = extract(OPTIONS, images, tmp_path / "features.h5", ["e.png", "night/c.png"])
+    output = extract(OPTIONS, images, tmp_path / "features.h5", ["e.png", "night/c.png"]).path
     extract_shards(images, output, Shard.all(COUNT))
     held = [features_h5.image_names(shard_path(output, shard)) for shard in Shard.all(COUNT)]
     assert sorted(chain(*held)) == ["db-a.png", "db/b.png", "night/d.png"]
     merge(output)
     assert contents(output) == contents(alone[0])
-    matches = match(MatchingOptions(), pairs()[3:7], output, tmp_path / "matches.h5")
+    matches = match(MatchingOptions(), pairs()[3:7], output, tmp_path / "matches.h5").path
     match_shards(output, matches, Shard.all(COUNT))
     assert contents(merge(matches)) == contents(alone[1])
 
 
 def test_a_replaced_photograph_of_the_merged_file_stops_its_shard(images, tmp_path):
     folder = shutil.copytree(images, tmp_path / "images")
-    output = extract(OPTIONS, folder, tmp_path / "features.h5", ["db/b.png", "e.png"])
+    output = extract(OPTIONS, folder, tmp_path / "features.h5", ["db/b.png", "e.png"]).path
     shutil.copy(folder / "night" / "c.png", folder / "e.png")
     os.utime(folder / "e.png", (2e9, 2e9))
     extract(OPTIONS, folder, output, shard=Shard(1, 2))

@@ -53,7 +53,7 @@ def test_a_new_record_holds_configuration_and_versions(output):
 
 def test_every_stage_is_written_when_it_ends(output, monkeypatch):
     clock = iter([10.0, 12.5])
-    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(module, "perf_counter", lambda: next(clock))
     record = RunRecord(output, CONFIGURATION)
     with record.timed("extract"):
         record.counts["images"] = 11
@@ -64,7 +64,7 @@ def test_every_stage_is_written_when_it_ends(output, monkeypatch):
 
 def test_a_rerun_goes_on_with_timings_and_what_is_done(output, monkeypatch):
     clock = iter([0.0, 2.0, 10.0, 13.0])
-    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(module, "perf_counter", lambda: next(clock))
     first = RunRecord(output, CONFIGURATION)
     with first.timed("match"):
         pass
@@ -131,7 +131,7 @@ def test_a_kill_while_it_is_written_leaves_the_old_record(output, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("d2_hloc.files.staged_h5.os.fsync", killed)
+    monkeypatch.setattr("d2_hloc.files.atomic.os.fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         record.write()
     monkeypatch.undo()

@@ -132,8 +132,8 @@ def test_what_hloc_wrote_is_read(path):
     assert np.array_equal(found.descriptors, values["descriptors"].T)
     assert found.scales.tolist() == [1.0] * 4
     assert features_h5.image_names(path) == [NAME]
-    assert features_h5.configuration(path) is None
-    assert features_h5.failures(path) == {}
+    assert features_h5.read_configuration(path) is None
+    assert features_h5.read_failures(path) == {}
 
 
 def test_keypoints_with_more_columns_are_cut_to_x_and_y(path):
@@ -202,16 +202,16 @@ def test_global_descriptors_alone_have_names_too(path):
 def test_the_configuration_and_failures_come_back(path):
     with Staged(path, {"scales": (0.5, 1.0), "max": None}, "keypoints") as staged:
         staged.failures[NAME] = "too small"
-    assert features_h5.configuration(path) == {"scales": [0.5, 1.0], "max": None}
-    assert features_h5.failures(path) == {NAME: "too small"}
+    assert features_h5.read_configuration(path) == {"scales": [0.5, 1.0], "max": None}
+    assert features_h5.read_failures(path) == {NAME: "too small"}
 
 
 @pytest.mark.parametrize(
     "read",
     [
         features_h5.image_names,
-        features_h5.configuration,
-        features_h5.failures,
+        features_h5.read_configuration,
+        features_h5.read_failures,
         lambda path: features_h5.read_features(path, NAME),
         lambda path: features_h5.read_matches(path, "a", "b"),
     ],

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from d2_hloc.matching import neighbours
 from d2_hloc.matching.neighbours import nearest_neighbours
-from d2_hloc.matching.prepared import coarse_dtype, searchable
+from d2_hloc.matching.prepared import coarse_dtype, prepare_descriptors
 
 MODULE = sys.modules["d2_hloc.matching.prepared"]
 
@@ -56,7 +56,7 @@ SETS = {
 def test_both_neighbours_are_those_of_double_precision(name, rows, monkeypatch):
     d0, d1 = SETS[name]
     monkeypatch.setattr(neighbours, "CACHED_BYTES", rows * 4 * len(d1))
-    forward, backward = nearest_neighbours(searchable(d0), searchable(d1))
+    forward, backward = nearest_neighbours(prepare_descriptors(d0), prepare_descriptors(d1))
     scale = float(d0.norm(dim=1).max() * d1.norm(dim=1).max())  # roundings are relative
     similarities = d0.double() @ d1.double().T / scale
     for found, expected in ((forward, similarities), (backward, similarities.T)):
@@ -76,7 +76,9 @@ def test_rounding_alone_would_find_others(monkeypatch):
     rounded = (d0.bfloat16() @ d1.bfloat16().T).float().argmax(dim=1)
     assert (rounded != similarities.argmax(dim=1)).float().mean() > 0.1
     monkeypatch.setattr(MODULE, "coarse_dtype", lambda: torch.bfloat16)
-    found, _ = nearest_neighbours(searchable(d0), searchable(d1), with_second=False)
+    found, _ = nearest_neighbours(
+        prepare_descriptors(d0), prepare_descriptors(d1), with_second=False
+    )
     assert (found.indices == similarities.argmax(dim=1)).float().mean() > 0.98
     taken = similarities.gather(1, found.indices[:, None])[:, 0]
     torch.testing.assert_close(taken, similarities.amax(dim=1), atol=5e-7, rtol=0)
@@ -85,7 +87,7 @@ def test_rounding_alone_would_find_others(monkeypatch):
 def test_no_error_is_larger_than_its_bound(monkeypatch):
     monkeypatch.setattr(MODULE, "coarse_dtype", lambda: torch.bfloat16)
     for d0, d1 in SETS.values():
-        set0, set1 = searchable(d0), searchable(d1)
+        set0, set1 = prepare_descriptors(d0), prepare_descriptors(d1)
         coarse_found = (set0.coarse @ set1.coarse.T).double()
         errors = (coarse_found - d0.double() @ d1.double().T).abs()
         assert 0 < errors.max() < set0.error_bound(set1)
@@ -95,14 +97,14 @@ def test_no_error_is_larger_than_its_bound(monkeypatch):
 @pytest.mark.usefixtures("coarse")
 def test_descriptors_that_are_all_alike_are_compared_one_and_all(monkeypatch):
     alike = unit(1).repeat(400, 1)
-    assert neighbours._candidates(searchable(alike), searchable(alike), 2) is None
-    for found in nearest_neighbours(searchable(alike), searchable(alike)):
+    assert neighbours._candidates(prepare_descriptors(alike), prepare_descriptors(alike), 2) is None
+    for found in nearest_neighbours(prepare_descriptors(alike), prepare_descriptors(alike)):
         assert found.indices.eq(0).all()
         torch.testing.assert_close(found.second, found.first)
     d0, d1 = SETS["crowded"]
     monkeypatch.setattr(neighbours, "MOST_CANDIDATES", 0)
     similarities = d0.double() @ d1.double().T
-    forward, backward = nearest_neighbours(searchable(d0), searchable(d1))
+    forward, backward = nearest_neighbours(prepare_descriptors(d0), prepare_descriptors(d1))
     check(forward, similarities)
     check(backward, similarities.T)
 
@@ -111,7 +113,7 @@ def test_descriptors_that_are_all_alike_are_compared_one_and_all(monkeypatch):
 def test_a_descriptor_that_is_no_number_leaves_the_others_alone():
     d0, d1 = unit(30), unit(30).flip(0)
     d1 = torch.cat([d1, torch.full((1, 64), torch.nan)])
-    _, backward = nearest_neighbours(searchable(d0), searchable(d1))
+    _, backward = nearest_neighbours(prepare_descriptors(d0), prepare_descriptors(d1))
     assert backward.indices[:30].tolist() == list(range(29, -1, -1))
 
 
@@ -126,4 +128,4 @@ def test_bfloat16_is_taken_where_it_is_much_faster(half, monkeypatch):
 @pytest.mark.usefixtures("coarse")
 def test_the_memory_counts_both_precisions(coarse):
     count = 6 if coarse == torch.bfloat16 else 4
-    assert searchable(unit(10)).nbytes == count * 10 * 64
+    assert prepare_descriptors(unit(10)).nbytes == count * 10 * 64

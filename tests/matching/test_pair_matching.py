@@ -35,7 +35,7 @@ def features(tmp_path):
 
 
 def test_finds_the_planted_order_in_both_directions(features, tmp_path):
-    path = match(OPTIONS, [("db/a.jpg", "db/b.jpg")], features, tmp_path / "matches.h5")
+    path = match(OPTIONS, [("db/a.jpg", "db/b.jpg")], features, tmp_path / "matches.h5").path
     forward = features_h5.read_matches(path, "db/a.jpg", "db/b.jpg").pairs.tolist()
     assert forward == [[0, 3], [1, 2], [2, 1], [3, 0]]
     backward = features_h5.read_matches(path, "db/b.jpg", "db/a.jpg").pairs.tolist()
@@ -44,7 +44,7 @@ def test_finds_the_planted_order_in_both_directions(features, tmp_path):
 
 def test_repeated_and_reversed_pairs_are_matched_once(features, tmp_path):
     pairs = [("db/a.jpg", "c.jpg"), ("c.jpg", "db/a.jpg"), ("c.jpg", "c.jpg")]
-    path = match(OPTIONS, pairs, features, tmp_path / "matches.h5")
+    path = match(OPTIONS, pairs, features, tmp_path / "matches.h5").path
     match(OPTIONS, pairs[1:], features, path)
     with features_h5.open_h5(path) as file:
         assert list(file) == ["db-a.jpg"]
@@ -52,16 +52,16 @@ def test_repeated_and_reversed_pairs_are_matched_once(features, tmp_path):
 
 def test_unknown_images_are_named_and_the_rest_is_done(features, tmp_path):
     pairs = [("db/a.jpg", "gone.jpg"), ("db/a.jpg", "c.jpg")]
-    path = match(OPTIONS, pairs, features, tmp_path / "matches.h5")
+    path = match(OPTIONS, pairs, features, tmp_path / "matches.h5").path
     expected = {"db/a.jpg gone.jpg": "there are no features of gone.jpg"}
-    assert features_h5.failures(path) == expected
+    assert features_h5.read_failures(path) == expected
     assert len(features_h5.read_matches(path, "db/a.jpg", "c.jpg")) == 4
 
 
 def test_queries_may_be_named_like_images_of_the_model(features, tmp_path):
     queries = write(tmp_path / "q.h5", {"db/a.jpg": [3, 2, 1, 0], "c.jpg": [0, 1, 2, 3]}, tag="q")
     pairs = [("db/a.jpg", "db/a.jpg"), ("db/a.jpg", "c.jpg"), ("c.jpg", "db/a.jpg")]
-    path = match(OPTIONS, pairs, queries, tmp_path / "matches.h5", features)
+    path = match(OPTIONS, pairs, queries, tmp_path / "matches.h5", features).path
     same = features_h5.read_matches(path, "db/a.jpg", "db/a.jpg").pairs.tolist()
     assert same == [[0, 3], [1, 2], [2, 1], [3, 0]]
     there = features_h5.read_matches(path, "db/a.jpg", "c.jpg").pairs.tolist()
@@ -70,7 +70,7 @@ def test_queries_may_be_named_like_images_of_the_model(features, tmp_path):
 
 
 def test_matches_of_other_features_are_not_gone_on_with(features, tmp_path):
-    path = match(OPTIONS, [("db/a.jpg", "c.jpg")], features, tmp_path / "matches.h5")
+    path = match(OPTIONS, [("db/a.jpg", "c.jpg")], features, tmp_path / "matches.h5").path
     other = write(tmp_path / "other.h5", {"db/a.jpg": [0, 1, 2, 3]}, tag="b")
     with pytest.raises(ConfigurationChanged, match=r'"tag": "a".*"tag": "b"'):
         match(OPTIONS, [], other, path)
@@ -80,7 +80,7 @@ def test_the_cache_stays_within_its_bound_and_reads_once(features, monkeypatch):
     read = []
     original = features_h5.features_of
     monkeypatch.setattr(
-        match_pairs.storage, "features_of", lambda f, n: read.append(n) or original(f, n)
+        match_pairs.features_h5, "features_of", lambda f, n: read.append(n) or original(f, n)
     )
     with features_h5.open_h5(features) as file:
         nbytes = descriptor_cache(file)["db/a.jpg"].nbytes

@@ -5,6 +5,7 @@ import pytest
 
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.matching import pairs
+from d2_hloc.sfm.pose_errors import model_poses
 
 
 def test_a_list_comes_back_as_it_was(tmp_path):
@@ -186,15 +187,20 @@ def looking(*poses, roll=0.0):
 
 @pytest.mark.parametrize("roll", [0.0, 75.0])
 def test_near_cameras_are_paired_nearest_first(roll):
-    model = looking((60, 20), (100, 20), (101, -20), (110, 0), roll=roll)
-    assert pairs.from_poses(model, 1) == [("a", "b"), ("b", "c"), ("c", "b"), ("d", "c")]
-    assert [b for a, b in pairs.from_poses(model, 3) if a == "a"] == ["b", "c", "d"]
+    poses = model_poses(looking((60, 20), (100, 20), (101, -20), (110, 0), roll=roll))
+    assert pairs.from_poses(poses, 1) == [
+        ("a", "b"),
+        ("b", "c"),
+        ("c", "b"),
+        ("d", "c"),
+    ]
+    assert [b for a, b in pairs.from_poses(poses, 3) if a == "a"] == ["b", "c", "d"]
 
 
 @pytest.mark.parametrize(("max_angle", "expected"), [(45.0, ["c"]), (60.0, ["b", "c"])])
 def test_cameras_that_look_elsewhere_are_not_paired(max_angle, expected):
     model = looking((0, 0), (1, 50), (2, -40), (3, 180))
-    found = pairs.from_poses(model, 3, max_angle)
+    found = pairs.from_poses(model_poses(model), 3, max_angle)
     assert [b for a, b in found if a == "a"] == expected
     assert "d" not in {name for pair in found for name in pair}
 

@@ -412,11 +412,11 @@ def test_megadepths_pairs_overlap_by_the_rows_points(whole, tmp_path):
 
 
 def test_options_pass_through_a_file():
-    assert config.build(DenseOptions, config.to_dict(OPTIONS)) == OPTIONS
+    assert config.from_dict(DenseOptions, config.to_dict(OPTIONS)) == OPTIONS
     with pytest.raises(config.ConfigError, match="max_image_size is -1; it takes 64 or more"):
-        config.build(DenseOptions, {"max_image_size": -1})
+        config.from_dict(DenseOptions, {"max_image_size": -1})
     with pytest.raises(config.ConfigError, match="num_sources is 0; it takes 1 or more"):
-        config.build(DenseOptions, {"num_sources": 0})
+        config.from_dict(DenseOptions, {"num_sources": 0})
 
 
 def test_statistics_read_what_is_there(copy):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from d2_hloc.network.d2net import D2Net
+from d2_hloc.refinement.affinities import local_affinities
 from d2_hloc.refinement.patches import (
     LEVELS,
     Outcome,
@@ -14,7 +15,6 @@ from d2_hloc.refinement.patches import (
     correlate,
     count_outcomes,
     find_peaks,
-    local_affinities,
     refine_pairs,
     shallow_maps,
     warped_patches,

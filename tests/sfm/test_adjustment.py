@@ -6,7 +6,7 @@ from synthetic import synthesize
 
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.sfm import pose_errors
-from d2_hloc.sfm.adjustment import reprojection_errors, settle
+from d2_hloc.sfm.adjustment import adjust_without_outliers, reprojection_errors
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ def test_errors_are_those_that_were_planted(scene):
 def test_the_few_that_are_wrong_leave(scene):
     model = with_noise(scene, 0.1, 3.0)
     before, errors = model.compute_num_observations(), reprojection_errors(model)
-    left = settle(model, 5.0)
+    left = adjust_without_outliers(model, 5.0)
     assert left == before - model.compute_num_observations()
     assert (errors > 0.6).sum() * 0.8 < left < (errors > 0.6).sum() * 1.3
     assert reprojection_errors(model).max() < 0.8
     disturbed = with_noise(scene, 0.1, 3.0)
-    settle(disturbed, 1000.0)  # nothing leaves
+    adjust_without_outliers(disturbed, 1000.0)  # nothing leaves
     pycolmap.bundle_adjustment(disturbed)
     assert position_error(model, scene) < 0.5 * position_error(disturbed, scene)
 
@@ -52,7 +52,7 @@ def test_the_few_that_are_wrong_leave(scene):
 def test_where_all_are_alike_none_leaves(scene):
     model = with_noise(scene, 0, 0, noise=1.0)
     before = {n: p.matrix() for n, p in pose_errors.model_poses(model).items()}
-    assert settle(model, 5.0) == 0
+    assert adjust_without_outliers(model, 5.0) == 0
     for name, pose in pose_errors.model_poses(model).items():
         np.testing.assert_array_equal(pose.matrix(), before[name])
 
@@ -61,11 +61,11 @@ def test_known_intrinsics_stay(scene):
     model = with_noise(scene, 0.1, 3.0)
     known = min(model.cameras)
     before = {i: c.params.tolist() for i, c in model.cameras.items()}
-    settle(model, 5.0, {known})
+    adjust_without_outliers(model, 5.0, {known})
     after = {i: c.params.tolist() for i, c in model.cameras.items()}
     assert after[known] == before[known]
     assert all(after[i] != before[i] for i in before if i != known)
 
 
 def test_a_model_without_points_is_left_alone():
-    assert settle(pycolmap.Reconstruction(), 5.0) == 0
+    assert adjust_without_outliers(pycolmap.Reconstruction(), 5.0) == 0

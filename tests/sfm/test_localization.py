@@ -8,15 +8,15 @@ from synthetic import synthesize, write_features, write_matches
 
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.sfm import pnp, pose_errors
-from d2_hloc.sfm.pnp import (
-    LocalizationOptions,
+from d2_hloc.sfm.correspondences import (
     Observations,
     _distinct,
     covisible_clusters,
-    localize,
     observations,
 )
+from d2_hloc.sfm.pnp import FeaturedModel, LocalizationOptions, MatchedQueries, localize
 from d2_hloc.sfm.poses_file import read_poses, write_poses
 
 OPTIONS = LocalizationOptions()
@@ -34,16 +34,16 @@ def scene(tmp_path_factory):
 
 
 def run(scene, tmp_path, options=OPTIONS, **changes):
-    arguments = {
-        "model": scene.model,
-        "model_features": scene.features,
+    features, refine = changes.pop("model_features", scene.features), changes.pop("refine", None)
+    model = FeaturedModel(reconstruction=scene.model, features=features)
+    queries = {
         "cameras": scene.cameras,
         "pairs": scene.pairs,
         "features": scene.features,
         "matches": scene.matches,
-        "output": tmp_path / "poses.txt",
     }
-    return localize(options, **(arguments | changes))
+    queries = MatchedQueries(**(queries | changes))
+    return localize(options, model, queries, Outputs(tmp_path), refine)
 
 
 @pytest.mark.parametrize("clustering", [False, True])

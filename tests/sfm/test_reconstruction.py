@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from synthetic import synthesize
 
 from d2_hloc.core.structs import Matches
@@ -13,9 +14,10 @@ from d2_hloc.files.colmap import ModelError, check_database, pycolmap, read_mode
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.matching.pairs import read_pairs
 from d2_hloc.sfm import pose_errors
-from d2_hloc.sfm.database import build_database, verify
-from d2_hloc.sfm.mapping import is_sound, map_images, statistics
-from d2_hloc.sfm.options import ReconstructionOptions
+from d2_hloc.sfm.database import build_database, verify_geometry
+from d2_hloc.sfm.mapping import is_sound, map_images, model_statistics
+from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
+from d2_hloc.sfm.reconstruct import reconstruct
 from d2_hloc.sfm.triangulation import triangulate
 
 OPTIONS = ReconstructionOptions()
@@ -30,7 +32,7 @@ def scene(tmp_path_factory):
 def database(scene):
     path = scene.features.with_name("database.db")
     build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
-    verify(path, scene.pairs, OPTIONS, scene.matches)
+    verify_geometry(path, scene.pairs, OPTIONS, scene.matches)
     return path
 
 
@@ -45,9 +47,9 @@ def test_mapping_recovers_every_camera(scene, database, tmp_path, mapper):
     options = dataclasses.replace(OPTIONS, mapper=mapper)
     known = set(scene.cameras)
     model = map_images(options, database, tmp_path, tmp_path / "sparse", known)
-    assert statistics(model).registered_images == len(scene.cameras)
+    assert model_statistics(model).registered_images == len(scene.cameras)
     assert position_errors(model, scene).max() < 1e-3
-    assert statistics(read_model(tmp_path / "sparse")) == statistics(model)
+    assert model_statistics(read_model(tmp_path / "sparse")) == model_statistics(model)
 
 
 def test_known_intrinsics_stay(scene, database, tmp_path):
@@ -84,7 +86,7 @@ def test_triangulation_of_other_images_is_refused(scene, database, tmp_path):
 def test_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypatch):
     path = tmp_path / "database.db"
     build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
-    verify(path, scene.pairs[:4], OPTIONS, scene.matches)
+    verify_geometry(path, scene.pairs[:4], OPTIONS, scene.matches)
     asked = []
     original = pycolmap.verify_matches
 
@@ -93,7 +95,7 @@ def test_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypatch):
         original(database, listed, options)
 
     monkeypatch.setattr(pycolmap, "verify_matches", listen)
-    verify(path, scene.pairs, OPTIONS, scene.matches)
+    verify_geometry(path, scene.pairs, OPTIONS, scene.matches)
     assert asked == scene.pairs[4:]
     with pycolmap.Database.open(path) as database:
         assert database.num_verified_image_pairs() == len(scene.pairs)
@@ -102,12 +104,12 @@ def test_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypatch):
 def test_matches_that_a_kill_took_from_the_database_are_verified(scene, database, tmp_path):
     path = tmp_path / "database.db"
     build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
-    verify(path, scene.pairs[:4], OPTIONS, scene.matches)
+    verify_geometry(path, scene.pairs[:4], OPTIONS, scene.matches)
     with pycolmap.Database.open(path) as db:
         ids = {image.name: image.image_id for image in db.read_all_images()}
         for name0, name1 in scene.pairs[4:]:
             db.delete_matches(ids[name0], ids[name1])
-    verify(path, scene.pairs, OPTIONS, scene.matches)
+    verify_geometry(path, scene.pairs, OPTIONS, scene.matches)
     with pycolmap.Database.open(path) as db, pycolmap.Database.open(database) as whole:
         assert db.num_matches() == whole.num_matches()
         assert db.num_inlier_matches() == whole.num_inlier_matches() > 0
@@ -140,7 +142,7 @@ def test_two_images_are_said_to_be_too_few(scene, tmp_path):
     path, names = tmp_path / "database.db", sorted(scene.cameras)[:2]
     cameras = {name: scene.cameras[name] for name in names}
     build_database(path, cameras, [tuple(names)], scene.features, scene.matches)
-    verify(path, [tuple(names)], OPTIONS, scene.matches)
+    verify_geometry(path, [tuple(names)], OPTIONS, scene.matches)
     with pytest.raises(ModelError, match="from its 2 images; a model needs 3"):
         map_images(OPTIONS, path, tmp_path, tmp_path / "sparse")
 
@@ -164,13 +166,13 @@ def test_global_mapping_of_unknown_cameras_repeats_itself_and_keeps_the_database
     for camera in cameras.values():
         camera.has_prior_focal_length = False
     build_database(path, cameras, scene.pairs, scene.features, scene.matches)
-    verify(path, scene.pairs, OPTIONS, scene.matches)
+    verify_geometry(path, scene.pairs, OPTIONS, scene.matches)
     before = focal_lengths(path)
     options = dataclasses.replace(OPTIONS, mapper="global")
     first = map_images(options, path, tmp_path, tmp_path / "first")
     assert focal_lengths(path) == before
     again = map_images(options, path, tmp_path, tmp_path / "again")
-    assert statistics(first) == statistics(again)
+    assert model_statistics(first) == model_statistics(again)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no database" * 1000, "half"])
@@ -182,9 +184,12 @@ def test_a_damaged_database_is_named(database, tmp_path, damage):
         check_database(path)
 
 
-def test_an_unknown_camera_model_is_named():
+def test_an_unknown_camera_model_is_named_before_the_work(tmp_path):
+    conf = Reconstruct(reconstruction=ReconstructionOptions(camera_model="ROUND"))
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"camera_model 'ROUND' is not of .*PINHOLE"):
-        ReconstructionOptions(camera_model="ROUND")
+        reconstruct(conf, tmp_path, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(

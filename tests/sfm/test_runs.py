@@ -18,14 +18,15 @@ from d2_hloc.core import config
 from d2_hloc.features import extraction
 from d2_hloc.features.extraction import ExtractionOptions
 from d2_hloc.files.colmap import pycolmap, read_model
+from d2_hloc.matching.pairs import read_pairs
 from d2_hloc.refinement import tracks as track_refinement
 from d2_hloc.refinement.patches import RefinementOptions
 from d2_hloc.refinement.tracks import refine_tracks
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.database import verified_matches
-from d2_hloc.sfm.localize import Localize, source_of
+from d2_hloc.sfm.localize import Localize, find_model_source
+from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.poses_file import read_poses
-from d2_hloc.sfm.reconstruct import Reconstruct
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CLI = "-m", "d2_hloc.app.cli"
@@ -158,7 +159,7 @@ def test_localizes_views_that_were_kept_out(scene, whole, tmp_path, capsys):
     options = ["--intrinsics", str(scene / "intrinsics.txt")]
     options += ["--ground-truth", str(scene / "ground_truth.txt")]
     assert cli.main(["localize", str(whole), str(scene / "queries"), str(output), *options]) == 0
-    assert "localized queries                        3 of 3" in capsys.readouterr().out
+    assert "localized queries  3 of 3" in capsys.readouterr().out
     assert len((output / "poses.txt").read_text().splitlines()) == 3
     assert (output / "report.html").is_file()
 
@@ -185,8 +186,8 @@ def test_features_are_fine_tuned_on_the_place_where_they_localize(scene, whole, 
     output = tmp_path / "poses"
     capsys.readouterr()
     assert cli.main(["localize", str(whole), str(scene / "queries"), str(output), *weights]) == 0
-    assert "localized queries                        3 of 3" in capsys.readouterr().out
-    assert not source_of(output / "model").has_given_poses  # they are the reconstruction's
+    assert "localized queries  3 of 3" in capsys.readouterr().out
+    assert not find_model_source(output / "model").has_given_poses  # they are the reconstruction's
     made_by = json.loads((output / "model" / "run.json").read_text())["configuration"]
     assert made_by["extraction"]["d2net"]["weights"] == str(trained / "best.safetensors")
     assert made_by["extraction"]["resize_max"] == 400  # as the model's
@@ -263,6 +264,21 @@ def test_triangulates_a_known_model(scene, whole, tmp_path):
     expected, found = poses(whole), poses(output)
     for name, pose in found.items():
         np.testing.assert_allclose(pose, expected[name], atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["covisibility", "poses"])
+def test_pairs_come_from_the_model_that_is_triangulated(scene, whole, tmp_path, method):
+    output = tmp_path / "out"
+    output.mkdir()
+    shutil.copy(whole / "features.h5", output)
+    conf = tmp_path / "conf.yaml"
+    conf.write_text("{pairs: {count: 1, max_angle: 180}, refinement: {enabled: false}}")
+    options = ["--resize-max", "400", "--pairs", method, "--config", str(conf)]
+    assert cli.main(["triangulate", str(whole), str(scene / "images"), str(output), *options]) == 0
+    listed = read_pairs(output / "pairs.txt")
+    assert {name for pair in listed for name in pair} == set(poses(whole))
+    assert len(listed) < len(poses(whole))
+    assert read_model(output / "sparse").num_points3D() > 0
 
 
 def test_both_spellings_of_a_model_are_taken(scene, whole, tmp_path):
@@ -400,6 +416,7 @@ def test_another_configuration_stops_in_one_sentence(scene, whole, capsys):
         (["reconstruct", "{tmp}/empty", "{tmp}/out"], "holds no image"),
         (["localize", "{tmp}/empty", "{tmp}/flat", "{tmp}/out"], "give the folder of a COLMAP"),
         (["reconstruct", "{tmp}/flat", "{tmp}/out"], "no model could be reconstructed"),
+        (["reconstruct", "{tmp}/flat", "{tmp}/o", "--pairs", "poses"], "or a file of their poses"),
         (["extract", "{tmp}/flat", "{tmp}/f.h5", "--weights", "d2_tf"], "d2-hloc weights d2_tf"),
         (["match", "{tmp}/pairs.txt", "{tmp}/f.h5", "{tmp}/m.h5"], "pairs.txt: cannot be read"),
         (["reconstruct", "{tmp}/flat", "{tmp}/o", "--intrinsics", "{tmp}/i.txt"], "i.txt, line 1"),

@@ -30,7 +30,7 @@ from d2_hloc.refinement.matches import QueryRefiner
 from d2_hloc.refinement.patches import RefinementOptions
 from d2_hloc.reports.localization import localization_rows, print_queries, score_queries
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import print_rows, print_table
+from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.database import verified_matches
 from d2_hloc.sfm.localize import LocalizationRun, ModelSource
 from d2_hloc.sfm.matched import InputImages, Matched, match_images
@@ -126,7 +126,7 @@ class AachenBenchmark(Benchmark[AachenEvaluation]):
             print_table(localization_rows(evaluations[0].record))
             print_queries(evaluations[0].run.found, evaluations[0].errors)
         else:
-            print_rows([feature_row(e) for e in evaluations], num_labels=1)
+            print_table([feature_row(e) for e in evaluations])
 
     def make_report(self, evaluations: Sequence[AachenEvaluation], outputs: Outputs) -> Report:
         """Make the page, published rows beside our own."""

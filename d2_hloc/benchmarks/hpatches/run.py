@@ -31,12 +31,11 @@ from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.refinement.patches import RefinementOptions
 from d2_hloc.reports.curves import write_figure
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import print_rows
+from d2_hloc.reports.terminal import print_table
 
 # A pair has no third image to put a keypoint right: windows of 10 pixels find more of them.
 PAIRWISE = RefinementOptions(coarse_window=5, ambiguity=0.02)
 CACHE_BYTES = 128 << 20  # of descriptors held at once: those of a sequence or two
-NUM_LABELS = 3  # columns of the table that are no numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +112,7 @@ class HPatchesBenchmark(Benchmark[HPatchesEvaluation]):
 
     def print_tables(self, evaluations: Sequence[HPatchesEvaluation]) -> None:
         """Print the accuracy of each part, published results beside our own."""
-        print_rows(accuracy_rows(self._summaries(evaluations)), num_labels=NUM_LABELS)
+        print_table(accuracy_rows(self._summaries(evaluations)))
         if self.data.left_out:
             print(f"left out, as in the paper: {', '.join(self.data.left_out)}")
 

@@ -76,7 +76,7 @@ def score_homographies(
     made_by = {
         "scoring": config.to_dict(options),
         "is_refined": refine is not None,
-        "matches": features_h5.configuration(matches.path),
+        "matches": features_h5.read_configuration(matches.path),
     }
     store = pair_store(output, made_by, HomographyScore)
     return score_pairs(pairs, features, matches, store, partial(score_homography, options), refine)

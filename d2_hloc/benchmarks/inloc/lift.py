@@ -54,7 +54,7 @@ def lift(
         StorageError: if the features file cannot be used.
         ConfigurationChanged, DiskFull: as staged_h5.Staged.
     """
-    made_by = {"features": features_h5.configuration(features.path)}
+    made_by = {"features": features_h5.read_configuration(features.path)}
     cutouts = {c.cutout for found in ranked.values() for c in found}
     names = [name for name in features.names if name in cutouts]
     with Staged(output, made_by, "points") as staged, features_h5.open_h5(features.path) as file:

@@ -82,7 +82,7 @@ def pose_configuration(method: str, setting: Setting) -> dict[str, object]:
         "method": method,
         "poses": config.to_dict(setting.options),
         "is_refined": setting.refine is not None,
-        "matches": features_h5.configuration(setting.files.matches.path),
+        "matches": features_h5.read_configuration(setting.files.matches.path),
         "cameras": digest(cameras),
         "candidates": digest(
             [[q, *([c.cutout, c.score] for c in found)] for q, found in setting.ranked.items()]

@@ -23,7 +23,7 @@ from d2_hloc.benchmarks.inloc import data as inloc
 from d2_hloc.benchmarks.inloc.data import InLocData, InLocError
 from d2_hloc.benchmarks.inloc.scans import MapCache
 from d2_hloc.core.cache import BoundedCache
-from d2_hloc.core.images import open_image, to_tensor
+from d2_hloc.core.images import luma, open_image, to_tensor
 from d2_hloc.core.pixels import rescale
 
 BIN = 8  # pixels of a descriptor's cell: it has 4 x 4 of them
@@ -155,7 +155,7 @@ def dense_score(
     """
     if mask.float().mean() < max(min_coverage, 1e-9):
         return 0.0
-    grey = [_normalised(_grey(image), mask) for image in (query, rendered)]
+    grey = [_normalised(luma(image), mask) for image in (query, rendered)]
     if any(image is None for image in grey):
         return 0.0
     described = _describer().to(mask.device)(torch.stack([_fill(g, mask) for g in grey])[:, None])
@@ -174,10 +174,6 @@ def _describer() -> torch.nn.Module:
     # With this padding, descriptor (i, j) stands half a pixel before pixel (STEP i, STEP j).
     module = DenseSIFTDescriptor(spatial_bin_size=BIN, stride=STEP, padding=3 * BIN // 2)
     return module.requires_grad_(False)
-
-
-def _grey(image: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
-    return torch.einsum("chw,c->hw", image, image.new_tensor([0.299, 0.587, 0.114]))
 
 
 def _normalised(

@@ -36,12 +36,11 @@ from d2_hloc.reports.drawing import draw_matches
 from d2_hloc.reports.localization import ends
 from d2_hloc.reports.model import add_making, add_skipped, open_or_blank
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import print_rows
+from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.poses_file import read_poses
 
 DRAWN = 6  # queries of a feature: those of fewest and of most inliers
 HEIGHT = 480  # pixels of a picture
-NUM_LABELS = 4  # columns of a table that are no numbers
 NOTE = (
     "Share of the queries, in per cent, that are placed within a distance at 10 degrees, and "
     "within 5 cm at 1 degree. Direct PE takes the best retrieved cutout, sparse PE the best of "
@@ -96,7 +95,7 @@ def present_combined(paths: Sequence[Path], output: Path, truth: Path | None) ->
     result = MethodResult(method="combined", feature=name, refined=None, found=found, errors=errors)
     record.scores = {"combined": method_scores(result.row)}
     record.write()
-    print_rows([method_cells(result.row)], num_labels=NUM_LABELS)
+    print_table([method_cells(result.row)])
     print(f"\n{record.outputs.poses}")
 
 

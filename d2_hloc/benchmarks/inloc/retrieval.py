@@ -55,7 +55,9 @@ def _by_own_descriptors(
 ) -> tuple[Extracted, Ranked]:
     is_pooled = registry.has_global_descriptor(options.feature)
     how = PairsOptions(method="retrieval" if is_pooled else "auto", count=count)
-    choose_pairs.check(replace(how, max_exhaustive=count), options.feature, len(data.cutouts))
+    choose_pairs.check_pairing(
+        replace(how, max_exhaustive=count), options.feature, len(data.cutouts)
+    )
     features = extract(options, data.folder, outputs.features, [*data.queries, *data.cutouts])
     known = set(features.names)
     queries, cutouts = (

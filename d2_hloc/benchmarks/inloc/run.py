@@ -19,7 +19,6 @@ from d2_hloc.benchmarks.inloc.options import PoseOptions
 from d2_hloc.benchmarks.inloc.poses import Setting
 from d2_hloc.benchmarks.inloc.rendering import CloudCache, DensePVOptions
 from d2_hloc.benchmarks.inloc.report import (
-    NUM_LABELS,
     InLocEvaluation,
     inloc_report,
     method_rows,
@@ -41,7 +40,7 @@ from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.refinement.patches import RefinementOptions
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import print_rows
+from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.pose_errors import Poses
 from d2_hloc.sfm.poses_file import read_poses
 
@@ -163,7 +162,7 @@ class InLocBenchmark(Benchmark[InLocEvaluation]):
 
     def print_tables(self, evaluations: Sequence[InLocEvaluation]) -> None:
         """Print a line for each feature and method."""
-        print_rows(method_rows(evaluations), num_labels=NUM_LABELS)
+        print_table(method_rows(evaluations))
 
     def make_report(self, evaluations: Sequence[InLocEvaluation], outputs: Outputs) -> Report:
         """Make the page, published rows beside our own."""

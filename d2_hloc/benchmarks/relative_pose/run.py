@@ -21,7 +21,7 @@ from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import print_rows, print_table
+from d2_hloc.reports.terminal import print_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class RelativePoseBenchmark(Benchmark[RelativePoseEvaluation]):
         if len(evaluations) == 1:
             print_table(evaluations[0].row.items())
         else:
-            print_rows([{"feature": e.feature, **e.row} for e in evaluations], num_labels=1)
+            print_table([{"feature": e.feature, **e.row} for e in evaluations])
 
     def make_report(
         self, evaluations: Sequence[RelativePoseEvaluation], outputs: Outputs

@@ -69,7 +69,7 @@ def score_poses(
         logger.warning(text, len(turned))
     made_by = {
         "estimation": config.to_dict(options),
-        "matches": features_h5.configuration(matches.path),
+        "matches": features_h5.read_configuration(matches.path),
     }
     store = pair_store(output, made_by, PoseScore)
     return score_pairs(pairs, features, matches, store, partial(score_pose, options))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from d2_hloc.benchmarks.comparison import Evaluation
@@ -103,5 +103,5 @@ def sfm_report(evaluations: Sequence[SfmEvaluation], scene: str) -> Report:
     report = Report("Local feature benchmark", subtitle=f"{first.feature}, {first.run.images}")
     add_model(report, first.run)
     if first.dense is not None:
-        add_dense(report, asdict(first.dense), first.outputs.dense)
+        add_dense(report, first.dense, first.outputs.dense)
     return report

@@ -33,11 +33,11 @@ from d2_hloc.matching.choose_pairs import PairsOptions
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.mvs.reconstruct import DenseOptions, reconstruct_dense
 from d2_hloc.mvs.statistics import DenseStatistics
-from d2_hloc.network.weights import BUNDLED
+from d2_hloc.network.weights.catalogue import BUNDLED
 from d2_hloc.refinement.patches import RefinementOptions
 from d2_hloc.reports.model import model_rows
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import print_rows, print_table
+from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.cameras import known_or_guessed
 from d2_hloc.sfm.mapping import map_images
 from d2_hloc.sfm.matched import InputImages, match_images
@@ -152,7 +152,7 @@ class SfmBenchmark(Benchmark[SfmEvaluation]):
         if len(evaluations) == 1:
             print_table(model_rows(evaluations[0].record))
         else:
-            print_rows([model_row(e) for e in evaluations], num_labels=1)
+            print_table([model_row(e) for e in evaluations])
 
     def write_tables(self, evaluations: Sequence[SfmEvaluation], outputs: Outputs) -> None:
         """Write Table 1 of several features, with the paper's lines."""
@@ -211,6 +211,6 @@ def reconstruct_depth(options: DenseOptions, run: ModelRun) -> DenseStatistics:
     def read() -> DenseStatistics:
         if not outputs.cloud.is_file():
             raise ValueError(f"{outputs.cloud}: is not there")
-        return config.build(DenseStatistics, json.loads(outputs.dense_statistics.read_text()))
+        return config.from_dict(DenseStatistics, json.loads(outputs.dense_statistics.read_text()))
 
     return run.matched.once("dense", make, read)

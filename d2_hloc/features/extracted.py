@@ -1,0 +1,39 @@
+"""Result of an extraction: which images have features, in which file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from d2_hloc.files import features_h5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extracted:
+    """Features of images in a file of hloc's format.
+
+    `names` are the images that have features, of those that were asked for, sorted. `failures` are
+    the reasons why the last run could not use others, by name.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    failures: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: Path, among: Iterable[str] | None = None) -> Extracted:
+        """Look up what an existing file holds of these images, or of all for None.
+
+        Raises:
+            StorageError: if the file is missing or not HDF5.
+        """
+        names = features_h5.image_names(path, among)
+        return cls(path=path, names=tuple(names), failures=features_h5.read_failures(path))
+
+    @cached_property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Sizes (w, h) of the images `names`, in pixels; read when they are first asked for."""
+        with features_h5.open_h5(self.path) as file:
+            return {name: features_h5.image_size_of(file, name) for name in self.names}

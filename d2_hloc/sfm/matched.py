@@ -1,0 +1,136 @@
+"""Images -> features -> pairs -> matches: what databases and models are made from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TypeVar
+
+from d2_hloc.features.extracted import Extracted
+from d2_hloc.features.on_cluster import extract_on
+from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.provenance import digest
+from d2_hloc.files.ray import Cluster
+from d2_hloc.files.run_record import RunRecord
+from d2_hloc.matching import choose_pairs, pairs
+from d2_hloc.matching.choose_pairs import PairsOptions
+from d2_hloc.matching.match_pairs import MatchedPairs
+from d2_hloc.matching.on_cluster import match_on
+from d2_hloc.matching.pairs import Pair
+from d2_hloc.sfm.cameras import check_camera_model, check_camera_sizes
+from d2_hloc.sfm.options import Reconstruct
+from d2_hloc.sfm.pair_reference import read_reference
+
+logger = logging.getLogger(__name__)
+
+Cameras = Mapping[str, pycolmap.Camera]
+Choose = Callable[[PairsOptions, Sequence[str], Path], list[Pair]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputImages:
+    """Images of a run: their folder, their names in it, and how their cameras are found.
+
+    `cameras` gives the cameras of the images that turn out to have features. `queries` are matched
+    and verified as the rest are, and are in no track. `model` is a model that the images are of,
+    if there is one.
+    """
+
+    folder: Path
+    names: Sequence[str]
+    cameras: Callable[[Sequence[str]], Cameras]
+    queries: frozenset[str] = frozenset()
+    model: pycolmap.Reconstruction | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """Images that were matched, with their features, matches and cameras."""
+
+    conf: Reconstruct
+    images: Path
+    record: RunRecord
+    features: Extracted
+    matches: MatchedPairs
+    cameras: Cameras
+    queries: frozenset[str] = frozenset()
+
+    @property
+    def outputs(self) -> Outputs:
+        """The paths of the run's files."""
+        return self.record.outputs
+
+    @property
+    def pairs(self) -> Sequence[Pair]:
+        """The pairs that were matched."""
+        return self.matches.pairs
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the pairs and cameras."""
+        described = [
+            [n, c.model.name, c.width, c.height, c.params.tolist(), c.has_prior_focal_length]
+            for n, c in sorted(self.cameras.items())
+        ]
+        return digest([self.pairs, described])
+
+    def once(self, stage: str, make: Callable[[], object], read: Callable[[], T]) -> T:
+        """Read what a stage makes; it is made unless it is there, whole, and from the same."""
+        if self.record.is_done(stage, self.fingerprint):
+            try:
+                return read()
+            except ValueError as error:
+                logger.warning("%s is made again: %s", stage, error)
+        with self.record.timed(stage):
+            make()
+        self.record.mark_done(stage, self.fingerprint)
+        return read()
+
+
+def match_images(
+    conf: Reconstruct,
+    inputs: InputImages,
+    record: RunRecord,
+    choose: Choose | None = None,
+    cluster: Cluster | None = None,
+) -> Matched:
+    """Extract and match images, on the cluster where one is given.
+
+    `choose` gives the pairs among the images that have features; None is by the options.
+
+    Raises:
+        ValueError: in one sentence that names the file, whatever cannot be used.
+    """
+    check_camera_model(conf.reconstruction.camera_model)
+    choose_pairs.check_pairing(conf.pairs, conf.extraction.feature, len(inputs.names))
+    reference = read_reference(conf.pairs, inputs.folder, inputs.model)
+    choose = choose or partial(choose_pairs.of_images, reference=reference)
+    outputs = record.outputs
+    with record.timed("extract"):
+        features = extract_on(
+            cluster, conf.extraction, inputs.folder, outputs.features, inputs.names
+        )
+    record.counts["images"] = len(features.names)
+    record.counts["failed_images"] = features.failures
+    cameras = inputs.cameras(features.names)
+    check_camera_sizes(cameras, features.sizes)
+    listed = pairs.unique(choose(conf.pairs, features.names, features.path))
+    pairs.write_pairs(outputs.pairs, listed)
+    with record.timed("match"):
+        matches = match_on(cluster, conf.matching_rule, listed, features.path, outputs.matches)
+    record.counts["pairs"] = len(matches.pairs)
+    record.counts["failed_pairs"] = matches.failures_by_text
+    return Matched(
+        conf=conf,
+        images=inputs.folder,
+        record=record,
+        features=features,
+        matches=matches,
+        cameras=cameras,
+        queries=inputs.queries,
+    )
