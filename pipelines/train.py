@@ -17,7 +17,7 @@ from d2_hloc.app.command import run_command
 from d2_hloc.core import config
 from d2_hloc.core.images import list_images
 from d2_hloc.files.run_record import RunRecord
-from d2_hloc.network import weights
+from d2_hloc.network.weights.files import locate_weights
 from d2_hloc.training.distributed import joined
 from d2_hloc.training.loop import Trainer, TrainingOptions
 from d2_hloc.training.megadepth import MegaDepthOptions, MegaDepthPairs, Part
@@ -98,7 +98,7 @@ def run(conf: Train, output: Path) -> None:
     """Pairs -> trained layers -> report."""
     with joined(conf.training.device) as world:
         train, held_back = sources(conf)
-        weights.locate(conf.training.weights)  # before anything is written
+        locate_weights(conf.training.weights)  # before anything is written
         if not world.is_first:
             Trainer(conf.training, train, held_back, output, world).run()
             return

@@ -43,7 +43,8 @@ from d2_hloc.matching.pairs import read_pairs
 from d2_hloc.mvs.reconstruct import DenseOptions, reconstruct_dense
 from d2_hloc.mvs.report import report_dense
 from d2_hloc.mvs.shards import STAGES, dense_shard, reconstruct_dense_on
-from d2_hloc.network import weights
+from d2_hloc.network.weights.catalogue import PUBLISHED
+from d2_hloc.network.weights.download import download_weights
 from d2_hloc.reports.localization import report_localization
 from d2_hloc.reports.model import report_model
 from d2_hloc.sfm.localize import (
@@ -288,13 +289,13 @@ def _merge(commands: argparse._SubParsersAction) -> None:
 def _weights(commands: argparse._SubParsersAction) -> None:
     text = "Download published weights, check and keep them."
     parser = _command(commands, "weights", run_weights, text)
-    parser.add_argument("name", choices=tuple(weights.DOWNLOADS))
+    parser.add_argument("name", choices=tuple(PUBLISHED))
     parser.add_argument("--sha256", help="digest to hold the file to, or its beginning")
 
 
 def run_weights(args: argparse.Namespace) -> None:
     """Run d2-hloc weights."""
-    path = weights.download(args.name, args.sha256)
+    path = download_weights(args.name, args.sha256)
     print(f"{path}\nSHA-256 {file_sha256(path)}")
 
 

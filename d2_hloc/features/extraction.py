@@ -19,10 +19,10 @@ from d2_hloc.core.images import ImageError, list_images, read_image
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
 from d2_hloc.features import compression, registry
+from d2_hloc.features.adapter import Extractor
 from d2_hloc.features.compression import CompressionOptions
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.options import FeatureOptions
-from d2_hloc.features.registry import Extractor
 from d2_hloc.files import features_h5
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
@@ -271,6 +271,6 @@ def _to_record(options: ExtractionOptions, features: Features, of: Decoded) -> R
         keypoints=rescale(features.keypoints.cpu().double(), scale).float(),
         scales=features.scales * float(scale.mean()),
     )
-    uncertainty = registry.adapter_of(options.feature).NOISE * float(scale.mean())
+    uncertainty = registry.adapter_of(options.feature).noise * float(scale.mean())
     dtype = options.compression.dtype if options.compression else options.descriptor_dtype
     return features_h5.features_record(features, of.original_size, uncertainty, dtype, of.source)

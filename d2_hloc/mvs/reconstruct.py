@@ -35,7 +35,7 @@ MIN_IMAGE_SIZE = 64  # pixels; in less there are no windows to compare
 MIN_MESH_POINTS = 1000  # COLMAP's Poisson reconstruction crashes on almost empty clouds
 MESH_CODE = """
 import sys
-from d2_hloc.colmap import pycolmap
+from d2_hloc.files.colmap import pycolmap
 depth, trim, num_threads = int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
 options = pycolmap.PoissonMeshingOptions(depth=depth, trim=trim, num_threads=num_threads)
 pycolmap.poisson_meshing(sys.argv[1], sys.argv[2], options)

@@ -114,7 +114,7 @@ def triangulate_known(
     Raises:
         ValueError: as reconstruct.
     """
-    model = read_model(sparse_folder(reference))
+    model = read_model(sparse_folder(reference), needs_points=False)
     asked = {"images": str(images.resolve()), "reference": str(reference.resolve())}
     record = RunRecord(output, {**asked, **config.to_dict(conf)})
     known = {i.name: i.camera for i in model.images.values() if i.has_pose}

@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from hostile_pickles import BUFFER_AS_OBJECTS, BYTES_AS_OBJECTS
 
 from d2_hloc.benchmarks.hpatches import shared_results
 from d2_hloc.benchmarks.hpatches.shared_results import AccuracyCache, CacheError
@@ -81,6 +82,14 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, function, name):
     with pytest.raises(CacheError, match=rf"cache\.npy: refused, since it asks for \w+\.{name}"):
         shared_results.read(path)
     assert victim.exists()
+
+
+@pytest.mark.parametrize("attack", [BYTES_AS_OBJECTS, BUFFER_AS_OBJECTS])
+def test_bytes_are_never_taken_for_objects(tmp_path, attack):
+    """They were followed as pointers, which ended the process."""
+    path = write_objects(tmp_path / "cache.npy", {1: attack}, {}, [attack, attack, attack])
+    with pytest.raises(CacheError, match=r"cache\.npy: "):
+        shared_results.read(path)
 
 
 def test_what_is_no_cache_is_one_sentence(tmp_path):

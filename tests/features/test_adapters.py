@@ -9,7 +9,6 @@ import json
 import socket
 import sys
 import textwrap
-import urllib.error
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -26,7 +25,7 @@ from d2_hloc.features.extraction import (
 )
 from d2_hloc.features.options import FeatureOptions
 from d2_hloc.network.d2net import D2NetOptions
-from d2_hloc.network.weights import WeightsError
+from d2_hloc.network.weights.catalogue import WeightsError
 
 KORNIA = ["keynet-affnet-hardnet", "hesaffnet-hardnet", "disk", "dedode", "xfeat"]
 QUICK = [name for name in KORNIA if name != "dedode"]  # which takes seconds to make
@@ -247,22 +246,17 @@ def test_missing_weights_are_one_sentence_with_address_and_place(name, in_empty_
         create_extractor(options(name))
     text = str(error.value)
     assert text.startswith(f"the weights of {name} are not here: run with --download, or fetch")
-    for file in ready_files(name):
+    for file in registry.adapter_of(name).weights(name):
         assert f"{file.urls[0]} as {in_empty_hub / 'checkpoints'}" in text
     with pytest.raises(WeightsError):
         configuration(ExtractionOptions(feature=name))
     assert list(in_empty_hub.iterdir()) == []
 
 
-def ready_files(name):
-    adapter = registry.adapter_of(name)
-    return adapter.files(name) if name.endswith("hardnet") else adapter.files()
-
-
 @pytest.mark.parametrize("name", QUICK)
 def test_nothing_is_asked_of_the_network_but_by_download(name, in_hub, images, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("asked the network"))
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_: pytest.fail("asked the network"))
+    monkeypatch.setattr(pretrained, "fetch_file", lambda *_: pytest.fail("asked the network"))
     create_extractor(options(name))(images[:1])
     registry.adapter_of(name).download(options(name))  # all is there
 
@@ -287,27 +281,28 @@ def test_a_checkpoint_that_holds_more_than_tensors_is_refused(in_empty_hub):
 
 @pytest.mark.parametrize("name", KORNIA)
 def test_without_a_network_a_download_is_one_sentence(name, in_empty_hub, monkeypatch):
-    def fail(url, *_, **__):
-        raise urllib.error.URLError("Name or service not known")
+    def fail(*_, **__):
+        raise socket.gaierror("Name or service not known")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(WeightsError, match=r"cannot be downloaded .*put it at") as error:
         registry.adapter_of(name).download(options(name))
     assert str(in_empty_hub / "checkpoints") in str(error.value)
+    assert list(in_empty_hub.glob("checkpoints/*")) == []
 
 
 def test_a_download_comes_from_the_first_address_that_answers(in_empty_hub, tmp_path):
     (tmp_path / "there.pth").write_bytes(b"weights")
     urls = ((tmp_path / "gone.pth").as_uri(), (tmp_path / "there.pth").as_uri())
     file = pretrained.CachedWeights(urls=urls)
-    pretrained.fetch([file])
+    pretrained.fetch_missing([file])
     assert file.path == in_empty_hub / "checkpoints" / "gone.pth"
     assert file.path.read_bytes() == b"weights"
 
 
 def test_d2nets_published_weights_are_downloaded_when_they_are_asked_for(monkeypatch):
     fetched = []
-    monkeypatch.setattr("d2_hloc.network.weights.download", fetched.append)
+    monkeypatch.setattr("d2_hloc.features.adapters.d2net.download_weights", fetched.append)
     monkeypatch.setenv("D2_HLOC_CACHE", "/nowhere")
     for weights in ("d2_ots", "d2_tf"):
         asked = FeatureOptions(d2net=D2NetOptions(weights=weights))

@@ -386,7 +386,8 @@ def test_megadepths_form_has_the_depth_and_what_leads_to_it(scene, whole, tmp_pa
     folder = whole[0]
     info = np.load(make_training_scene(folder, folder, tmp_path), allow_pickle=True)
     for k, rendered in enumerate(scene[1]):
-        assert info["image_paths"][k] == str(folder / "images" / name_of(k))
+        assert info["image_paths"][k] == f"linked/0000/images/{name_of(k)}"
+        assert (tmp_path / info["image_paths"][k]).resolve() == folder / "images" / name_of(k)
         depth = read_depth_h5(tmp_path / info["depth_paths"][k])
         geometric = read_map(folder / "stereo/depth_maps" / f"{name_of(k)}.geometric.bin")
         assert np.array_equal(depth, geometric)
@@ -477,3 +478,5 @@ def test_a_depth_map_that_does_not_fit_makes_no_scene(whole, tmp_path, name, con
     assert not (tmp_path / "out" / "scene_info").exists()
     with pytest.raises(SceneError, match="is no name of a scene"):
         make_training_scene(whole[0], whole[0], tmp_path / "out", name="../x")
+    with pytest.raises(SceneError, match="is no name of a scene"):
+        make_training_scene(whole[0], whole[0], tmp_path / "out", name="..")

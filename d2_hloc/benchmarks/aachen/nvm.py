@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from d2_hloc.core.names import image_name
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.files.colmap import pycolmap
 
@@ -45,4 +46,5 @@ def _camera(fields: list[str], where: str) -> tuple[str, pycolmap.Rigid3d]:
         length = np.linalg.norm(quaternion)
         raise ValueError(f"{where}: its quaternion has the length {length:.3g}, not 1.")
     rotation = pycolmap.Rotation3d(np.roll(quaternion, -1) / np.linalg.norm(quaternion))
-    return fields[0].removeprefix("./"), pycolmap.Rigid3d(rotation, -(rotation * centre))
+    name = image_name(fields[0].removeprefix("./"), where)
+    return name, pycolmap.Rigid3d(rotation, -(rotation * centre))

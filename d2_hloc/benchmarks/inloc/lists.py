@@ -16,6 +16,7 @@ import numpy as np
 import scipy.io
 
 from d2_hloc.benchmarks.inloc.data import CUTOUTS, QUERIES, InLocError, is_cutout, short_name
+from d2_hloc.core.names import UnsafeName, image_name
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.matching.pairs import read_pairs
 
@@ -101,8 +102,8 @@ def _from_scores(path: Path, content: Mapping[str, Any], count: int) -> Ranked:
     scores = scores.reshape(len(queries), len(cutouts))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     return {
-        _query(name): [
-            Candidate(cutout=f"{CUTOUTS}/{cutouts[j]}", score=float(row[j])) for j in best
+        _query(path, name): [
+            Candidate(cutout=_cutout(path, cutouts[j]), score=float(row[j])) for j in best
         ]
         for name, row, best in zip(queries, scores, order, strict=True)
     }
@@ -129,19 +130,23 @@ def _entries(path: Path, content: Mapping[str, Any]) -> ImgList:
     if name is None:
         raise InLocError(f"{path}: holds neither ImgList nor {SCORES}.")
     try:
-        return {_query(str(e.queryname)): _poses(e) for e in np.atleast_1d(content[name])}
+        return {
+            _query(path, str(e.queryname)): _poses(path, e) for e in np.atleast_1d(content[name])
+        }
+    except UnsafeName:
+        raise
     except (AttributeError, TypeError, ValueError) as error:
         raise InLocError(f"{path}: {name} lacks queryname, topNname or topNscore.") from error
 
 
-def _poses(entry: Any) -> list[ListedPose]:
+def _poses(path: Path, entry: Any) -> list[ListedPose]:
     cutouts, scores = np.atleast_1d(entry.topNname), np.atleast_1d(entry.topNscore)
     poses = getattr(entry, "P", np.empty(0))
     # One candidate's matrix has lost the cell around it.
     poses = [poses] if getattr(poses, "shape", None) == (3, 4) else list(np.atleast_1d(poses))
     poses += [None] * (len(cutouts) - len(poses))
     return [
-        ListedPose(cutout=f"{CUTOUTS}/{cutout}", score=float(score), matrix=_pose(pose))
+        ListedPose(cutout=_cutout(path, str(cutout)), score=float(score), matrix=_pose(pose))
         for cutout, score, pose in zip(cutouts, scores, poses, strict=False)
     ]
 
@@ -151,8 +156,12 @@ def _pose(value: Any) -> np.ndarray | None:
     return matrix if matrix.shape == (3, 4) and np.isfinite(matrix).all() else None
 
 
-def _query(name: str) -> str:
-    return f"{QUERIES}/{name}"
+def _query(path: Path, name: str) -> str:
+    return f"{QUERIES}/{image_name(name, path)}"
+
+
+def _cutout(path: Path, name: str) -> str:
+    return f"{CUTOUTS}/{image_name(name, path)}"
 
 
 def write_list(path: Path, poses: Mapping[str, Sequence[ListedPose]]) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from d2_hloc.core.names import image_names
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.matching.pairs import Pair
 
@@ -47,6 +48,7 @@ def read(path: Path) -> list[PosedPair]:
     """
     pairs = []
     for number, line in numbered_lines(path):
+        image_names(line.split()[:2], f"{path}, line {number}")
         try:
             pairs.append(_read_line(line.split()))
         except ValueError as error:

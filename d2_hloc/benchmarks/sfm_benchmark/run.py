@@ -17,7 +17,7 @@ from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.choose_pairs import PairsOptions
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.mvs.reconstruct import DenseOptions, reconstruct_dense
-from d2_hloc.network.weights import BUNDLED
+from d2_hloc.network.weights.catalogue import BUNDLED
 from d2_hloc.refinement.patches import RefinementOptions
 from d2_hloc.sfm.cameras import known_or_guessed
 from d2_hloc.sfm.mapping import map_images

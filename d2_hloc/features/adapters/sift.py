@@ -13,12 +13,13 @@ from d2_hloc.core import config
 from d2_hloc.core.images import luma
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.core.structs import Features
+from d2_hloc.features.adapter import Adapter
 from d2_hloc.features.options import FeatureOptions, SiftOptions
 from d2_hloc.files.colmap import pycolmap
 
 
-class Sift:
-    """The same call as D2Net's: a batch of images -> a list of Features."""
+class SiftExtractor:
+    """COLMAP's SIFT with D2Net's call: a batch of images -> a list of Features."""
 
     def __init__(self, options: SiftOptions | None = None) -> None:
         options = options or SiftOptions()
@@ -58,18 +59,21 @@ def luma_bytes(image: Float[Tensor, "3 H W"]) -> UInt8[np.ndarray, "H W"]:
     return (luma(image) * 255).round().byte().cpu().numpy()
 
 
-NOISE = 0.6  # pixels: the reprojection error of the D2-Net paper's Table 1 is 0.5 to 0.7
+class SiftAdapter(Adapter):
+    """RootSIFT; it has no weights."""
+
+    noise = 0.6  # pixels: the reprojection error of the D2-Net paper's Table 1 is 0.5 to 0.7
+
+    def create(self, options: FeatureOptions) -> SiftExtractor:
+        """The extractor."""
+        return SiftExtractor(options.sift)
+
+    def configuration(self, options: FeatureOptions) -> dict[str, Any]:
+        """SIFT's options."""
+        return {"sift": config.to_dict(options.sift)}
+
+    def download(self, options: FeatureOptions) -> None:
+        """Nothing has to be fetched."""
 
 
-def create(options: FeatureOptions) -> Sift:
-    """The extractor."""
-    return Sift(options.sift)
-
-
-def configuration(options: FeatureOptions) -> dict[str, Any]:
-    """SIFT's options."""
-    return {"sift": config.to_dict(options.sift)}
-
-
-def download(options: FeatureOptions) -> None:
-    """There is nothing to fetch."""
+ADAPTER = SiftAdapter()
