@@ -17,10 +17,11 @@ from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.pairs import Pair
-from d2_hloc.reports.charts import bar_figure, histogram_figure, timings_figure
-from d2_hloc.reports.drawing import draw_matches
+from d2_hloc.reports.charts import bar_figure, histogram_figure, matrix_figure, timings_figure
+from d2_hloc.reports.drawing import draw_matches, spread
 from d2_hloc.reports.model_figure import model_figure
 from d2_hloc.reports.page import Report
+from d2_hloc.reports.pair_graph import link_matrix, verified_links
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.reports.unplaced import unplaced_images
 from d2_hloc.reports.values import Row
@@ -34,6 +35,7 @@ from d2_hloc.sfm.reconstruct import ModelRun
 logger = logging.getLogger(__name__)
 
 MAX_POINTS = 50_000  # of a model that a report is made from
+MAX_MATRIX = 300  # images; their squares are still two pixels wide
 
 
 def report_model(run: ModelRun, ground_truth: Path | None = None) -> None:
@@ -133,6 +135,7 @@ def add_model(report: Report, run: ModelRun, scores: PoseSummary | None = None) 
         pictures.append((draw_verified_pair(run, names, index), caption))
     if pictures:
         report.picture("Verified matches: most, median, fewest", pictures)
+    add_pair_matrix(report, run)
     with features_h5.open_h5(features.path) as file:
         counts = [len(file[name]["keypoints"]) for name in features.names]
     report.figure("Features an image", bar_figure(features.names, counts, "features"))
@@ -146,6 +149,17 @@ def add_unplaced(report: Report, run: ModelRun) -> None:
     rows = [astuple(image) for image in unplaced_images(run)]
     if rows:
         report.table("Images without a pose", rows, columns=columns)
+
+
+def add_pair_matrix(report: Report, run: ModelRun) -> None:
+    """Add the numbers of verified matches of all pairs to a report, as a matrix."""
+    names = run.matched.features.names
+    shown = [names[i] for i in spread(len(names), MAX_MATRIX)]
+    note = "The pointer shows which images a square is of, and their verified matches."
+    if len(shown) < len(names):
+        note += f" {len(shown)} of the {len(names)} images are shown."
+    values = link_matrix(verified_links(run.database.path), shown)
+    report.figure("Pairs", matrix_figure(shown, values, "verified matches"), note=note)
 
 
 def add_errors(report: Report, model: pycolmap.Reconstruction) -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
 
 from d2_hloc.files import features_h5
-from d2_hloc.files.colmap import open_database, pycolmap
+from d2_hloc.reports.pair_graph import verified_links
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.reconstruct import ModelRun
-
-Links = Mapping[str, Mapping[str, int]]  # verified matches by image and by image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,16 +71,3 @@ def reason_without_pose(
         f"its {sum(inside.values())} verified matches with {images} of the model did not give "
         "a pose"
     )
-
-
-def verified_links(database: Path) -> Links:
-    """Numbers of verified matches by image and by image, of a database; pairs of none left out."""
-    links: dict[str, dict[str, int]] = {}
-    with open_database(database) as db:
-        names = {i.image_id: i.name for i in db.read_all_images()}
-        for pair_id, count in zip(*db.read_two_view_geometry_num_inliers(), strict=True):
-            if count:
-                name0, name1 = (names[i] for i in pycolmap.pair_id_to_image_pair(pair_id))
-                links.setdefault(name0, {})[name1] = count
-                links.setdefault(name1, {})[name0] = count
-    return links

@@ -11,6 +11,7 @@ from d2_hloc.reports.charts import (
     curves_figure,
     duration,
     histogram_figure,
+    matrix_figure,
     timings_figure,
 )
 from d2_hloc.reports.model_figure import model_figure
@@ -162,3 +163,13 @@ def test_a_histogram_counts_every_value():
     assert bars.hovertext[STEPS - 1].endswith("to more: 700")
     assert sum(histogram_figure(np.zeros(3), "pixels").data[0].y) == 3
     assert len(histogram_figure(np.empty(0), "pixels").data) == 0
+
+
+def test_a_matrix_leaves_out_pairs_of_nothing():
+    figure = matrix_figure(["a", "b"], np.array([[0, 7], [7, 0]]), "matches")
+    np.testing.assert_array_equal(figure.data[0].z, [[np.nan, 7], [7, np.nan]])
+    assert list(figure.layout.xaxis.ticktext) == ["a", "b"]
+    names = [f"{k}.jpg" for k in range(MAX_BARS + 1)]
+    many = matrix_figure(names, np.ones((len(names), len(names))), "matches")
+    assert many.layout.xaxis.showticklabels is False
+    assert len(matrix_figure(["a"], np.zeros((1, 1)), "matches").data) == 0

@@ -21,6 +21,7 @@ from d2_hloc.reports.model import (
     score_rows,
 )
 from d2_hloc.reports.page import Report
+from d2_hloc.reports.pair_graph import link_matrix, verified_links
 from d2_hloc.reports.unplaced import reason_without_pose, unplaced_images
 from d2_hloc.sfm.database import build_database, verify_geometry
 from d2_hloc.sfm.mapping import model_statistics
@@ -105,6 +106,14 @@ def test_the_reason_is_the_first_step_that_was_not_passed(keypoints, pairs, link
     assert reason in reason_without_pose(keypoints, pairs, links, {"a", "c"})
 
 
+def test_the_pair_graph_is_that_of_the_database(run):
+    names = run.matched.features.names
+    matrix = link_matrix(verified_links(run.database.path), names)
+    assert matrix.sum() == 2 * run.database.inlier_matches
+    np.testing.assert_array_equal(matrix, matrix.T)
+    assert not matrix.diagonal().any()
+
+
 def test_the_pairs_that_are_drawn_are_those_of_most_and_fewest_matches(run):
     found = extreme_pairs(run.database.path)
     counts = [len(index) for _, index in found]
@@ -116,7 +125,7 @@ def test_the_report_names_what_is_missing_and_escapes_it(run):
     report = Report("t")
     add_model(report, run)
     html = report.html()
-    for heading in ("Numbers", "Images without a pose", "Reprojection errors", "Skipped"):
+    for heading in ("Numbers", "Images without a pose", "Pairs", "Reprojection errors", "Skipped"):
         assert f"<h2>{heading}</h2>" in html
     assert html.count("<img ") == 3  # drawn though the photographs are gone
     assert "&lt;script&gt;alert(1)" in html
