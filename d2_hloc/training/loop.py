@@ -210,8 +210,8 @@ class Trainer:
     def _check(self, total: float) -> None:
         if not np.isfinite(total):
             raise ValueError(
-                f"{self.outputs.folder}: the loss of step {self.progress.total_steps} is not finite; "
-                "begin again in another output with a lower learning_rate or in float32."
+                f"{self.outputs.folder}: the loss of step {self.progress.total_steps} is not "
+                "finite; begin again in another output with a lower learning_rate or in float32."
             )
 
     def _ends(self, example: Example) -> tuple[Tensor, Tensor]:
