@@ -45,8 +45,8 @@ from d2_hloc.mvs.report import report_dense
 from d2_hloc.mvs.shards import STAGES, dense_shard, reconstruct_dense_on
 from d2_hloc.network.weights.catalogue import PUBLISHED
 from d2_hloc.network.weights.download import download_weights
-from d2_hloc.reports.localization import present_localization
-from d2_hloc.reports.model import present_model
+from d2_hloc.reports.localization import report_localization
+from d2_hloc.reports.model import report_model
 from d2_hloc.sfm.localize import (
     Localize,
     check_queries,
@@ -115,7 +115,7 @@ def run_reconstruct(args: argparse.Namespace) -> None:
         conf = dataclasses.replace(conf, reconstruction=mapping)
     check_truth(args)
     run = reconstruct(conf, args.images, args.output, cluster_of(args))
-    present_model(run, args.ground_truth)
+    report_model(run, args.ground_truth)
 
 
 def _triangulate(commands: argparse._SubParsersAction) -> None:
@@ -131,7 +131,7 @@ def run_triangulate(args: argparse.Namespace) -> None:
     conf = model_configuration(args)
     check_truth(args)
     run = triangulate_known(conf, args.model, args.images, args.output, cluster_of(args))
-    present_model(run, args.ground_truth)
+    report_model(run, args.ground_truth)
 
 
 def _localize(commands: argparse._SubParsersAction) -> None:
@@ -162,7 +162,7 @@ def run_localize(args: argparse.Namespace) -> None:
         check_queries(conf, find_model_source(model), args.queries, args.output)
         model = triangulate_anew(model, args.weights, Outputs(args.output).triangulated)
     run = localize_queries(conf, model, args.queries, args.output)
-    present_localization(run, args.ground_truth)
+    report_localization(run, args.ground_truth)
 
 
 def _dense(commands: argparse._SubParsersAction) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pycolmap
 
-from d2_hloc.files import colmap_checks
+from d2_hloc.core.names import UnsafeName, image_names
+from d2_hloc.files import colmap_checks, model_contents, text_model_checks
 from d2_hloc.files.outputs import Outputs
 
 __all__ = [
@@ -45,21 +46,44 @@ def is_model(folder: Path) -> bool:
     return any((folder / f"images.{form}").is_file() for form in ("bin", "txt"))
 
 
-def read_model(folder: Path) -> pycolmap.Reconstruction:
-    """Read a COLMAP model.
+def read_model(folder: Path, needs_points: bool = True) -> pycolmap.Reconstruction:
+    """Read a COLMAP model, be it a stranger's.
+
+    Args:
+        folder: holds the model's files, in COLMAP's binary or text form.
+        needs_points: whether points3D has to be there; a model of poses has none.
 
     Raises:
-        ModelError: if files are missing or cut short: COLMAP itself would hang on those.
+        ModelError: if files are missing or cut short: COLMAP itself would hang on those, or say
+            nothing; or if a camera or pose cannot be worked with, or a name is there twice.
+        UnsafeName: if the name of an image leads out of the folder of images.
     """
-    is_text = (folder / "images.txt").is_file() and not (folder / "images.bin").is_file()
     try:
-        if not is_text:
-            colmap_checks.check_model_files(folder, _num_params)
-        return pycolmap.Reconstruction(folder)
+        model = _read_checked(folder, needs_points)
+        model_contents.check_model(model, folder)
+    except UnsafeName:
+        raise
     except colmap_checks.Damaged as error:
         raise ModelError(str(error)) from error
+    except model_contents.BadContents as error:
+        raise ModelError(f"{folder}: {error}; get the model anew.") from error
     except (RuntimeError, ValueError, IndexError) as error:
         raise ModelError(f"{folder}: its model is damaged or cut short; make it again.") from error
+    return model
+
+
+def _read_checked(folder: Path, needs_points: bool) -> pycolmap.Reconstruction:
+    is_text = (folder / "images.txt").is_file() and not (folder / "images.bin").is_file()
+    suffix, form = (".txt", text_model_checks) if is_text else (".bin", colmap_checks)
+    if is_text:
+        text_model_checks.check_text_model(folder, needs_points)
+    else:
+        colmap_checks.check_model_files(folder, _num_params, needs_points)
+    if (folder / f"points3D{suffix}").is_file():
+        return pycolmap.Reconstruction(folder)
+    with tempfile.TemporaryDirectory() as target:
+        form.without_points(folder, Path(target))
+        return pycolmap.Reconstruction(target)
 
 
 def sparse_folder(path: Path) -> Path:
@@ -104,7 +128,16 @@ def opened_copy(path: Path) -> Iterator[pycolmap.Database]:
         except ModelError as error:
             raise ModelError(str(error).replace(str(copy), str(path))) from error
         with database:
+            check_names(database, path)
             yield database
+
+
+def check_names(database: pycolmap.Database, path: Path) -> None:
+    """Raise UnsafeName or ModelError for an image whose name cannot be used."""
+    try:
+        image_names((image.name for image in database.read_all_images()), path)
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: the name of one of its images is not in UTF-8.") from error
 
 
 def check_database(path: Path) -> None:

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import torch
 
+from d2_hloc.core.names import image_names as names_of_images
 from d2_hloc.core.structs import Features, Matches
 from d2_hloc.files.staged_h5 import Record, Value, keys_with, why_unreadable
 
@@ -41,10 +42,14 @@ def open_h5(path: Path) -> h5py.File:
 
 
 def image_names(path: Path, among: Iterable[str] | None = None) -> list[str]:
-    """Names of the images that a features file holds, sorted; only those `among` these."""
+    """Names of the images that a features file holds, sorted; only those `among` these.
+
+    Raises:
+        UnsafeName: for a name that leads out of the folder of images.
+    """
     with open_h5(path) as file:
         names = keys_with(file, "keypoints", "global_descriptor")
-    return sorted(names if among is None else names & set(among))
+    return sorted(names_of_images(names if among is None else names & set(among), path))
 
 
 def read_configuration(path: Path) -> dict[str, Any] | None:

@@ -10,6 +10,8 @@ import plotly.graph_objects as go
 from d2_hloc.reports.plot_style import BLUE, bare, empty_figure, plain_text
 
 MAX_BARS = 40  # more have no room for their names
+STEPS = 60  # of a histogram
+MATRIX_HEIGHT = 620  # pixels
 BAR_HEIGHT, BARS_MARGIN = 26, 70  # pixels
 MAX_NAME = 26  # letters
 
@@ -69,6 +71,68 @@ def curves_figure(
         height=360, xaxis_title=plain_text(x_title), yaxis_title=plain_text(y_title)
     )
     figure.update_layout(**bare() | {"showlegend": len(curves) > 1, "legend": legend})
+    return figure
+
+
+def histogram_figure(values: np.ndarray, heading: str) -> go.Figure:
+    """Chart of how many of the values (N,), none negative, lie in each of 60 equal steps.
+
+    The steps go from 0 to the 99th percentile; the last one holds all that are larger as well.
+    """
+    if not len(values):
+        return empty_figure("There is nothing to draw.")
+    highest = max(float(np.percentile(values, 99)), 1e-9)
+    counts, edges = np.histogram(np.clip(values, 0, highest), STEPS, (0, highest))
+    upper = [*(f"{edge:.3g}" for edge in edges[1:-1]), "more"]
+    bars = go.Bar(
+        x=(edges[:-1] + edges[1:]) / 2,
+        y=counts,
+        width=highest / STEPS,
+        hovertext=[
+            f"{low:.3g} to {high}: {count:,}"
+            for low, high, count in zip(edges[:-1], upper, counts, strict=True)
+        ],
+        hoverinfo="text",
+        marker={"color": BLUE, "line": {"width": 0}},
+    )
+    figure = go.Figure(bars)
+    figure.update_layout(height=300, bargap=0, xaxis_title=plain_text(heading), **bare())
+    figure.update_yaxes(tickformat=",")
+    return figure
+
+
+def matrix_figure(names: Sequence[str], values: np.ndarray, heading: str) -> go.Figure:
+    """Chart of a number for each pair of names (N, N), as colour; zero is left out.
+
+    The pointer shows which pair it is of. Above 40 names the axes have none.
+    """
+    if not np.any(values):
+        return empty_figure("There is nothing to draw.")
+    labels = [plain_text(name) for name in names]
+    cells = go.Heatmap(
+        x=labels,
+        y=labels,
+        z=np.where(values == 0, np.nan, values),
+        hoverinfo="x+y+z",
+        hoverongaps=False,
+        colorscale="Viridis",
+        colorbar={"title": plain_text(heading), "thickness": 14},
+    )
+    figure = go.Figure(cells)
+    has_names = len(names) <= MAX_BARS
+    places = {
+        "type": "category",
+        "showticklabels": has_names,
+        "ticks": "outside" if has_names else "",
+        "showgrid": False,
+        "constrain": "domain",
+    }
+    shown = [_short(name) for name in names] if has_names else None
+    figure.update_xaxes(tickvals=labels, ticktext=shown, **places)
+    figure.update_yaxes(
+        tickvals=labels, ticktext=shown, autorange="reversed", scaleanchor="x", **places
+    )
+    figure.update_layout(height=MATRIX_HEIGHT, **bare())
     return figure
 
 

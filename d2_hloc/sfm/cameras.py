@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from d2_hloc.core.images import open_image
+from d2_hloc.core.names import image_name
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.model_contents import MAX_EDGE, camera_problem
 
 
 class CameraError(ValueError):
@@ -30,10 +30,19 @@ def read_intrinsics(path: Path) -> dict[str, pycolmap.Camera]:
     cameras = {}
     for number, line in numbered_lines(path):
         name, *fields = line.split()
-        cameras[name] = _parse_camera(fields, f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        camera = _parse_camera(fields, where)
+        known = cameras.setdefault(image_name(name, where), camera)
+        if _numbers(known) != _numbers(camera):
+            raise CameraError(f"{where}: gives {name} another camera than a line before.")
     if not cameras:
         raise CameraError(f"{path}: holds no camera; expected 'name MODEL width height params...'.")
     return cameras
+
+
+def _numbers(camera: pycolmap.Camera) -> tuple[str, int, int, list[float]]:
+    """All that tells one camera from another, to compare them by."""
+    return camera.model_name, camera.width, camera.height, camera.params.tolist()
 
 
 def _parse_camera(fields: list[str], where: str) -> pycolmap.Camera:
@@ -43,14 +52,17 @@ def _parse_camera(fields: list[str], where: str) -> pycolmap.Camera:
             model, params = "PINHOLE", [fx, fy, to_colmap(cx), to_colmap(cy)]
         else:
             model, (width, height, *params) = fields[0], map(float, fields[1:])
+        if not all(1 <= edge <= MAX_EDGE and edge.is_integer() for edge in (width, height)):
+            raise CameraError(
+                f"{where}: {width:g} x {height:g} are not whole numbers from 1 to {MAX_EDGE}."
+            )
         camera = pycolmap.Camera(model=model, width=int(width), height=int(height), params=params)
+    except CameraError:
+        raise
     except (IndexError, ValueError, TypeError, RuntimeError) as error:
         raise CameraError(f"{where}: expected 'name MODEL width height params...'.") from error
-    if not camera.verify_params() or not camera.width or not camera.height:
-        raise CameraError(f"{where}: {model} does not take {len(params)} parameters.")
-    focal_lengths = [params[i] for i in camera.focal_length_idxs()]
-    if not (np.isfinite(params).all() and min(focal_lengths) > 0):
-        raise CameraError(f"{where}: focal lengths must be positive and all numbers finite.")
+    if (problem := camera_problem(camera)) is not None:
+        raise CameraError(f"{where}: {problem}.")
     camera.has_prior_focal_length = True
     return camera
 

@@ -66,11 +66,6 @@ class ModelRun:
         """The paths of the run's files."""
         return self.record.outputs
 
-    @property
-    def output(self) -> Path:
-        """The folder of the run's files."""
-        return self.outputs.folder
-
 
 def reconstruct(
     conf: Reconstruct, images: Path, output: Path, cluster: Cluster | None = None
@@ -114,7 +109,7 @@ def triangulate_known(
     Raises:
         ValueError: as reconstruct.
     """
-    model = read_model(sparse_folder(reference))
+    model = read_model(sparse_folder(reference), needs_points=False)
     asked = {"images": str(images.resolve()), "reference": str(reference.resolve())}
     record = RunRecord(output, {**asked, **config.to_dict(conf)})
     known = {i.name: i.camera for i in model.images.values() if i.has_pose}

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from d2_hloc.core.images import open_image
 from d2_hloc.files.atomic import write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap, sparse_folder
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.mvs.map_files import read_map, write_depth_h5
 from d2_hloc.mvs.workspace import read_undistorted
 from d2_hloc.training.depth_maps import read_depth
@@ -30,7 +31,8 @@ def make_training_scene(
     the model's files; `images` are beside them by default. `depth` is a folder of dense stereo too,
     or holds each image's map, of the image's size and in the model's unit: `<image name>.h5` with
     the dataset `depth`, or `<image name>.geometric.bin`, which is copied to OUTPUT/depths/NAME/ in
-    the other form. Images without a map stay in the scene and are never paired.
+    the other form. Images without a map stay in the scene and are never paired. Paths of a scene
+    stay below OUTPUT: to images and maps elsewhere there are links in OUTPUT/linked/NAME/.
 
     Raises:
         SceneError: if cameras are distorted, or fewer than two images have depth maps.
@@ -38,10 +40,10 @@ def make_training_scene(
         DepthMapError: if a depth map is damaged.
         DiskFull: if there is no space.
     """
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":
         raise SceneError(f"{name!r} is no name of a scene; give one such as 0000.")
     reconstruction = read_undistorted(sparse_folder(model))
-    images = images or sparse_folder(model).parent / "images"
+    images = images or Outputs(sparse_folder(model).parent).undistorted_images
     if not images.is_dir():
         raise ModelError(f"{images}: there is no such folder; name the images' by --images.")
     registered = sorted(
@@ -56,13 +58,18 @@ def make_training_scene(
             "are needed; their names are the images', followed by .h5 or .geometric.bin."
         )
     rows = [_geometry(image, reconstruction) for image in registered]
+    images_below = within(output, images, name, "images")
+    maps_below = within(output, maps_folder(depth), name, "depths")
     for row, image in tqdm(list(zip(rows, registered, strict=True)), desc="scene", unit="image"):
         found, path = maps.get(image.name), images / image.name
-        row["image_paths"] = str(path.resolve()) if found else None
+        row["image_paths"] = f"{images_below}/{image.name}" if found else None
         if found:
             values = read_depth(found) if found.suffix == ".h5" else read_map(found)
             check_sizes(image, {found: values.shape[::-1], path: open_image(path).size})
-            row["depth_paths"] = keep_depth(found, values, output, f"{name}/{image.name}")
+            below = maps_below if found.suffix == ".h5" else f"depths/{name}"
+            row["depth_paths"] = f"{below}/{image.name}.h5"
+            if found.suffix != ".h5":
+                copy_depth(values, output / row["depth_paths"])
         else:
             row["depth_paths"] = None
     return write_scene(rows, output / "scene_info" / f"{name}.npz")
@@ -80,11 +87,38 @@ def check_cameras(model: Path, images: list[pycolmap.Image]) -> None:
 
 def find_depth(folder: Path, name: str) -> Path | None:
     """The depth map of an image, if there is one."""
-    maps = folder / "stereo" / "depth_maps"
-    if maps.is_dir():
-        folder = maps
+    folder = maps_folder(folder)
     candidates = folder / f"{name}.h5", folder / f"{name}.geometric.bin"
     return next((path for path in candidates if path.is_file()), None)
+
+
+def maps_folder(folder: Path) -> Path:
+    """The folder of depth maps: of dense stereo the one that holds them, or the folder itself."""
+    maps = Outputs(folder).depth_maps
+    return maps if maps.is_dir() else folder
+
+
+def within(output: Path, folder: Path, name: str, kind: str) -> str:
+    """The path of a folder below OUTPUT: its own where it is there, or that of a link to it.
+
+    Raises:
+        SceneError: if there is something else where the link would be, or links cannot be made.
+    """
+    folder, output = folder.resolve(), output.resolve()
+    if folder.is_relative_to(output):
+        return folder.relative_to(output).as_posix()
+    link = output / "linked" / name / kind
+    if link.is_symlink():
+        link.unlink()
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(folder, target_is_directory=True)
+    except OSError as error:
+        raise SceneError(
+            f"{link}: cannot be made a link to {folder} ({error.strerror}); put that folder below "
+            f"{output}."
+        ) from error
+    return link.relative_to(output).as_posix()
 
 
 def check_sizes(image: pycolmap.Image, sizes: Mapping[Path, tuple[int, ...]]) -> None:
@@ -98,13 +132,9 @@ def check_sizes(image: pycolmap.Image, sizes: Mapping[Path, tuple[int, ...]]) ->
             )
 
 
-def keep_depth(found: Path, values: np.ndarray, output: Path, name: str) -> str:
-    """Where training finds a map: the file itself, or its copy in MegaDepth's form."""
-    if found.suffix == ".h5":
-        return str(found.resolve())
-    path = Path("depths") / f"{name}.h5"
-    write_depth_h5(output / path, np.nan_to_num(values, nan=0, posinf=0).clip(min=0))
-    return str(path)
+def copy_depth(values: np.ndarray, path: Path) -> None:
+    """Write a depth map in MegaDepth's form; what is no depth becomes 0, which stands for none."""
+    write_depth_h5(path, np.nan_to_num(values, nan=0, posinf=0).clip(min=0))
 
 
 def write_scene(rows: list[dict[str, Any]], path: Path) -> Path:

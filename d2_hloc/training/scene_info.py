@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from d2_hloc.core.names import UnsafeName, image_names
 from d2_hloc.files import safe_pickle
 from d2_hloc.files.safe_pickle import PickleRefused
 from d2_hloc.mvs.sources import shared_points
@@ -81,12 +82,14 @@ def read_scene(path: Path, overlap: tuple[float, float], max_scale_ratio: float)
 
     Raises:
         SceneError: if the file is missing, damaged, of another form or holds foreign objects.
+        UnsafeName: if a path in it leads out of the data set's folder.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
             values = {key: _read_array(archive, key) for key in KEYS}
             views = _views(values)
+            image_names((p for v in views.values() for p in (v.image, v.depth)), path)
             if "pair_infos" in names:
                 pairs = _listed_pairs(_read_array(archive, "pair_infos"), overlap)
             else:
@@ -99,6 +102,8 @@ def read_scene(path: Path, overlap: tuple[float, float], max_scale_ratio: float)
         raise SceneError(
             f"{path}: refused, since {error}; make it again from its source."
         ) from error
+    except UnsafeName:
+        raise
     except Exception as error:  # a damaged archive can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SceneError(

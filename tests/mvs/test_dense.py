@@ -29,7 +29,7 @@ from d2_hloc.mvs.reconstruct import (
     reconstruct_dense,
     sweep_view,
 )
-from d2_hloc.mvs.statistics import num_vertices, read_cloud, statistics, surface_distances
+from d2_hloc.mvs.statistics import dense_statistics, num_vertices, read_cloud, surface_distances
 from d2_hloc.mvs.workspace import Reader, read_workspace
 from d2_hloc.training.make_scene import make_training_scene
 from d2_hloc.training.scene_info import SceneError
@@ -287,8 +287,10 @@ def test_a_mesh_follows_the_cloud(copy):
     assert np.median(np.abs(distance_to_surfaces(vertices))) < 0.05
 
 
-def test_a_mesh_that_fails_is_one_sentence(copy, monkeypatch):
-    monkeypatch.setattr(reconstruct, "MESH_CODE", "import os; os.abort()")
+def test_a_mesh_that_fails_is_one_sentence(copy, tmp_path, monkeypatch):
+    (tmp_path / "crashing_mesh.py").write_text("import os; os.abort()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(reconstruct, "MESH_PROGRAM", "crashing_mesh")
     with pytest.raises(ModelError, match="no mesh could be made of its points"):
         mesh(MeshOptions(), copy)
     assert not (copy / "mesh.ply").exists()
@@ -386,7 +388,8 @@ def test_megadepths_form_has_the_depth_and_what_leads_to_it(scene, whole, tmp_pa
     folder = whole[0]
     info = np.load(make_training_scene(folder, folder, tmp_path), allow_pickle=True)
     for k, rendered in enumerate(scene[1]):
-        assert info["image_paths"][k] == str(folder / "images" / name_of(k))
+        assert info["image_paths"][k] == f"linked/0000/images/{name_of(k)}"
+        assert (tmp_path / info["image_paths"][k]).resolve() == folder / "images" / name_of(k)
         depth = read_depth_h5(tmp_path / info["depth_paths"][k])
         geometric = read_map(folder / "stereo/depth_maps" / f"{name_of(k)}.geometric.bin")
         assert np.array_equal(depth, geometric)
@@ -420,7 +423,7 @@ def test_options_pass_through_a_file():
 
 
 def test_statistics_read_what_is_there(copy):
-    found = statistics(read_workspace(copy, 4))
+    found = dense_statistics(read_workspace(copy, 4))
     assert json.dumps(dataclasses.asdict(found))
 
 
@@ -477,3 +480,5 @@ def test_a_depth_map_that_does_not_fit_makes_no_scene(whole, tmp_path, name, con
     assert not (tmp_path / "out" / "scene_info").exists()
     with pytest.raises(SceneError, match="is no name of a scene"):
         make_training_scene(whole[0], whole[0], tmp_path / "out", name="../x")
+    with pytest.raises(SceneError, match="is no name of a scene"):
+        make_training_scene(whole[0], whole[0], tmp_path / "out", name="..")

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from figures import model
 
-from d2_hloc.reports.charts import MAX_BARS, bar_figure, curves_figure, duration, timings_figure
+from d2_hloc.reports.charts import (
+    MAX_BARS,
+    STEPS,
+    bar_figure,
+    curves_figure,
+    duration,
+    histogram_figure,
+    matrix_figure,
+    timings_figure,
+)
 from d2_hloc.reports.model_figure import model_figure
 from d2_hloc.reports.plot_style import BLUE
 
@@ -143,3 +152,24 @@ def test_curves_have_gaps_where_there_is_no_number():
     assert figure.data[0].name == "a&lt;b"
     assert list(figure.data[0].y) == [0.5, None, 1.0]
     assert len(curves_figure({"a": ([], [])}, "epoch", "loss").data) == 0
+
+
+def test_a_histogram_counts_every_value():
+    values = np.concatenate([np.full(300, 0.1), np.full(695, 5.99), np.full(5, 1000.0)])
+    bars = histogram_figure(values, "pixels").data[0]
+    assert sum(bars.y) == len(values)
+    assert (bars.y[1], bars.y[STEPS - 1]) == (300, 700)  # steps of 0.0998
+    assert bars.hovertext[1] == "0.0998 to 0.2: 300"
+    assert bars.hovertext[STEPS - 1].endswith("to more: 700")
+    assert sum(histogram_figure(np.zeros(3), "pixels").data[0].y) == 3
+    assert len(histogram_figure(np.empty(0), "pixels").data) == 0
+
+
+def test_a_matrix_leaves_out_pairs_of_nothing():
+    figure = matrix_figure(["a", "b"], np.array([[0, 7], [7, 0]]), "matches")
+    np.testing.assert_array_equal(figure.data[0].z, [[np.nan, 7], [7, np.nan]])
+    assert list(figure.layout.xaxis.ticktext) == ["a", "b"]
+    names = [f"{k}.jpg" for k in range(MAX_BARS + 1)]
+    many = matrix_figure(names, np.ones((len(names), len(names))), "matches")
+    assert many.layout.xaxis.showticklabels is False
+    assert len(matrix_figure(["a"], np.zeros((1, 1)), "matches").data) == 0

@@ -21,7 +21,13 @@ import pytest
 from figures import model
 from PIL import Image
 
-from d2_hloc.reports.charts import bar_figure, curves_figure, timings_figure
+from d2_hloc.reports.charts import (
+    bar_figure,
+    curves_figure,
+    histogram_figure,
+    matrix_figure,
+    timings_figure,
+)
 from d2_hloc.reports.drawing import draw_matches
 from d2_hloc.reports.model_figure import model_figure
 from d2_hloc.reports.page import MAX_PICTURE, Report
@@ -128,6 +134,9 @@ LABELS = {
     "rank": lambda text: bar_figure([text] * 50, range(50), "heading"),
     "heading of many": lambda text: bar_figure(["a"] * 50, range(50), text),
     "stage": lambda text: timings_figure({text: 1.0}),
+    "histogram": lambda text: histogram_figure(np.ones(3), text),
+    "matrix": lambda text: matrix_figure(["a", text], np.ones((2, 2)), "heading"),
+    "heading of a matrix": lambda text: matrix_figure(["a"], np.ones((1, 1)), text),
     "curve": lambda text: curves_figure({text: ([0, 1], [0, 1])}, "x", "y"),
     "x": lambda text: curves_figure({"a": ([0, 1], [0, 1])}, text, "y"),
     "y": lambda text: curves_figure({"a": ([0, 1], [0, 1])}, "x", text),
@@ -185,8 +194,8 @@ def test_text_of_a_figure_is_no_markup(place):
 
 def test_a_page_with_everything_has_no_foreign_script():
     report = Report(HOSTILE, HOSTILE)
-    for heading, label in zip("abcdefghijk", LABELS.values(), strict=True):
-        report.figure(HOSTILE + heading, label(HOSTILE), note=HOSTILE)
+    for heading, label in zip(range(len(LABELS)), LABELS.values(), strict=True):
+        report.figure(f"{HOSTILE}{heading}", label(HOSTILE), note=HOSTILE)
     assert "<script>alert" not in report.html()
 
 
@@ -460,6 +469,25 @@ def test_is_dark_where_the_reader_is(opened):
     assert np.median(dark) < 40
     assert count_near(dark, BLUE) > 100
     assert opened.errors() == []
+
+
+def test_the_pointer_names_the_pair_of_a_square(browser, tmp_path):
+    report = Report("Pairs")
+    report.figure("Errors", histogram_figure(np.linspace(0, 1, 500), "pixels"))
+    values = np.array([[0, 7, 7], [7, 0, 7], [7, 7, 0]])
+    report.figure("Pairs", matrix_figure(["a.jpg", "b.jpg", HOSTILE], values, "matches"))
+    browser.width(1200)
+    browser.open(report.write(tmp_path / "report.html"))
+    browser.value("figuresDrawn.then(() => 0)")
+    place = browser.place(".heatmaplayer image")
+    x, y = (place[a] + place[b] / 6 for a, b in (("x", "width"), ("y", "height")))
+    where = {"x": x + place["width"] * 2 / 3, "y": y}  # the first row, the last column
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", **where)
+    browser.until("document.querySelector('.hovertext') !== null")
+    shown = browser.value("document.querySelector('.hovertext').textContent")
+    assert HOSTILE in shown
+    assert "a.jpg" in shown
+    assert browser.errors() == []
 
 
 def test_fits_a_narrow_screen(opened, page):

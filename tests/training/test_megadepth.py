@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import shutil
 
 import h5py
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from hostile_pickles import BUFFER_AS_OBJECTS, BYTES_AS_OBJECTS
 from PIL import Image
 
+from d2_hloc.core.names import UnsafeName
 from d2_hloc.files.colmap import ModelError
 from d2_hloc.training.depth_maps import correspond, interpolate, read_depth
 from d2_hloc.training.make_scene import make_training_scene
@@ -139,7 +141,8 @@ def sample(image, xy):
 @pytest.mark.parametrize("index", range(3))
 def test_both_ends_show_the_same_place_of_the_plane(scenes, data, form, index):
     """Within a pixel: a step of the paint is about one."""
-    source = MegaDepthPairs(OPTIONS, data, [scenes[form]], seed=1)
+    root = data if form == "loftr" else data / "scenes"
+    source = MegaDepthPairs(OPTIONS, root, [scenes[form]], seed=1)
     pair = source.pair(0, index)
     assert len(source) == 3
     assert pair.image0.shape == pair.image1.shape == (3, 128, 128)
@@ -179,9 +182,11 @@ def test_depth_lies_between_its_pixels_and_needs_all_four():
     assert interpolate(depth, np.array([[np.nan, 0.0]]))[1].tolist() == [False]
 
 
-def test_a_scene_made_from_a_model_has_d2nets_form(scenes):
+def test_a_scene_made_from_a_model_has_d2nets_form(scenes, data):
     info = np.load(scenes["d2net"], allow_pickle=True)
-    assert info["image_paths"][0].endswith("images/walk/a.png")
+    assert info["image_paths"][0] == "linked/0042/images/walk/a.png"
+    assert info["depth_paths"][0] == "linked/0042/depths/walk/a.png.h5"
+    assert (data / "scenes" / info["image_paths"][0]).samefile(data / "images/walk/a.png")
     assert np.allclose(info["intrinsics"][1], INTRINSICS)
     assert np.allclose(info["poses"][1], POSES[1])
     assert info["n_points3D"].tolist() == [10, 8]
@@ -203,7 +208,8 @@ def test_pairs_keep_to_the_limits_in_both_forms(scenes):
 
 
 def test_an_epoch_and_an_index_give_the_same_pair_always(scenes, data):
-    first, again = (MegaDepthPairs(OPTIONS, data, [scenes["d2net"]], seed=2) for _ in range(2))
+    root, made = data / "scenes", [scenes["d2net"]]
+    first, again = (MegaDepthPairs(OPTIONS, root, made, seed=2) for _ in range(2))
     again = pickle.loads(pickle.dumps(again))  # as it goes to a worker process
     one, same, other = first.pair(1, 2), again.pair(1, 2), first.pair(2, 2)
     assert torch.equal(one.image1, same.image1)
@@ -258,14 +264,16 @@ def test_views_without_depth_are_never_paired(tmp_path, data):
     ],
 )
 def test_a_bad_depth_map_leaves_its_pair_out_by_name(tmp_path, data, caplog, content, text):
-    path = write_views(tmp_path / "1.npz", data, depth_paths=missing(str(tmp_path / "lost.h5")))
+    path = write_views(tmp_path / "1.npz", data, depth_paths=missing("lost.h5"))
+    for folder in ("images", "depths"):
+        (tmp_path / folder).symlink_to(data / folder)
     if content is not None:
         with h5py.File(tmp_path / "lost.h5", "w") as file:
             file["other" if isinstance(content, str) else "depth"] = (
                 1 if isinstance(content, str) else content
             )
     with caplog.at_level(logging.WARNING):
-        assert MegaDepthPairs(OPTIONS, data, [path], seed=0).pair(0, 0) is None
+        assert MegaDepthPairs(OPTIONS, tmp_path, [path], seed=0).pair(0, 0) is None
     assert text in caplog.text
 
 
@@ -299,6 +307,24 @@ def test_bytes_of_a_scene_are_never_taken_for_objects(tmp_path, data, attack):
     path = write_views(tmp_path / "1.npz", data, pair_infos=pairs)
     with pytest.raises(SceneError, match=r"1\.npz: "):
         read_scene(path, (0.5, 1), np.inf)
+
+
+@pytest.mark.parametrize("key", ["image_paths", "depth_paths"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.png"])
+def test_a_scene_whose_paths_lead_out_of_the_data_set_is_refused(tmp_path, data, key, name):
+    path = write_views(tmp_path / "1.npz", data, **{key: np.array(["a", name], dtype=object)})
+    with pytest.raises(UnsafeName, match=rf"1.npz: the image name '{name}'"):
+        read_scene(path, (0.5, 1), np.inf)
+
+
+def test_scenes_below_the_data_set_need_no_links(tmp_path, data):
+    for folder in ("model", "images", "depths"):
+        shutil.copytree(data / folder, tmp_path / folder)
+    given = tmp_path / "model", tmp_path / "depths", tmp_path, tmp_path / "images"
+    info = np.load(make_training_scene(*given), allow_pickle=True)
+    assert info["image_paths"].tolist() == ["images/walk/a.png", "images/walk/b.png"]
+    assert info["depth_paths"].tolist() == ["depths/walk/a.png.h5", "depths/walk/b.png.h5"]
+    assert not (tmp_path / "linked").exists()
 
 
 def test_scenes_that_cannot_be_read_name_file_and_remedy(tmp_path):

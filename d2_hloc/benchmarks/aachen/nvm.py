@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+from d2_hloc.core.names import image_name
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.files.colmap import pycolmap
 
 UNIT = 1e-2  # what a quaternion's length may differ from 1 by; written with few digits, it does
 
 
-def read_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
-    """World-to-camera pose of each image of the first model.
+def read_nvm_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
+    """Read the world-to-camera pose of each image of the first model.
 
     A line is `name focal qw qx qy qz cx cy cz radial 0`, where c is the camera's CENTRE; points are
     left aside. Names are relative to the image folder, without a leading ./.
@@ -45,4 +46,5 @@ def _camera(fields: list[str], where: str) -> tuple[str, pycolmap.Rigid3d]:
         length = np.linalg.norm(quaternion)
         raise ValueError(f"{where}: its quaternion has the length {length:.3g}, not 1.")
     rotation = pycolmap.Rotation3d(np.roll(quaternion, -1) / np.linalg.norm(quaternion))
-    return fields[0].removeprefix("./"), pycolmap.Rigid3d(rotation, -(rotation * centre))
+    name = image_name(fields[0].removeprefix("./"), where)
+    return name, pycolmap.Rigid3d(rotation, -(rotation * centre))

@@ -35,13 +35,13 @@ class AccuracyCache:
     num_matches: Sequence[int]  # of each pair
 
     def accuracy(self, kinds: str, thresholds: Sequence[int]) -> list[float]:
-        """Mean over the pairs of these kinds: 'i', 'v' or 'iv'; 0 where there are none."""
+        """Average over the pairs of these kinds: 'i', 'v' or 'iv'; 0 where there are none."""
         sums = {"i": self.illumination, "v": self.viewpoint}
         count = sum(kind in kinds for kind in self.kinds)
         return [sum(sums[k].get(t, 0.0) for k in kinds) / max(count, 1) for t in thresholds]
 
 
-def write(path: Path, cache: AccuracyCache) -> Path:
+def write_accuracy_cache(path: Path, cache: AccuracyCache) -> Path:
     """Write a cache file, whole or not at all."""
     content = np.empty(3, dtype=object)
     content[0] = {int(t): float(s) for t, s in cache.illumination.items()}
@@ -57,7 +57,7 @@ def write(path: Path, cache: AccuracyCache) -> Path:
     return path
 
 
-def read(path: Path) -> AccuracyCache:
+def read_accuracy_cache(path: Path) -> AccuracyCache:
     """Read a cache file; nothing in it can run code.
 
     Raises:

@@ -1,4 +1,4 @@
-"""InLoc's lists: which cutouts a query is compared with, and which poses were found.
+"""InLoc's lists of the cutouts that a query is compared with, and of poses.
 
 ImgList is a MATLAB struct an entry a query: queryname, topNname and topNscore (best first), and P,
 the pose (3, 4) of each, world to camera. Names there are short: IMG_0731.JPG, DUC1/000/..jpg.
@@ -16,6 +16,7 @@ import numpy as np
 import scipy.io
 
 from d2_hloc.benchmarks.inloc.data import CUTOUTS, QUERIES, InLocError, is_cutout, short_name
+from d2_hloc.core.names import UnsafeName, image_name
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.matching.pairs import read_pairs
 
@@ -25,7 +26,7 @@ SCORES = "score"  # a matrix: a row a query, a column a cutout
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A cutout that a query is compared with. Lists without scores give 0."""
+    """A cutout that a query is compared with, and its score; 0 from lists without scores."""
 
     cutout: str
     score: float = 0.0
@@ -33,7 +34,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class ListedPose:
-    """An entry of an ImgList: a cutout, the score, and the pose (3, 4) or None."""
+    """Entry of an ImgList: a cutout, its score, and the pose (3, 4) that it led to, or None."""
 
     cutout: str
     score: float
@@ -45,7 +46,7 @@ ImgList = dict[str, list[ListedPose]]
 
 
 def read_retrieval(path: Path, count: int) -> Ranked:
-    """The best `count` cutouts of each query, from hloc's pairs (text) or one of InLoc's `.mat`.
+    """Read the best `count` cutouts of each query, from hloc's pairs (text) or InLoc's `.mat`.
 
     A `.mat` holds ImgList, or `score` beside query_imgnames_all.mat and cutout_imgnames_all.mat.
 
@@ -72,7 +73,7 @@ def _read_text(path: Path) -> Ranked:
 
 
 def read_mat(path: Path) -> dict[str, Any]:
-    """The variables of a `.mat` file of MATLAB 5.
+    """Read the variables of a `.mat` file of MATLAB 5.
 
     Raises:
         InLocError: for a file that is missing, damaged or of another version.
@@ -101,8 +102,8 @@ def _from_scores(path: Path, content: Mapping[str, Any], count: int) -> Ranked:
     scores = scores.reshape(len(queries), len(cutouts))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     return {
-        _query(name): [
-            Candidate(cutout=f"{CUTOUTS}/{cutouts[j]}", score=float(row[j])) for j in best
+        _query(path, name): [
+            Candidate(cutout=_cutout(path, cutouts[j]), score=float(row[j])) for j in best
         ]
         for name, row, best in zip(queries, scores, order, strict=True)
     }
@@ -116,7 +117,7 @@ def _from_list(path: Path, content: Mapping[str, Any]) -> Ranked:
 
 
 def read_list(path: Path) -> ImgList:
-    """An ImgList by query, best first.
+    """Read an ImgList, by query, best first.
 
     Raises:
         InLocError: for a file that is missing, damaged or of another form.
@@ -129,19 +130,23 @@ def _entries(path: Path, content: Mapping[str, Any]) -> ImgList:
     if name is None:
         raise InLocError(f"{path}: holds neither ImgList nor {SCORES}.")
     try:
-        return {_query(str(e.queryname)): _poses(e) for e in np.atleast_1d(content[name])}
+        return {
+            _query(path, str(e.queryname)): _poses(path, e) for e in np.atleast_1d(content[name])
+        }
+    except UnsafeName:
+        raise
     except (AttributeError, TypeError, ValueError) as error:
         raise InLocError(f"{path}: {name} lacks queryname, topNname or topNscore.") from error
 
 
-def _poses(entry: Any) -> list[ListedPose]:
+def _poses(path: Path, entry: Any) -> list[ListedPose]:
     cutouts, scores = np.atleast_1d(entry.topNname), np.atleast_1d(entry.topNscore)
     poses = getattr(entry, "P", np.empty(0))
     # One candidate's matrix has lost the cell around it.
     poses = [poses] if getattr(poses, "shape", None) == (3, 4) else list(np.atleast_1d(poses))
     poses += [None] * (len(cutouts) - len(poses))
     return [
-        ListedPose(cutout=f"{CUTOUTS}/{cutout}", score=float(score), matrix=_pose(pose))
+        ListedPose(cutout=_cutout(path, str(cutout)), score=float(score), matrix=_pose(pose))
         for cutout, score, pose in zip(cutouts, scores, poses, strict=False)
     ]
 
@@ -151,8 +156,12 @@ def _pose(value: Any) -> np.ndarray | None:
     return matrix if matrix.shape == (3, 4) and np.isfinite(matrix).all() else None
 
 
-def _query(name: str) -> str:
-    return f"{QUERIES}/{name}"
+def _query(path: Path, name: str) -> str:
+    return f"{QUERIES}/{image_name(name, path)}"
+
+
+def _cutout(path: Path, name: str) -> str:
+    return f"{CUTOUTS}/{image_name(name, path)}"
 
 
 def write_list(path: Path, poses: Mapping[str, Sequence[ListedPose]]) -> Path:

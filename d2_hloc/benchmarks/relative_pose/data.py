@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from d2_hloc.core.names import image_names
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.matching.pairs import Pair
 
@@ -39,14 +40,15 @@ class PosedPair:
         return self.name0, self.name1
 
 
-def read(path: Path) -> list[PosedPair]:
-    """Read a list.
+def read_posed_pairs(path: Path) -> list[PosedPair]:
+    """Read a list of pairs with their poses.
 
     Raises:
         PairListError: if it cannot be read, is empty, or a line is of another form.
     """
     pairs = []
     for number, line in numbered_lines(path):
+        image_names(line.split()[:2], f"{path}, line {number}")
         try:
             pairs.append(_read_line(line.split()))
         except ValueError as error:
