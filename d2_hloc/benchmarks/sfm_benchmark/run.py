@@ -150,7 +150,7 @@ class SfmBenchmark(Benchmark[SfmEvaluation]):
     def print_tables(self, evaluations: Sequence[SfmEvaluation]) -> None:
         """Print the numbers of one feature, or Table 1 of several."""
         if len(evaluations) == 1:
-            print_table(model_rows(evaluations[0].record))
+            print_table(model_rows(evaluations[0].run))
         else:
             print_table([model_row(e) for e in evaluations])
 
