@@ -65,14 +65,14 @@ def create_extractor(options: FeatureOptions) -> Extractor:
     return extractor
 
 
-def configuration(options: ExtractionOptions) -> dict[str, Any]:
+def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
     """What the features depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     for key in ("d2net", "sift", "kornia_keypoints", "batch_size"):
         del values[key]
     del values["compression"]
     values |= registry.adapter_of(options.feature).configuration(options)
-    return values | compression.configuration(options.compression)
+    return values | compression.compression_configuration(options.compression)
 
 
 def recorded_options(made_by: dict[str, Any], where: str) -> ExtractionOptions:
@@ -102,7 +102,7 @@ def extract(
         ValueError: as shards.staged_shard.
     """
     names = list_images(images) if names is None else names
-    with staged_shard(output, shard, configuration(options), "keypoints") as staged:
+    with staged_shard(output, shard, extraction_configuration(options), "keypoints") as staged:
         unusable = unusable_names(names)  # among all: names can be in each other's way
         names = _share(images, output, names, staged, shard)
         staged.failures.update({printable(n): unusable[n] for n in names if n in unusable})
