@@ -37,7 +37,7 @@ CreateExtractor = Callable[[FeatureOptions], Extractor]
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractionOptions(FeatureOptions):
-    """Which features, from images of which size, in what precision they are stored.
+    """Options of extraction: a feature, the size of images, and the form that is stored.
 
     `top_k` keeps that many of an image, those of the highest scores; all for None. `compression`
     says how descriptors are stored in fewer bytes, and then `descriptor_dtype` says nothing.
@@ -65,18 +65,24 @@ def create_extractor(options: FeatureOptions) -> Extractor:
     return extractor
 
 
-def configuration(options: ExtractionOptions) -> dict[str, Any]:
-    """What the features depend on: the options that apply, and the weights' digest."""
+def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
+    """Everything that the features depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     for key in ("d2net", "sift", "kornia_keypoints", "batch_size"):
         del values[key]
     del values["compression"]
     values |= registry.adapter_of(options.feature).configuration(options)
-    return values | compression.configuration(options.compression)
+    return values | compression.compression_configuration(options.compression)
 
 
 def recorded_options(made_by: dict[str, Any], where: str) -> ExtractionOptions:
-    """The options behind a file's configuration, to extract more images in the same way."""
+    """The options behind a file's configuration, to extract more images in the same way.
+
+    `where` begins the text of an error.
+
+    Raises:
+        ConfigError: if the configuration is none of ours.
+    """
     values = {k: v for k, v in made_by.items() if k not in DIGESTS}
     return config.from_dict(ExtractionOptions, values, where)
 
@@ -102,7 +108,7 @@ def extract(
         ValueError: as shards.staged_shard.
     """
     names = list_images(images) if names is None else names
-    with staged_shard(output, shard, configuration(options), "keypoints") as staged:
+    with staged_shard(output, shard, extraction_configuration(options), "keypoints") as staged:
         unusable = unusable_names(names)  # among all: names can be in each other's way
         names = _share(images, output, names, staged, shard)
         staged.failures.update({printable(n): unusable[n] for n in names if n in unusable})
@@ -184,7 +190,7 @@ def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
 
 
 def file_checksum(path: Path) -> tuple[int, int]:
-    """What tells an image file from another: its length in bytes and their CRC-32."""
+    """Length of a file in bytes and their CRC-32, which tell an image from another."""
     data = path.read_bytes()
     return len(data), zlib.crc32(data)
 

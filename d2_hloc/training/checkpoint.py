@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 
 from d2_hloc.files.atomic import write_atomically
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.network.backbone import CONV4, LAYERS
 from d2_hloc.network.weights.catalogue import BUNDLED
 from d2_hloc.network.weights.state import to_backbone, to_published
@@ -24,7 +25,7 @@ from d2_hloc.training.network import Network
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a run stands."""
+    """Place of a run in its schedule, and its best measure so far."""
 
     epoch: int = 0  # the epoch under way
     step: int = 0  # its steps that are done
@@ -95,14 +96,15 @@ def save_best(folder: Path, network: Network, progress: Progress) -> None:
     state = to_published(network.backbone.state_dict())
     buffer = io.BytesIO()
     torch.save({"model": state, "progress": vars(progress)}, buffer)
-    _write(folder / "best.pth", buffer.getvalue())
+    outputs = Outputs(folder)
+    _write(outputs.best_checkpoint, buffer.getvalue())
     note = {"input": "BGR, 0-255, minus the mean", "trained_from": network.trained_from}
-    _write(folder / "best.safetensors", save(state, note))
+    _write(outputs.best_weights, save(state, note))
     if network.source in BUNDLED:
         learned = CONV4[CONV4.index(network.trained_from) :]
         indices = {str(LAYERS[layer][2]) for layer in learned}
         small = {k: v.half() for k, v in state.items() if k.split(".")[-2] in indices}
-        _write(folder / "best_small.safetensors", save(small, note | {"base": network.source}))
+        _write(outputs.best_small_weights, save(small, note | {"base": network.source}))
 
 
 def _write(path: Path, data: bytes) -> None:

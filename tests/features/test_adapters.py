@@ -19,8 +19,8 @@ import torch
 from d2_hloc.features import pretrained, registry
 from d2_hloc.features.extraction import (
     ExtractionOptions,
-    configuration,
     create_extractor,
+    extraction_configuration,
     recorded_options,
 )
 from d2_hloc.features.options import FeatureOptions
@@ -218,9 +218,11 @@ def test_the_contract(feature, images):
 
 def test_what_the_features_depend_on_is_plain_and_leads_back(feature):
     asked = ExtractionOptions(feature=feature, kornia_keypoints=50)
-    made_by = json.loads(json.dumps(configuration(asked)))
+    made_by = json.loads(json.dumps(extraction_configuration(asked)))
     assert made_by["feature"] == feature
-    assert configuration(recorded_options(made_by, "file")) == configuration(asked)
+    assert extraction_configuration(recorded_options(made_by, "file")) == extraction_configuration(
+        asked
+    )
 
 
 @pytest.mark.parametrize("name", KORNIA)
@@ -249,7 +251,7 @@ def test_missing_weights_are_one_sentence_with_address_and_place(name, in_empty_
     for file in registry.adapter_of(name).weights(name):
         assert f"{file.urls[0]} as {in_empty_hub / 'checkpoints'}" in text
     with pytest.raises(WeightsError):
-        configuration(ExtractionOptions(feature=name))
+        extraction_configuration(ExtractionOptions(feature=name))
     assert list(in_empty_hub.iterdir()) == []
 
 
@@ -342,7 +344,7 @@ def test_hlocs_features_are_usable_and_have_scores(hloc, images):
     found = create_extractor(options(HLOC))(images[:1])[0]
     assert found.descriptors.shape[1] == 25
     assert (found.scores == 1).all()
-    assert configuration(ExtractionOptions(feature=HLOC))["hloc"] == {"name": "blobs"}
+    assert extraction_configuration(ExtractionOptions(feature=HLOC))["hloc"] == {"name": "blobs"}
 
 
 def test_hloc_fetches_weights_only_when_it_may(hloc, monkeypatch):
@@ -385,9 +387,9 @@ def test_an_old_kornia_without_xfeat_is_one_sentence(monkeypatch):
 
 def test_a_configuration_has_the_options_that_apply():
     common = {"resize_max": 1600, "descriptor_dtype": "float16", "top_k": None}
-    made_by = configuration(ExtractionOptions(feature="sift"))
+    made_by = extraction_configuration(ExtractionOptions(feature="sift"))
     assert set(made_by) == {"feature", "sift", *common}
-    made_by = configuration(ExtractionOptions(feature="d2net-ms"))
+    made_by = extraction_configuration(ExtractionOptions(feature="d2net-ms"))
     assert set(made_by) == {"feature", "d2net", "weights_sha256", *common}
     assert made_by["d2net"]["scales"] == [0.5, 1.0, 2.0]
-    assert configuration(ExtractionOptions(top_k=5))["top_k"] == 5
+    assert extraction_configuration(ExtractionOptions(top_k=5))["top_k"] == 5
