@@ -29,7 +29,7 @@ from d2_hloc.core import config
 from d2_hloc.features.compression import CompressionOptions, compress
 from d2_hloc.features.extraction import ExtractionOptions, extract, refuse_changed
 from d2_hloc.features.on_cluster import extract_on
-from d2_hloc.features.projection import MOST, learn, save_projection
+from d2_hloc.features.projection import MOST, learn_projection, save_projection
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import sparse_folder
 from d2_hloc.files.merging import merge
@@ -258,8 +258,8 @@ def run_compress(args: argparse.Namespace) -> None:
     if (args.dimensions or 0) > MOST:
         raise ValueError(f"dimensions must be from 1 to {MOST}, not {args.dimensions}.")
     if args.projection is not None and not args.projection.exists():
-        save_projection(args.projection, learn(args.features))
-    print(compress(options, args.features, args.output))
+        save_projection(args.projection, learn_projection(args.features))
+    print(compress(options, args.features, args.output).path)
 
 
 def _match(commands: argparse._SubParsersAction) -> None:
