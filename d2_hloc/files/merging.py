@@ -12,10 +12,11 @@ from pathlib import Path
 import h5py
 
 from d2_hloc.files import features_h5
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.lock import FileLock
 from d2_hloc.files.provenance import check_configuration
 from d2_hloc.files.shards import Shard, is_finished, shard_count, shard_path, shards_folder
-from d2_hloc.files.staged_h5 import copy_new, keys_with, write_merged
+from d2_hloc.files.staged_h5 import copy_new, write_merged
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +78,9 @@ def _readable(path: Path, shard: Shard) -> Iterator[None]:
 
 def _link(path: Path, target: h5py.File) -> None:
     """Lead to a shard's records, by a path that is relative to the merged file."""
-    with h5py.File(path, "r") as file:
-        for key in keys_with(file, *MARKERS):
+    with GuardedFile(path, is_shard=True) as file:
+        for key in file.keys_with(*MARKERS):
+            file[key].check_all()
             if key not in target:
                 target[key] = h5py.ExternalLink(f"{path.parent.name}/{path.name}", key)
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from d2_hloc.files.atomic import write_whole
+from d2_hloc.files.hdf5_guard import GuardedFile, Refused
 
 HEADER_BYTES = 64  # more than 'width&height&channels&' takes
 
@@ -88,8 +89,10 @@ def read_depth_h5(path: Path) -> Float[np.ndarray, "H W"]:
         DepthMapError: if it is missing, damaged or holds no `/depth`.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with GuardedFile(path) as file:
             return file["depth"][()].astype(np.float32)
+    except Refused as error:
+        raise DepthMapError(str(error)) from error
     except FileNotFoundError as error:
         raise DepthMapError(f"{path}: there is no such file.") from error
     except (OSError, RuntimeError, KeyError) as error:
