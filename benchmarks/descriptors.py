@@ -25,21 +25,21 @@ from typing import Any
 import torch
 
 from d2_hloc.app.command import run_command
-from d2_hloc.benchmarks.aachen import data as aachen
+from d2_hloc.benchmarks.aachen.data import read_aachen
 from d2_hloc.benchmarks.aachen.results import read_truth
-from d2_hloc.benchmarks.aachen.run import Aachen, place
-from d2_hloc.benchmarks.hpatches import data as hpatches
-from d2_hloc.benchmarks.hpatches.results import OVERALL, summarize
-from d2_hloc.benchmarks.hpatches.scores import ScoringOptions, score
+from d2_hloc.benchmarks.aachen.run import Aachen, AachenBenchmark
+from d2_hloc.benchmarks.hpatches.data import read_hpatches
+from d2_hloc.benchmarks.hpatches.results import OVERALL, means_by_part
+from d2_hloc.benchmarks.hpatches.scores import ScoringOptions, score_homographies
 from d2_hloc.features.compression import CompressionOptions, compress
 from d2_hloc.features.extraction import ExtractionOptions, extract
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_atomically
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.refinement.patches import RefinementOptions
-from d2_hloc.reports.localization import score_queries
 from d2_hloc.reports.model import score_model
 from d2_hloc.sfm.cameras import known_names
 from d2_hloc.sfm.mapping import map_images, model_statistics
@@ -107,15 +107,16 @@ class Bench:
 
 def run_hpatches(bench: Bench, small: CompressionOptions | None) -> Result:
     """Mean matching accuracy of all pairs."""
-    data = hpatches.read(bench.data / "hpatches-mini")
+    data = read_hpatches(bench.data / "hpatches-mini")
     options = ExtractionOptions(descriptor_dtype=bench.precision, compression=small)
     features = bench.features("hpatches", data.folder, options, data.image_names)
     folder = bench.folder(features)
-    matches = match(
-        MatchingOptions(), [p.names for p in data.pairs], features, folder / "m.h5"
-    ).path
-    scores = score(ScoringOptions(), data.pairs, features, matches, folder / "scores.json")
-    found = next(s for s in summarize("d2net", scores) if s.part == OVERALL)
+    pairs = [p.names for p in data.pairs]
+    matches = match(MatchingOptions(), pairs, features, folder / "m.h5")
+    scores = score_homographies(
+        ScoringOptions(), data.pairs, features, matches, folder / "scores.json"
+    )
+    found = next(s for s in means_by_part("d2net", scores) if s.part == OVERALL)
     shares = {f"{t} px": found.accuracy[t - 1] for t in (1, 3, 5, 10)}
     return bytes_of(features) | {"matches": found.num_matches} | shares
 
@@ -153,7 +154,7 @@ def map_again(run: ModelRun, conf: Reconstruct, seed: int) -> ModelRun:
     """From the same verified matches, with other random numbers."""
     options = dataclasses.replace(conf.reconstruction, random_seed=100 * seed)
     known = known_names(conf.intrinsics)
-    database, sparse = run.outputs.database, run.output / "again"
+    database, sparse = run.outputs.database, run.outputs.folder / "again"
     model = map_images(options, database, run.images, sparse, known)
     found = model_statistics(model)
     run.record.scores = dataclasses.asdict(found)
@@ -178,11 +179,12 @@ def run_aachen(bench: Bench, small: CompressionOptions | None) -> Result:
     folder = bench.data / "aachen-mini"
     options = ExtractionOptions(descriptor_dtype=bench.precision, compression=small)
     conf = Aachen(extraction=options, refinement=bench.refinement)
-    data = aachen.read(conf.files, folder)
+    data = read_aachen(conf.files, folder)
     features = bench.features("aachen", data.images, options)
-    run = place(conf, data, bench.folder(features))
-    score_queries(run, read_truth(folder / "ground_truth.txt", data.queries))
-    return bytes_of(features) | from_record(run.record)
+    truth = read_truth(folder / "ground_truth.txt", data.queries)
+    benchmark = AachenBenchmark(conf=conf, data=data, truth=truth)
+    found = benchmark.evaluate("d2net", Outputs(bench.folder(features)))
+    return bytes_of(features) | from_record(found.record)
 
 
 def from_record(record: RunRecord) -> Result:

@@ -17,13 +17,13 @@ from d2_hloc.app.command import run_command
 from d2_hloc.core import config
 from d2_hloc.core.images import list_images
 from d2_hloc.files.run_record import RunRecord
-from d2_hloc.network import weights
+from d2_hloc.network.weights.files import locate_weights
 from d2_hloc.training.distributed import joined
 from d2_hloc.training.loop import Trainer, TrainingOptions
 from d2_hloc.training.megadepth import MegaDepthOptions, MegaDepthPairs, Part
 from d2_hloc.training.pair import PairSource, split
 from d2_hloc.training.photographs import PhotographOptions, PhotographPairs
-from d2_hloc.training.report import TrainingRun, present, write_report
+from d2_hloc.training.report import TrainingRun, report_training, write_training_report
 from d2_hloc.training.scene_info import find_scenes, read_scene_list
 
 CONFIG = Path(__file__).parents[1] / "configs" / "train_photos.yaml"
@@ -98,7 +98,7 @@ def run(conf: Train, output: Path) -> None:
     """Pairs -> trained layers -> report."""
     with joined(conf.training.device) as world:
         train, held_back = sources(conf)
-        weights.locate(conf.training.weights)  # before anything is written
+        locate_weights(conf.training.weights)  # before anything is written
         if not world.is_first:
             Trainer(conf.training, train, held_back, output, world).run()
             return
@@ -114,10 +114,10 @@ def run(conf: Train, output: Path) -> None:
         with record.timed("train"):
             trainer = Trainer(
                 conf.training, train, held_back, output, world,
-                after_epoch=lambda network: write_report(finished, network),
+                after_epoch=lambda network: write_training_report(finished, network),
             )  # fmt: skip
             trainer.run()
-        present(finished, trainer.network)
+        report_training(finished, trainer.network)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -41,11 +41,12 @@ from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.matching.on_cluster import match_on
 from d2_hloc.matching.pairs import read_pairs
 from d2_hloc.mvs.reconstruct import DenseOptions, reconstruct_dense
-from d2_hloc.mvs.report import present_dense
+from d2_hloc.mvs.report import report_dense
 from d2_hloc.mvs.shards import STAGES, dense_shard, reconstruct_dense_on
-from d2_hloc.network import weights
-from d2_hloc.reports.localization import present_localization
-from d2_hloc.reports.model import present_model
+from d2_hloc.network.weights.catalogue import PUBLISHED
+from d2_hloc.network.weights.download import download_weights
+from d2_hloc.reports.localization import report_localization
+from d2_hloc.reports.model import report_model
 from d2_hloc.sfm.localize import (
     Localize,
     check_queries,
@@ -114,7 +115,7 @@ def run_reconstruct(args: argparse.Namespace) -> None:
         conf = dataclasses.replace(conf, reconstruction=mapping)
     check_truth(args)
     run = reconstruct(conf, args.images, args.output, cluster_of(args))
-    present_model(run, args.ground_truth)
+    report_model(run, args.ground_truth)
 
 
 def _triangulate(commands: argparse._SubParsersAction) -> None:
@@ -130,7 +131,7 @@ def run_triangulate(args: argparse.Namespace) -> None:
     conf = model_configuration(args)
     check_truth(args)
     run = triangulate_known(conf, args.model, args.images, args.output, cluster_of(args))
-    present_model(run, args.ground_truth)
+    report_model(run, args.ground_truth)
 
 
 def _localize(commands: argparse._SubParsersAction) -> None:
@@ -161,7 +162,7 @@ def run_localize(args: argparse.Namespace) -> None:
         check_queries(conf, find_model_source(model), args.queries, args.output)
         model = triangulate_anew(model, args.weights, Outputs(args.output).triangulated)
     run = localize_queries(conf, model, args.queries, args.output)
-    present_localization(run, args.ground_truth)
+    report_localization(run, args.ground_truth)
 
 
 def _dense(commands: argparse._SubParsersAction) -> None:
@@ -192,7 +193,7 @@ def run_dense(args: argparse.Namespace) -> None:
     if args.shard is not None:
         raise ValueError("--shard is of a --stage, maps or consistency; name that too.")
     found = reconstruct_dense(*given) if cluster is None else reconstruct_dense_on(cluster, *given)
-    present_dense(found, args.output)
+    report_dense(found, args.output)
 
 
 def images_of(args: argparse.Namespace) -> Path:
@@ -288,13 +289,13 @@ def _merge(commands: argparse._SubParsersAction) -> None:
 def _weights(commands: argparse._SubParsersAction) -> None:
     text = "Download published weights, check and keep them."
     parser = _command(commands, "weights", run_weights, text)
-    parser.add_argument("name", choices=tuple(weights.DOWNLOADS))
+    parser.add_argument("name", choices=tuple(PUBLISHED))
     parser.add_argument("--sha256", help="digest to hold the file to, or its beginning")
 
 
 def run_weights(args: argparse.Namespace) -> None:
     """Run d2-hloc weights."""
-    path = weights.download(args.name, args.sha256)
+    path = download_weights(args.name, args.sha256)
     print(f"{path}\nSHA-256 {file_sha256(path)}")
 
 

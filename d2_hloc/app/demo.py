@@ -14,29 +14,32 @@ from d2_hloc.reports.localization import (
 from d2_hloc.reports.model import add_model, model_rows, score_model
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
-from d2_hloc.sfm.localize import Localize, localize_queries
+from d2_hloc.sfm.localize import LocalizationRun, Localize, localize_queries
 from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.poses_file import read_poses
-from d2_hloc.sfm.reconstruct import reconstruct
+from d2_hloc.sfm.reconstruct import ModelRun, reconstruct
 
 
 def demo(output: Path) -> None:
     """Render, reconstruct, localize; print the true errors and write OUT/report.html."""
+    model, run = run_demo(output)
+    truth = output / "scene" / "ground_truth.txt"
+    scores, errors = score_model(model, truth), score_queries(run, read_poses(truth))
+    print_table(model_rows(model, scores))
+    print_table(localization_rows(run, errors))
+    print_queries(run.found, errors)
+    report = Report("d2-hloc demo", subtitle="A rendered square, its cameras known exactly")
+    add_model(report, model, scores)
+    add_localization(report, run, errors)
+    print(f"\n{report.write(model.outputs.report)}")
+
+
+def run_demo(output: Path) -> tuple[ModelRun, LocalizationRun]:
+    """Render the scene, reconstruct it, and localize the views that were kept out."""
     scene = output / "scene"
     output.mkdir(parents=True, exist_ok=True)
     write_demo(scene)
-    intrinsics, truth = scene / "intrinsics.txt", scene / "ground_truth.txt"
+    intrinsics = scene / "intrinsics.txt"
     model = reconstruct(Reconstruct(intrinsics=intrinsics), scene / "images", output)
-    run = localize_queries(
-        Localize(intrinsics=intrinsics), output, scene / "queries", output / "localization"
-    )
-    score_model(model, truth)
-    errors = score_queries(run, read_poses(truth))
-    print_table(model_rows(model.record))
-    print_table(localization_rows(run.record))
-    print_queries(run.found, errors)
-    report = Report("d2-hloc demo", subtitle="A rendered square, its cameras known exactly")
-    add_model(report, model)
-    add_localization(report, run, errors)
-    report.write(output / "report.html")
-    print(f"\n{output / 'report.html'}")
+    conf = Localize(intrinsics=intrinsics)
+    return model, localize_queries(conf, output, scene / "queries", output / "localization")

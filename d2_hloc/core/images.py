@@ -78,6 +78,11 @@ def to_tensor(image: Image.Image) -> Float[Tensor, "3 H W"]:
     return torch.from_numpy(values).permute(2, 0, 1).contiguous().float() / 255
 
 
+def luma(image: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
+    """Brightness of an RGB image by ITU-R BT.601, as COLMAP and PIL weigh the colours."""
+    return torch.einsum("chw,c->hw", image, image.new_tensor([0.299, 0.587, 0.114]))
+
+
 def read_image(
     path: Path, resize_max: int | None = None
 ) -> tuple[Float[Tensor, "3 H W"], tuple[int, int]]:

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from d2_hloc.features.d2net import NOISE
+from d2_hloc.features.adapters.d2net import D2NetAdapter
 from d2_hloc.hloc.base_model import BaseModel
-from d2_hloc.hloc.d2net_conf import options_of
+from d2_hloc.hloc.d2net_conf import d2net_options_of
 from d2_hloc.network.d2net import D2Net as Network
 
 
@@ -24,10 +24,10 @@ class D2Net(BaseModel):
 
     default_conf: ClassVar[dict[str, Any]] = {"multiscale": False}
     required_inputs: ClassVar[list[str]] = ["image"]
-    detection_noise = NOISE
+    detection_noise = D2NetAdapter.noise
 
     def _init(self, conf: dict[str, Any]) -> None:
-        self.net = Network(options_of(conf))
+        self.net = Network(d2net_options_of(conf))
 
     def _forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """RGB in [0, 1] -> keypoints 1 x N x 2 (pixels), scores and scales 1 x N, descriptors

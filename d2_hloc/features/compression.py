@@ -42,7 +42,7 @@ class CompressionOptions:
         return self.projection or BUNDLED
 
 
-def configuration(options: CompressionOptions | None) -> dict[str, Any]:
+def compression_configuration(options: CompressionOptions | None) -> dict[str, Any]:
     """What compressed descriptors depend on; nothing where they are not compressed.
 
     Raises:
@@ -79,7 +79,7 @@ def compress(options: CompressionOptions, features: Path, output: Path) -> Path:
         )
     if features.resolve() == output.resolve():
         raise ValueError(f"{output}: would be written over; give another file to write to.")
-    made_by = made_by | configuration(options)
+    made_by = made_by | compression_configuration(options)
     project = projection_of(options)
     with Staged(output, made_by, "keypoints") as staged, features_h5.open_h5(features) as file:
         _refuse_changed(file, features, output, staged.done)

@@ -19,10 +19,10 @@ from d2_hloc.core.images import ImageError, list_images, read_image
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
 from d2_hloc.features import compression, registry
+from d2_hloc.features.adapter import Extractor
 from d2_hloc.features.compression import CompressionOptions
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.options import FeatureOptions
-from d2_hloc.features.registry import Extractor
 from d2_hloc.files import features_h5
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
@@ -65,14 +65,14 @@ def create_extractor(options: FeatureOptions) -> Extractor:
     return extractor
 
 
-def configuration(options: ExtractionOptions) -> dict[str, Any]:
+def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
     """What the features depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     for key in ("d2net", "sift", "kornia_keypoints", "batch_size"):
         del values[key]
     del values["compression"]
     values |= registry.adapter_of(options.feature).configuration(options)
-    return values | compression.configuration(options.compression)
+    return values | compression.compression_configuration(options.compression)
 
 
 def recorded_options(made_by: dict[str, Any], where: str) -> ExtractionOptions:
@@ -102,7 +102,7 @@ def extract(
         ValueError: as shards.staged_shard.
     """
     names = list_images(images) if names is None else names
-    with staged_shard(output, shard, configuration(options), "keypoints") as staged:
+    with staged_shard(output, shard, extraction_configuration(options), "keypoints") as staged:
         unusable = unusable_names(names)  # among all: names can be in each other's way
         names = _share(images, output, names, staged, shard)
         staged.failures.update({printable(n): unusable[n] for n in names if n in unusable})
@@ -271,6 +271,6 @@ def _to_record(options: ExtractionOptions, features: Features, of: Decoded) -> R
         keypoints=rescale(features.keypoints.cpu().double(), scale).float(),
         scales=features.scales * float(scale.mean()),
     )
-    uncertainty = registry.adapter_of(options.feature).NOISE * float(scale.mean())
+    uncertainty = registry.adapter_of(options.feature).noise * float(scale.mean())
     dtype = options.compression.dtype if options.compression else options.descriptor_dtype
     return features_h5.features_record(features, of.original_size, uncertainty, dtype, of.source)

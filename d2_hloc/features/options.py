@@ -1,4 +1,4 @@
-"""Which features, and the options of each family."""
+"""The name of a feature, and the options of each family."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from d2_hloc.network.d2net import MULTISCALE, D2NetOptions
 
 @dataclass(frozen=True, kw_only=True)
 class SiftOptions:
-    """COLMAP's defaults, but for the number of threads, which must not change the result."""
+    """Options of COLMAP's SIFT, with its defaults; the number of threads is none of them."""
 
     max_keypoints: int = 8192
     peak_threshold: float = 0.02 / 3
@@ -18,9 +18,9 @@ class SiftOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions:
-    """A feature by name (adapters.MODULES), with the options of all families; its own apply.
+    """A feature by name (registry.MODULES), with the options of all families; its own apply.
 
-    `kornia_keypoints` is the largest number of those that kornia has ready; None is kornia's own.
+    `kornia_keypoints` is the largest number of those of kornia; None is kornia's own.
     """
 
     feature: str = "d2net"

@@ -1,4 +1,4 @@
-"""What the adapters of ready-made networks share: weights from torch hub's cache, one call.
+"""Networks of other authors, ready to use: weights in torch hub's cache, and one call.
 
 kornia would fetch weights in a constructor. Here they have to be in the cache before one is called,
 and come there by download() alone.
@@ -18,12 +18,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from d2_hloc.core.structs import Features
+from d2_hloc.features.adapter import Adapter
 from d2_hloc.features.options import FeatureOptions
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.network.d2net import is_flat
-from d2_hloc.network.weights import WeightsError
+from d2_hloc.network.weights.catalogue import WeightsError
+from d2_hloc.network.weights.download import fetch_file, private_folder
+from d2_hloc.network.weights.state import first_line
 
-NOISE = 1.0  # pixels, where nothing is known: hloc's default
 SMALLEST = 32  # pixels of an edge: five halvings
 
 
@@ -35,82 +37,18 @@ class CachedWeights:
 
     @property
     def path(self) -> Path:
-        """Where torch hub, and so kornia, looks for it."""
+        """Place in torch hub's cache, where kornia looks for it."""
         name = PurePosixPath(urlparse(self.urls[0]).path).name
         return Path(torch.hub.get_dir()) / "checkpoints" / name
 
-
-def published(urls: str | Sequence[str]) -> CachedWeights:
-    """kornia's own entry: an address, or several."""
-    return CachedWeights(urls=(urls,) if isinstance(urls, str) else tuple(urls))
-
-
-def digests(feature: str, files: Sequence[CachedWeights]) -> dict[str, str]:
-    """SHA-256 by file name, of weights that are all there and hold nothing but tensors.
-
-    Raises:
-        WeightsError: if some are not there, or one cannot be used; with the remedy.
-    """
-    missing = [f"{file.urls[0]} as {file.path}" for file in files if not file.path.is_file()]
-    if missing:
-        raise WeightsError(
-            f"the weights of {feature} are not here: run with --download, or fetch on another "
-            f"machine {', and '.join(missing)}."
-        )
-    for file in files:
-        check(file.path)
-    return {file.path.name: file_sha256(file.path) for file in files}
+    @classmethod
+    def published(cls, urls: str | Sequence[str]) -> CachedWeights:
+        """The file of kornia's own entry: an address, or several."""
+        return cls(urls=(urls,) if isinstance(urls, str) else tuple(urls))
 
 
-def check(path: Path) -> None:
-    """Raise WeightsError for a file that is no checkpoint, or holds more than tensors."""
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything
-        raise WeightsError(
-            f"{path}: not a readable checkpoint ({first_line(error)}); "
-            "delete it and run with --download."
-        ) from error
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, without the rest."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def configuration(options: FeatureOptions, files: Sequence[CachedWeights]) -> dict[str, Any]:
-    """What the features of kornia's depend on: the most, and the weights' digests."""
-    found = digests(options.feature, files)
-    return {"kornia_keypoints": options.kornia_keypoints, "weights_sha256": found}
-
-
-def fetch(files: Iterable[CachedWeights]) -> None:
-    """Download the weights that are not in the cache.
-
-    Raises:
-        WeightsError: if none of a file's addresses can be reached.
-    """
-    for file in files:
-        if not file.path.is_file():
-            file.path.parent.mkdir(parents=True, exist_ok=True)
-            _fetch(file)
-
-
-def _fetch(file: CachedWeights) -> None:
-    for url in file.urls:
-        try:
-            torch.hub.download_url_to_file(url, str(file.path))
-            return
-        except (OSError, RuntimeError) as error:
-            problem = error
-    raise WeightsError(
-        f"{file.urls[0]}: cannot be downloaded ({problem}); fetch it on another machine and put it "
-        f"at {file.path}."
-    ) from problem
-
-
-class Ready(nn.Module):
-    """A ready-made network with D2Net's call. Subclasses say how one image goes through it."""
+class PretrainedExtractor(nn.Module):
+    """A pretrained network with D2Net's call. Subclasses say how one image goes through it."""
 
     @torch.inference_mode()
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Features]:
@@ -139,11 +77,101 @@ class Ready(nn.Module):
 
     @abstractmethod
     def find(self, image: Float[Tensor, "3 H W"]) -> Features:
-        """What the network finds; descriptors of any length."""
+        """Everything that the network finds; descriptors of any length."""
+
+
+class PretrainedAdapter(Adapter):
+    """An adapter of kornia's networks. Subclasses name the weights and make the network."""
+
+    @abstractmethod
+    def weights(self, feature: str) -> list[CachedWeights]:
+        """The files of all networks of a feature."""
+
+    @abstractmethod
+    def make(self, options: FeatureOptions) -> PretrainedExtractor:
+        """The network; its weights are in the cache."""
+
+    def create(self, options: FeatureOptions) -> PretrainedExtractor:
+        """The network, if its weights are in the cache.
+
+        Raises:
+            WeightsError: if they are not, or hold more than tensors.
+        """
+        weights_digests(options.feature, self.weights(options.feature))
+        return self.make(options)
+
+    def configuration(self, options: FeatureOptions) -> dict[str, Any]:
+        """The largest number of keypoints, and the weights' digests.
+
+        Raises:
+            WeightsError: as create().
+        """
+        digests = weights_digests(options.feature, self.weights(options.feature))
+        return {"kornia_keypoints": options.kornia_keypoints, "weights_sha256": digests}
+
+    def download(self, options: FeatureOptions) -> None:
+        """Fetch the weights that are not in the cache.
+
+        Raises:
+            WeightsError: as fetch_missing().
+        """
+        fetch_missing(self.weights(options.feature))
+
+
+def weights_digests(feature: str, files: Sequence[CachedWeights]) -> dict[str, str]:
+    """SHA-256 by file name, of weights that are all there and hold nothing but tensors.
+
+    Raises:
+        WeightsError: if some are not there, or one cannot be used; with the remedy.
+    """
+    missing = [f"{file.urls[0]} as {file.path}" for file in files if not file.path.is_file()]
+    if missing:
+        raise WeightsError(
+            f"the weights of {feature} are not here: run with --download, or fetch on another "
+            f"machine {', and '.join(missing)}."
+        )
+    for file in files:
+        check_tensors_only(file.path)
+    return {file.path.name: file_sha256(file.path) for file in files}
+
+
+def check_tensors_only(path: Path) -> None:
+    """Raise WeightsError for a file that is no checkpoint, or holds more than tensors."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise WeightsError(
+            f"{path}: not a readable checkpoint ({first_line(error)}); "
+            "delete it and run with --download."
+        ) from error
+
+
+def fetch_missing(files: Iterable[CachedWeights]) -> None:
+    """Download the weights that are not in the cache, each from the first address that answers.
+
+    Raises:
+        WeightsError: if none of a file's addresses can be reached.
+    """
+    for file in files:
+        if not file.path.is_file():
+            _fetch(file)
+
+
+def _fetch(file: CachedWeights) -> None:
+    for url in file.urls:
+        try:
+            with private_folder(file.path) as folder:
+                part = folder / file.path.name
+                fetch_file(url, part, f"put it at {file.path}")
+                part.replace(file.path)
+            return
+        except WeightsError as error:
+            problem = error
+    raise problem
 
 
 def is_usable(features: Features, image_size: tuple[int, int]) -> Bool[Tensor, " N"]:
-    """Where all numbers are finite and the keypoint is in the image; image_size is (w, h)."""
+    """Mask of the finite features whose keypoint is in the image; image_size is (w, h)."""
     xy = features.keypoints
     last = xy.new_tensor(image_size) - 1
     keep = ((xy >= 0) & (xy <= last)).all(dim=1)  # false for NaN as well

@@ -1,29 +1,12 @@
-"""Local features by name: one adapter a family, and every one is called as D2Net is.
-
-An adapter is a module of this folder. It has
-
-    NOISE                   standard deviation of its keypoints, pixels of the extracted image
-    create(options)         the network or algorithm: images B x 3 x H x W -> a list of Features
-    configuration(options)  what its output depends on, as plain values
-    download(options)       fetch the weights that it needs, if they are not there
-
-Only download() asks the network for anything.
-"""
+"""The table of local features by name; a module of adapters/ is a family of them."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any, Protocol, cast
 
-from torch import Tensor
+from d2_hloc.features.adapter import Adapter
 
-from d2_hloc.core.structs import Features
-from d2_hloc.features.options import FeatureOptions
-
-Extractor = Callable[[Tensor], list[Features]]
-
-# The module of each feature. They are imported when they are asked for: kornia takes seconds.
+# Feature: module of adapters/.
 MODULES = {
     "d2net": "d2net",
     "d2net-ms": "d2net",
@@ -37,18 +20,6 @@ MODULES = {
 HLOC = "hloc:"  # before the name of one of hloc's own confs
 
 
-class Adapter(Protocol):
-    """What each module of this folder has."""
-
-    NOISE: float
-
-    def create(self, options: FeatureOptions) -> Extractor: ...
-
-    def configuration(self, options: FeatureOptions) -> dict[str, Any]: ...
-
-    def download(self, options: FeatureOptions) -> None: ...
-
-
 def adapter_of(feature: str) -> Adapter:
     """The adapter of a feature.
 
@@ -57,11 +28,11 @@ def adapter_of(feature: str) -> Adapter:
     """
     check_name(feature)
     name = "hloc_confs" if feature.startswith(HLOC) else MODULES[feature]
-    return cast(Adapter, importlib.import_module(f"d2_hloc.features.{name}"))
+    return importlib.import_module(f"d2_hloc.features.adapters.{name}").ADAPTER
 
 
 def has_global_descriptor(feature: str) -> bool:
-    """Does it pool a descriptor of the whole image, for retrieval?"""
+    """Tell whether a feature pools a descriptor of the whole image, for retrieval."""
     return MODULES.get(feature) == "d2net"
 
 

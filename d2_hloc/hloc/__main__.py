@@ -14,16 +14,16 @@ match_features are run by ourselves, with the same arguments and files.
 from __future__ import annotations
 
 import argparse
-import ast
-import importlib
 import importlib.util
 import logging
 import os
+import runpy
 import sys
 import threading
 import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from d2_hloc.hloc import commands, plugin
 
@@ -74,58 +74,91 @@ def run(command: str, arguments: list[str]) -> None:
 
 
 def run_hloc(command: str, arguments: list[str]) -> None:
-    """Run the main block of hloc.<command> in the module as it is imported.
+    """Run hloc.<command> as it is imported, with our confs, or as a script.
 
-    Not by runpy, which would execute the module a second time, in a namespace of its own: its
-    `confs` would be new ones, without ours, and classes made there cannot be sent to the workers of
-    a data loader. A module without a main block is a script: importing it has run it.
+    extract_features and match_features look up confs in their own modules. Run as scripts they
+    would have new ones, without ours, so their functions are called. All others import those two.
+
+    Raises:
+        ImportError: if hloc has no such command.
     """
+    if command in CALLED:
+        CALLED[command](arguments)
+        return
     name = f"hloc.{command}"
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None or spec.submodule_search_locations is not None:
         raise ImportError(f"hloc has no command {command!r}.")
-    source = ast.parse(Path(spec.origin).read_bytes(), spec.origin)
-    if command.startswith("pipelines.") and "--feature" not in constants(source):
-        arguments = choose(command, arguments, constants(source))
+    if command.startswith("pipelines."):
+        arguments = choose_confs(command, arguments, Path(spec.origin).read_text())
     sys.argv = [spec.origin, *arguments]
-    module = importlib.import_module(name)
-    body = [statement for node in source.body if is_main(node) for statement in node.body]
-    exec(compile(ast.Module(body, type_ignores=[]), spec.origin, "exec"), vars(module))
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
-def is_main(node: ast.stmt) -> bool:
-    """Whether a statement is `if __name__ == "__main__":`."""
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+def extract_features(arguments: list[str]) -> None:
+    """Call hloc's extract_features with the arguments of its command."""
+    hloc = sys.modules["hloc.extract_features"]
+    given = commands.extraction_parser(hloc.confs, "superpoint_aachen").parse_args(arguments)
+    hloc.main(
+        hloc.confs[given.conf],
+        given.image_dir,
+        given.export_dir,
+        as_half=given.as_half,
+        **given_of(given, "image_list", "feature_path"),
+    )
 
 
-def constants(source: ast.Module) -> set[object]:
-    """The literals in a module."""
-    return {node.value for node in ast.walk(source) if isinstance(node, ast.Constant)}
+def match_features(arguments: list[str]) -> None:
+    """Call hloc's match_features with the arguments of its command."""
+    hloc = sys.modules["hloc.match_features"]
+    parser = commands.matching_parser(hloc.confs, "superglue", "feats-superpoint-n4096-r1024")
+    given = parser.parse_args(arguments)
+    hloc.main(
+        hloc.confs[given.conf],
+        given.pairs,
+        given.features,
+        given.export_dir,
+        **given_of(given, "matches"),
+    )
 
 
-def choose(command: str, arguments: list[str], literals: set[object]) -> list[str]:
+CALLED = {"extract_features": extract_features, "match_features": match_features}
+
+
+def given_of(given: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those of the arguments that were given; hloc's functions have defaults for the others."""
+    return {name: value for name in names if (value := getattr(given, name)) is not None}
+
+
+def choose_confs(command: str, arguments: list[str], source: str) -> list[str]:
     """Act on --feature and --matcher before a pipeline looks up its confs; the other arguments.
 
-    `literals` are those of the pipeline's code, which names the confs that it takes.
+    `source` is the pipeline's code, which names the confs that it takes.
 
     Raises:
         ValueError: if there is no such conf, or the pipeline takes none by name.
     """
+    if names(source, "--feature"):  # an argument of its own
+        return arguments
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--feature")
     parser.add_argument("--matcher")
     given, rest = parser.parse_known_args(arguments)
-    extract_features = sys.modules["hloc.extract_features"]
-    match_features = sys.modules["hloc.match_features"]
-    confs = extract_features.confs
+    extraction, matching = sys.modules["hloc.extract_features"], sys.modules["hloc.match_features"]
+    confs = extraction.confs
     local = [name for name in confs if not confs[name]["output"].startswith("global-")]
-    if given.feature is not None and literals.isdisjoint(local):
+    if given.feature is not None and not any(names(source, name) for name in local):
         raise ValueError(f"{command} takes no conf of local features: --feature cannot be used.")
     if given.feature in plugin.EXTRACTORS and given.matcher is None:
         given.matcher = "NN-mutual-d2net"  # a learned matcher knows its own descriptors only
-    substitute(extract_features, local, given.feature)
-    substitute(match_features, list(match_features.confs), given.matcher)
+    substitute(extraction, local, given.feature)
+    substitute(matching, list(matching.confs), given.matcher)
     return rest
+
+
+def names(source: str, text: str) -> bool:
+    """Tell whether code holds a text in quotes."""
+    return f'"{text}"' in source or f"'{text}'" in source
 
 
 def substitute(module: ModuleType, names: list[str], chosen: str | None) -> None:

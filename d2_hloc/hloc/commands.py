@@ -6,6 +6,7 @@ The same arguments, confs and file names; the steps and the files are our own, w
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from d2_hloc.core.names import image_name
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.features import extraction
 from d2_hloc.features.extraction import ExtractionOptions
-from d2_hloc.hloc.d2net_conf import options_of as d2net_options_of
-from d2_hloc.hloc.matcher_conf import options_of as matching_options_of
+from d2_hloc.hloc.d2net_conf import d2net_options_of
+from d2_hloc.hloc.matcher_conf import matching_options_of
 from d2_hloc.hloc.plugin import EXTRACTORS, MATCHERS, Conf
 from d2_hloc.matching import match_pairs
 from d2_hloc.matching.pairs import read_pairs
@@ -29,33 +30,44 @@ MATCHERS_OF_HLOC = {
 }
 
 
-def extract_features(arguments: list[str]) -> Path:
-    """hloc's command of that name; the features file that it made."""
+def extraction_parser(confs: Iterable[str], default: str) -> argparse.ArgumentParser:
+    """The arguments of hloc's extract_features, with the confs that it may name."""
     parser = argparse.ArgumentParser("extract_features")
     parser.add_argument("--image_dir", type=Path, required=True)
     parser.add_argument("--export_dir", type=Path, required=True)
-    parser.add_argument("--conf", default="d2net", choices=list(EXTRACTORS))
+    parser.add_argument("--conf", default=default, choices=list(confs))
     parser.add_argument("--as_half", action="store_true", help="halve descriptors, not keypoints")
     parser.add_argument("--image_list", type=Path, help="file, or pattern of files, of names")
     parser.add_argument("--feature_path", type=Path)
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def matching_parser(confs: Iterable[str], default: str, features: str) -> argparse.ArgumentParser:
+    """The arguments of hloc's match_features; `features` is the default of the features' file."""
+    parser = argparse.ArgumentParser("match_features")
+    parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--export_dir", type=Path)
+    parser.add_argument("--features", default=features)
+    parser.add_argument("--matches", type=Path)
+    parser.add_argument("--conf", default=default, choices=list(confs))
+    return parser
+
+
+def extract_features(arguments: list[str]) -> Path:
+    """hloc's command of that name; the features file that it made."""
+    given = extraction_parser(EXTRACTORS, "d2net").parse_args(arguments)
     conf = EXTRACTORS[given.conf]
     output = given.feature_path or given.export_dir / f"{conf['output']}.h5"
     output.parent.mkdir(parents=True, exist_ok=True)
     names = read_names(given.image_list) if given.image_list else None
-    options = extraction_options(conf, "float16" if given.as_half else "float32")
+    options = extraction_options_of(conf, "float16" if given.as_half else "float32")
     return extraction.extract(options, given.image_dir, output, names).path
 
 
 def match_features(arguments: list[str]) -> Path:
     """hloc's command of that name; the matches file that it made."""
     confs = MATCHERS | MATCHERS_OF_HLOC
-    parser = argparse.ArgumentParser("match_features")
-    parser.add_argument("--pairs", type=Path, required=True)
-    parser.add_argument("--export_dir", type=Path)
-    parser.add_argument("--features", default=EXTRACTORS["d2net"]["output"])
-    parser.add_argument("--matches", type=Path)
-    parser.add_argument("--conf", default="NN-mutual-d2net", choices=list(confs))
+    parser = matching_parser(confs, "NN-mutual-d2net", EXTRACTORS["d2net"]["output"])
     given = parser.parse_args(arguments)
     conf = confs[given.conf]
     features, matches = _paths(given, conf["output"])
@@ -77,8 +89,8 @@ def _paths(given: argparse.Namespace, output: str) -> tuple[Path, Path]:
     return given.export_dir / f"{given.features}.h5", given.matches or matches
 
 
-def extraction_options(conf: Conf, descriptor_dtype: Any) -> ExtractionOptions:
-    """What a conf of hloc's form asks of our own step."""
+def extraction_options_of(conf: Conf, descriptor_dtype: Any) -> ExtractionOptions:
+    """The options of our own step that a conf of hloc's form asks for."""
     options = d2net_options_of(conf["model"])
     return ExtractionOptions(
         feature="d2net" if len(options.scales) == 1 else "d2net-ms",

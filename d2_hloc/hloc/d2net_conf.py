@@ -9,12 +9,10 @@ from d2_hloc.core import config
 from d2_hloc.network.d2net import MULTISCALE, D2NetOptions
 
 OWN_KEYS = (*D2NetOptions.__dataclass_fields__, "multiscale")
-
-
 HLOC_KEYS = ("name", "model_name", "checkpoint_dir", "use_relu")  # of its own d2net
 
 
-def options_of(conf: dict[str, Any]) -> D2NetOptions:
+def d2net_options_of(conf: dict[str, Any]) -> D2NetOptions:
     """The options that a model conf of hloc's form asks for.
 
     Raises:

@@ -8,12 +8,10 @@ from d2_hloc.core import config
 from d2_hloc.matching.nearest import MatchingOptions
 
 OWN_KEYS = tuple(MatchingOptions.__dataclass_fields__)
-
-
 HLOC_KEYS = ("name", "do_mutual_check")  # the second is what its own matcher calls `mutual`
 
 
-def options_of(conf: dict[str, Any]) -> MatchingOptions:
+def matching_options_of(conf: dict[str, Any]) -> MatchingOptions:
     """The options that a model conf of hloc's form asks for.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from d2_hloc.core.structs import Matches
 from d2_hloc.hloc.base_model import BaseModel
-from d2_hloc.hloc.matcher_conf import options_of
+from d2_hloc.hloc.matcher_conf import matching_options_of
 from d2_hloc.hloc.plugin import INT16_MAX
 from d2_hloc.matching.nearest import match_descriptors
 
@@ -26,7 +26,7 @@ class NearestNeighborExact(BaseModel):
     required_inputs: ClassVar[list[str]] = ["descriptors0", "descriptors1"]
 
     def _init(self, conf: dict[str, Any]) -> None:
-        self.options = options_of(conf)
+        self.options = matching_options_of(conf)
 
     def _forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """Unit descriptors 1 x D x N -> matches0 1 x N0 (int64, -1 = none), matching_scores0.

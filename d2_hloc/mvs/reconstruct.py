@@ -19,12 +19,14 @@ from tqdm import tqdm
 from d2_hloc.core import config
 from d2_hloc.files.atomic import DiskFull, write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.shards import WHOLE, Shard
+from d2_hloc.mvs import poisson
 from d2_hloc.mvs.consistency import ConsistencyOptions, consistent
 from d2_hloc.mvs.map_files import is_map, read_map, write_map
 from d2_hloc.mvs.normals import normals
 from d2_hloc.mvs.plane_sweep import SweepOptions, sweep
-from d2_hloc.mvs.statistics import DenseStatistics, num_vertices, statistics
+from d2_hloc.mvs.statistics import DenseStatistics, dense_statistics, num_vertices
 from d2_hloc.mvs.workspace import DenseView, Reader, Workspace, prepare_workspace, read_workspace
 
 logger = logging.getLogger(__name__)
@@ -32,14 +34,8 @@ logger = logging.getLogger(__name__)
 FUSION_CACHE = 8.0  # GiB of maps and images that fusion holds at a time
 SMALL_COLLECTION = 100  # images; COLMAP's fusion gives the same cloud every time on one thread only
 MIN_IMAGE_SIZE = 64  # pixels; in less there are no windows to compare
+MESH_PROGRAM = poisson.__name__
 MIN_MESH_POINTS = 1000  # COLMAP's Poisson reconstruction crashes on almost empty clouds
-MESH_CODE = """
-import sys
-from d2_hloc.files.colmap import pycolmap
-depth, trim, num_threads = int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
-options = pycolmap.PoissonMeshingOptions(depth=depth, trim=trim, num_threads=num_threads)
-pycolmap.poisson_meshing(sys.argv[1], sys.argv[2], options)
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +101,7 @@ def reconstruct_dense(
     fuse(options.fusion, workspace)
     if options.mesh.enabled:
         mesh(options.mesh, output)
-    return statistics(workspace)
+    return dense_statistics(workspace)
 
 
 def prepare(
@@ -225,10 +221,10 @@ def fuse(options: FusionOptions, workspace: Workspace) -> Path:
         DiskFull: if the cloud was cut short.
     """
     names = "".join(f"{name}\n" for name in workspace.views)
-    write_whole(workspace.folder / "stereo" / "fusion.cfg", names.encode())
-    (workspace.folder / "mesh.ply").unlink(missing_ok=True)  # of an earlier cloud
-    target = workspace.folder / "fused.ply"
-    part = target.with_name("fused.writing.ply")
+    write_whole(workspace.outputs.fusion_list, names.encode())
+    workspace.outputs.mesh.unlink(missing_ok=True)  # of an earlier cloud
+    target = workspace.outputs.cloud
+    part = target.with_name(f"{target.stem}.writing.ply")
     pixels = sum(v.size[0] * v.size[1] for v in workspace.views.values())
     pycolmap.stereo_fusion(
         part,
@@ -266,16 +262,15 @@ def mesh(options: MeshOptions, folder: Path) -> Path:
     Raises:
         ModelError: if the cloud has too few points, or no surface was found.
     """
-    cloud, target = folder / "fused.ply", folder / "mesh.ply"
+    cloud, target = Outputs(folder).cloud, Outputs(folder).mesh
     if (count := num_vertices(cloud)) < MIN_MESH_POINTS:
         raise ModelError(f"{cloud}: {count} points are too few for a mesh; see the depth maps.")
-    part = folder / "mesh.writing.ply"
+    part = target.with_name(f"{target.stem}.writing.ply")
     # More threads than OMP_NUM_THREADS allows wait for each other: tenfold the time.
     threads = torch.get_num_threads()
     arguments = [str(v) for v in (cloud, part, options.depth, options.trim, threads)]
-    done = subprocess.run(
-        [sys.executable, "-c", MESH_CODE, *arguments], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", MESH_PROGRAM, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not part.is_file():
         raise ModelError(f"{cloud}: no mesh could be made of its points; lower trim or depth.")
     part.replace(target)

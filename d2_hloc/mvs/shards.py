@@ -13,6 +13,7 @@ from typing import Literal
 
 from d2_hloc.files.colmap import ModelError
 from d2_hloc.files.lock import FileLock
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.ray import Cluster, run_shards
 from d2_hloc.files.shards import MOST, Shard
 from d2_hloc.mvs.reconstruct import (
@@ -51,7 +52,7 @@ def dense_shard(
         ModelError, ImageError, ConfigurationChanged, DiskFull: as reconstruct_dense().
     """
     options = _own_maps(options)
-    if stage != "prepare" and not (output / "dense.json").is_file():
+    if stage != "prepare" and not Outputs(output).workspace_record.is_file():
         raise ModelError(f"{output}: is not prepared; run the stage 'prepare' once, then shards.")
     workspace = prepare(options, options.backend, model_folder, images, output)
     if stage != "prepare":
@@ -85,7 +86,7 @@ def make_maps(options: DenseOptions, workspace: Workspace, stage: Stage, shard: 
     Raises:
         ModelError, Busy: as dense_shard().
     """
-    folder = workspace.folder / "stereo" / "shards"
+    folder = workspace.outputs.stereo_shards
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{stage}-{shard.index:04d}-of-{shard.count:04d}.lock"):
         if stage == "maps":

@@ -36,7 +36,7 @@ class DenseStatistics:
     median_surface_distance: float | None
 
 
-def statistics(workspace: Workspace) -> DenseStatistics:
+def dense_statistics(workspace: Workspace) -> DenseStatistics:
     """Statistics of a workspace that was fused."""
     shares, errors = [], [np.zeros(0)]
     observations = 0
@@ -47,7 +47,7 @@ def statistics(workspace: Workspace) -> DenseStatistics:
         observations += len(expected)
         errors.append(np.abs(found / expected - 1)[found > 0])
     relative = np.concatenate(errors)
-    cloud = read_cloud(workspace.folder / "fused.ply")
+    cloud = read_cloud(workspace.outputs.cloud)
     distances = surface_distances(np.array(list(workspace.points.values())), cloud)
     return DenseStatistics(
         depth_maps=len(workspace.views),

@@ -40,11 +40,6 @@ class View:
         return replace(self, image=image[0, 0], K=K)
 
 
-def grey(rgb: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
-    """Brightness as in ITU-R BT.601."""
-    return torch.einsum("chw,c->hw", rgb, rgb.new_tensor([0.299, 0.587, 0.114]))
-
-
 def projection(target: View, source: View) -> tuple[Float[Tensor, "3 3"], Float[Tensor, " 3"]]:
     """A and b with target pixel ~ A (x, y, 1) + inverse_depth * b for a pixel (x, y) of source.
 

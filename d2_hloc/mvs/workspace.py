@@ -22,20 +22,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from d2_hloc.core.images import fit, open_image, read_image
+from d2_hloc.core.images import fit, luma, open_image, read_image
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
 from d2_hloc.files.atomic import DiskFull, write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap, read_model
-from d2_hloc.files.provenance import ConfigurationChanged, differences
+from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.provenance import check_configuration
 from d2_hloc.mvs.map_files import read_map
 from d2_hloc.mvs.sources import choose_sources, depth_range
-from d2_hloc.mvs.views import View, grey
+from d2_hloc.mvs.views import View
 
-RECORD = "dense.json"  # in a workspace: what it was made from
 CACHED = 16  # images, and as many depth maps, held at a time
 BYTES_PER_PIXEL = 22  # of two depth maps, normals and an image
-MAPS = {"depth": "depth_maps", "normal": "normal_maps"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +63,15 @@ class Workspace:
     views: Mapping[str, DenseView]
     points: Mapping[int, Float[np.ndarray, " 3"]]
 
+    @property
+    def outputs(self) -> Outputs:
+        """The paths of the workspace's files."""
+        return Outputs(self.folder)
+
     def map_path(self, name: str, kind: str, stage: str) -> Path:
-        """The file of a map; `kind` is depth or normal, `stage` photometric or geometric."""
-        return self.folder / "stereo" / MAPS[kind] / f"{name}.{stage}.bin"
+        """Path of a map; `kind` is depth or normal, `stage` photometric or geometric."""
+        of_image = {"depth": self.outputs.depth_map, "normal": self.outputs.normal_map}
+        return of_image[kind](name, stage)
 
 
 def prepare_workspace(
@@ -100,7 +105,7 @@ def prepare_workspace(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     _undistort(model_folder, images, part, max_image_size)
-    write_whole(part / RECORD, json.dumps(wanted, indent=1).encode())
+    write_whole(Outputs(part).workspace_record, json.dumps(wanted, indent=1).encode())
     part.replace(folder)
     return folder
 
@@ -132,7 +137,7 @@ def _made_from(
 
 
 def _is_prepared(folder: Path, wanted: dict[str, Any]) -> bool:
-    record = folder / RECORD
+    record = Outputs(folder).workspace_record
     if not record.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(
@@ -140,14 +145,10 @@ def _is_prepared(folder: Path, wanted: dict[str, Any]) -> bool:
             )
         return False
     try:
-        there, now = differences(json.loads(record.read_text()), wanted)
-    except (ValueError, AttributeError) as error:
+        made_by = dict(json.loads(record.read_text()))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{record}: is damaged; choose another folder.") from error
-    if there != now:
-        raise ConfigurationChanged(
-            f"{folder}: was made with another configuration. There: {json.dumps(there)}. "
-            f"Now: {json.dumps(now)}. Choose another folder."
-        )
+    check_configuration(folder, made_by, wanted, "Choose another folder.")
     return True
 
 
@@ -196,12 +197,13 @@ def _undistort(model_folder: Path, images: Path, part: Path, max_image_size: int
     )
     for script in part.glob("run-colmap-*.sh"):  # they are for a model that was not shifted
         script.unlink()
-    model = read_model(part / "sparse")
+    outputs = Outputs(part)
+    model = read_model(outputs.sparse)
     _shift(model, from_colmap)
-    model.write(part / "sparse")
+    model.write(outputs.sparse)
     for image_id in model.reg_image_ids():
         name = model.images[image_id].name
-        if not (part / "images" / name).is_file():
+        if not (outputs.undistorted_images / name).is_file():
             raise ModelError(f"{images / name}: COLMAP could not undistort it; save it as PNG.")
 
 
@@ -216,8 +218,9 @@ def _shift(model: pycolmap.Reconstruction, move: Callable[[Any], Any]) -> None:
 
 
 def is_workspace(folder: Path) -> bool:
-    """Did prepare_workspace() make it?"""
-    return (folder / RECORD).is_file() and (folder / "stereo").is_dir()
+    """True if prepare_workspace() made it."""
+    outputs = Outputs(folder)
+    return outputs.workspace_record.is_file() and outputs.stereo.is_dir()
 
 
 def read_undistorted(sparse: Path) -> pycolmap.Reconstruction:
@@ -240,7 +243,7 @@ def read_workspace(folder: Path, num_sources: int) -> Workspace:
     """
     if not is_workspace(folder):
         raise ModelError(f"{folder}: is not a workspace of dense stereo; prepare it first.")
-    model = read_model(folder / "sparse")
+    model = read_model(Outputs(folder).sparse)
     ids = np.array(sorted(model.point3D_ids()), dtype=np.int64)
     points = np.array([model.point3D(int(i)).xyz for i in ids])
     images = sorted((model.images[i] for i in model.reg_image_ids()), key=lambda i: i.name)
@@ -281,9 +284,9 @@ class Reader:
 
 def _read_view(workspace: Workspace, device: torch.device, name: str) -> View:
     view = workspace.views[name]
-    image, _ = read_image(workspace.folder / "images" / name)
+    image, _ = read_image(workspace.outputs.undistorted_images / name)
     return View(
-        image=grey(image).to(device),
+        image=luma(image).to(device),
         K=torch.from_numpy(view.K),
         cam_from_world=torch.from_numpy(view.cam_from_world),
     )

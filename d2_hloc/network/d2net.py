@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from d2_hloc.core.pixels import Position, cells_to_level, level_to_image
 from d2_hloc.core.structs import Features
-from d2_hloc.network import weights
 from d2_hloc.network.backbone import Backbone
 from d2_hloc.network.description import GeneralizedMean
 from d2_hloc.network.pyramid import Level, levels
+from d2_hloc.network.weights.catalogue import absolute_source
+from d2_hloc.network.weights.files import load_weights
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MULTISCALE = (0.5, 1.0, 2.0)
@@ -42,7 +43,7 @@ class D2NetOptions:
             raise ValueError(f"max_keypoints must be positive, not {self.max_keypoints}.")
         if self.edge_threshold <= 0:
             raise ValueError(f"edge_threshold must be positive, not {self.edge_threshold}.")
-        object.__setattr__(self, "weights", weights.absolute(self.weights))
+        object.__setattr__(self, "weights", absolute_source(self.weights))
 
 
 class D2Net(nn.Module):
@@ -57,7 +58,7 @@ class D2Net(nn.Module):
         super().__init__()
         self.options = options or D2NetOptions()
         self.backbone = Backbone()
-        self.backbone.load_state_dict(weights.load(self.options.weights))
+        self.backbone.load_state_dict(load_weights(self.options.weights))
         self.to(DTYPES[self.options.precision]).eval().requires_grad_(False)
 
     @torch.inference_mode()

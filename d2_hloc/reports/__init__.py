@@ -1,1 +1,1 @@
-"""What a run shows: pages, charts, pictures, tables in the terminal."""
+"""Reports of runs: pages, charts, pictures, and tables in the terminal."""

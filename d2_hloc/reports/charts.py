@@ -1,95 +1,23 @@
-"""Plotly figures of a run: the model in 3D, bars an image, bars a stage.
-
-Backgrounds are transparent and text has no colour of its own, so that a page can be light or dark.
-Names go into figures escaped: plotly reads tags in text.
-"""
+"""Plotly charts of a run: bars per image and per stage, curves."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
-from d2_hloc.reports.drawing import spread
+from d2_hloc.reports.plot_style import BLUE, bare, empty_figure, plain_text
 
-# Apart from each other for the colour-blind, and from white and black pages alike.
-BLUE, ORANGE = "#3b8bd0", "#e0651b"
 MAX_BARS = 40  # more have no room for their names
+STEPS = 60  # of a histogram
+MATRIX_HEIGHT = 620  # pixels
 BAR_HEIGHT, BARS_MARGIN = 26, 70  # pixels
 MAX_NAME = 26  # letters
-NEAR = (2.0, 98.0)  # percentiles of the points that count as the scene
-REACH = 0.75  # how far around those, in their extent, points are still drawn
-FRUSTUM = (0.02, 0.06)  # least and greatest depth of a drawn camera, in the scene's diagonal
-# Right, up and towards the viewer, in the upright world: x right, y away, z up.
-VIEW = np.array([[0.98, 0.2, 0.0], [-0.05, 0.26, 0.96], [0.19, -0.94, 0.27]])
-SLOPE, ASPECT = 0.35, 1.8  # half the view's height at distance 1, with a rim; width over height
-# A camera's outline in its own frame, x right, y down, z forward; the last two strokes make a roof,
-# which says where up is. Rows of NaN lift the pen.
-TIP, GAP = (0, 0, 0), (np.nan, np.nan, np.nan)
-CORNERS = (-0.6, -0.45, 1), (0.6, -0.45, 1), (0.6, 0.45, 1), (-0.6, 0.45, 1)
-ROOF = (CORNERS[0], (0, -0.8, 1), CORNERS[1])
-OUTLINE = np.array(
-    [*CORNERS, CORNERS[0], TIP, CORNERS[1], GAP, CORNERS[2], TIP, CORNERS[3], GAP, *ROOF, GAP]
-)
-
-
-def model_figure(
-    xyz: np.ndarray,
-    rgb: np.ndarray,
-    centres: np.ndarray,
-    rotations: np.ndarray,
-    names: Sequence[str],
-    highlight: Collection[str] = (),
-    *,
-    highlight_label: str = "queries",
-    max_points: int = 20_000,
-) -> go.Figure:
-    """A model to turn, seen from behind its cameras and upright.
-
-    xyz are the points (N, 3) and rgb their colours (N, 3) in 0..255; centres (M, 3), rotations
-    (M, 3, 3, world to camera) and names are the cameras'. Those named in `highlight`, such as
-    localized queries, have another colour, and `highlight_label` in the legend. Points far from
-    all others are left out, and more than `max_points` are thinned, the same every time.
-
-    Raises:
-        ValueError: if the shapes do not fit together.
-    """
-    xyz, rgb = _checked(xyz, (3,), "xyz"), _checked(rgb, (3,), "rgb")
-    centres = _checked(centres, (3,), "centres")
-    rotations = _checked(rotations, (3, 3), "rotations")
-    if len(xyz) != len(rgb) or not len(centres) == len(rotations) == len(names):
-        raise ValueError(
-            f"{len(xyz)} points and {len(rgb)} colours, {len(centres)} centres, {len(rotations)} "
-            f"rotations and {len(names)} names do not fit together."
-        )
-    near = _near_points(xyz)
-    if not len(near) and not len(centres):
-        return _empty("The model is empty.")
-    upright = _upright(rotations)
-    xyz, centres, rotations = xyz @ upright.T, centres @ upright.T, rotations @ upright.T
-    low, high = _box(np.concatenate([xyz[near], centres]))
-    depth = _frustum_depth(centres, float(np.linalg.norm(high - low)))
-    low, high = low - 1.5 * depth, high + 1.5 * depth  # what reaches out of the box is not drawn
-    figure = go.Figure(layout=_scene_layout(low, high, _viewpoint(xyz[near], centres, low, high)))
-    if len(near):
-        drawn = near[spread(len(near), max_points)]
-        figure.add_trace(_points_trace(xyz[drawn], rgb[drawn], len(xyz)))
-    is_marked = np.array([name in highlight for name in names], dtype=bool)
-    for mask, label, colour in (
-        (~is_marked, "cameras", BLUE),
-        (is_marked, highlight_label, ORANGE),
-    ):
-        if mask.any():
-            chosen = [name for name, keep in zip(names, mask, strict=True) if keep]
-            figure.add_trace(_outlines_trace(centres[mask], rotations[mask], depth, label, colour))
-            figure.add_trace(_centres_trace(centres[mask], chosen, label, colour))
-    return figure
 
 
 def bar_figure(names: Sequence[str], values: Sequence[float], heading: str) -> go.Figure:
-    """A bar a name, in the order given; `heading` says what the values are.
+    """Chart of one bar per name, in the order given; `heading` says what the values are.
 
     Above 40 names the bars stand sorted and unnamed, and the pointer shows whose each one is.
 
@@ -99,7 +27,7 @@ def bar_figure(names: Sequence[str], values: Sequence[float], heading: str) -> g
     if len(names) != len(values):
         raise ValueError(f"{len(names)} names and {len(values)} values do not fit together.")
     if len(names) == 0:
-        return _empty("There is nothing to draw.")
+        return empty_figure("There is nothing to draw.")
     texts = [f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}" for value in values]
     if len(names) <= MAX_BARS:
         return _named_bars(names, values, texts, heading)
@@ -107,22 +35,22 @@ def bar_figure(names: Sequence[str], values: Sequence[float], heading: str) -> g
     bars = go.Bar(
         x=np.arange(1, len(order) + 1),
         y=np.asarray(values)[order],
-        hovertext=[f"{_plain(names[i])}: {texts[i]}" for i in order],
+        hovertext=[f"{plain_text(names[i])}: {texts[i]}" for i in order],
         hoverinfo="text",
         marker={"color": BLUE, "line": {"width": 0}},
     )
     figure = go.Figure(bars)
     figure.update_layout(
-        height=360, bargap=0, xaxis_title="rank", yaxis_title=_plain(heading), **_bare()
+        height=360, bargap=0, xaxis_title="rank", yaxis_title=plain_text(heading), **bare()
     )
     figure.update_yaxes(tickformat=",")
     return figure
 
 
 def timings_figure(seconds: Mapping[str, float]) -> go.Figure:
-    """A bar a stage, in the order given."""
+    """Chart of one bar per stage of a run, in the order given; seconds."""
     if not seconds:
-        return _empty("There is nothing to draw.")
+        return empty_figure("There is nothing to draw.")
     texts = [duration(value) for value in seconds.values()]
     return _named_bars(list(seconds), list(seconds.values()), texts, "seconds")
 
@@ -130,22 +58,86 @@ def timings_figure(seconds: Mapping[str, float]) -> go.Figure:
 def curves_figure(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_title: str, y_title: str
 ) -> go.Figure:
-    """A line a name, through its (x, y); values that are not finite leave a gap."""
+    """Chart of one line per name through its (x, y); values that are not finite leave a gap."""
     if not any(len(x) for x, _ in curves.values()):
-        return _empty("There is nothing to draw.")
+        return empty_figure("There is nothing to draw.")
     figure = go.Figure()
     for name, (x, y) in curves.items():
         values = [float(v) if np.isfinite(v) else None for v in y]
         mode = "lines" if len(values) > MAX_BARS else "lines+markers"
-        figure.add_trace(go.Scatter(x=list(x), y=values, mode=mode, name=_plain(name)))
+        figure.add_trace(go.Scatter(x=list(x), y=values, mode=mode, name=plain_text(name)))
     legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}
-    figure.update_layout(height=360, xaxis_title=_plain(x_title), yaxis_title=_plain(y_title))
-    figure.update_layout(**_bare() | {"showlegend": len(curves) > 1, "legend": legend})
+    figure.update_layout(
+        height=360, xaxis_title=plain_text(x_title), yaxis_title=plain_text(y_title)
+    )
+    figure.update_layout(**bare() | {"showlegend": len(curves) > 1, "legend": legend})
+    return figure
+
+
+def histogram_figure(values: np.ndarray, heading: str) -> go.Figure:
+    """Chart of how many of the values (N,), none negative, lie in each of 60 equal steps.
+
+    The steps go from 0 to the 99th percentile; the last one holds all that are larger as well.
+    """
+    if not len(values):
+        return empty_figure("There is nothing to draw.")
+    highest = max(float(np.percentile(values, 99)), 1e-9)
+    counts, edges = np.histogram(np.clip(values, 0, highest), STEPS, (0, highest))
+    upper = [*(f"{edge:.3g}" for edge in edges[1:-1]), "more"]
+    bars = go.Bar(
+        x=(edges[:-1] + edges[1:]) / 2,
+        y=counts,
+        width=highest / STEPS,
+        hovertext=[
+            f"{low:.3g} to {high}: {count:,}"
+            for low, high, count in zip(edges[:-1], upper, counts, strict=True)
+        ],
+        hoverinfo="text",
+        marker={"color": BLUE, "line": {"width": 0}},
+    )
+    figure = go.Figure(bars)
+    figure.update_layout(height=300, bargap=0, xaxis_title=plain_text(heading), **bare())
+    figure.update_yaxes(tickformat=",")
+    return figure
+
+
+def matrix_figure(names: Sequence[str], values: np.ndarray, heading: str) -> go.Figure:
+    """Chart of a number for each pair of names (N, N), as colour; zero is left out.
+
+    The pointer shows which pair it is of. Above 40 names the axes have none.
+    """
+    if not np.any(values):
+        return empty_figure("There is nothing to draw.")
+    labels = [plain_text(name) for name in names]
+    cells = go.Heatmap(
+        x=labels,
+        y=labels,
+        z=np.where(values == 0, np.nan, values),
+        hoverinfo="x+y+z",
+        hoverongaps=False,
+        colorscale="Viridis",
+        colorbar={"title": plain_text(heading), "thickness": 14},
+    )
+    figure = go.Figure(cells)
+    has_names = len(names) <= MAX_BARS
+    places = {
+        "type": "category",
+        "showticklabels": has_names,
+        "ticks": "outside" if has_names else "",
+        "showgrid": False,
+        "constrain": "domain",
+    }
+    shown = [_short(name) for name in names] if has_names else None
+    figure.update_xaxes(tickvals=labels, ticktext=shown, **places)
+    figure.update_yaxes(
+        tickvals=labels, ticktext=shown, autorange="reversed", scaleanchor="x", **places
+    )
+    figure.update_layout(height=MATRIX_HEIGHT, **bare())
     return figure
 
 
 def duration(seconds: float) -> str:
-    """A time as one would say it: 85 ms, 12.3 s, 3 min 20 s, 2 h 05 min."""
+    """Time in words: 85 ms, 12.3 s, 3 min 20 s, 2 h 05 min."""
     if seconds < 0.9995:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 59.95:
@@ -154,147 +146,6 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _checked(values: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    values = np.asarray(values, dtype=float)
-    if values.shape[1:] != shape:
-        raise ValueError(f"{name} must have the shape (N, {str(shape)[1:]}, not {values.shape}.")
-    return values
-
-
-def _upright(rotations: np.ndarray) -> np.ndarray:
-    """Rotation of the world to x right, y away from the viewer, z up, as the cameras look on
-    average; as the first one does where they cancel out, as around a statue."""
-    if not len(rotations):
-        rotations = np.eye(3)[None]
-    down = _mean_direction(rotations[:, 1])
-    forward = rotations[:, 2] - np.outer(rotations[:, 2] @ down, down)
-    forward = _mean_direction(forward[np.linalg.norm(forward, axis=1) > 1e-6])
-    right = np.cross(down, forward)
-    return np.stack([right, forward, -down])
-
-
-def _mean_direction(directions: np.ndarray) -> np.ndarray:
-    mean = directions.mean(axis=0)
-    if np.linalg.norm(mean) < 0.2:
-        mean = directions[0]
-    return mean / np.linalg.norm(mean)
-
-
-def _near_points(xyz: np.ndarray) -> np.ndarray:
-    """Indices of the points in or around the scene: a few far ones would make it a speck."""
-    finite = np.flatnonzero(np.isfinite(xyz).all(axis=1))
-    if not len(finite):
-        return finite
-    low, high = np.percentile(xyz[finite], NEAR, axis=0)
-    margin = REACH * (high - low) + 1e-9
-    inside = (xyz[finite] >= low - margin) & (xyz[finite] <= high + margin)
-    return finite[inside.all(axis=1)]
-
-
-def _box(xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two corners of a box around everything, no side of it much thinner than the others."""
-    low, high = xyz.min(axis=0), xyz.max(axis=0)
-    thinnest = 0.1 * max(float((high - low).max()), 1e-6)
-    half = np.maximum(high - low, thinnest) * 0.54
-    return (low + high) / 2 - half, (low + high) / 2 + half
-
-
-def _points_trace(xyz: np.ndarray, rgb: np.ndarray, total: int) -> go.Scatter3d:
-    # Neither white nor black, so that every point shows on both kinds of page.
-    shades = (rgb * 0.64 + 56).round().astype(int)
-    some = f"{total:,}" if len(xyz) == total else f"{len(xyz):,} of {total:,}"
-    x, y, z = xyz.T.astype(np.float32)
-    return go.Scatter3d(
-        x=x,
-        y=y,
-        z=z,
-        mode="markers",
-        name=f"points ({some})",
-        hoverinfo="skip",
-        marker={
-            "size": 2.4 if len(xyz) < 5000 else 1.6,
-            "color": [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in shades],
-            "line": {"width": 0},
-        },
-    )
-
-
-def _frustum_depth(centres: np.ndarray, diagonal: float) -> float:
-    """A size at which cameras can be seen and do not hide each other."""
-    least, greatest = (share * diagonal for share in FRUSTUM)
-    if len(centres) < 2:
-        return greatest
-    some = centres[spread(len(centres), 300)]
-    distances = np.linalg.norm(some[:, None] - some[None], axis=2)
-    np.fill_diagonal(distances, np.inf)
-    return float(np.clip(np.median(distances.min(axis=1)) / 2, least, greatest))
-
-
-def _outlines_trace(
-    centres: np.ndarray, rotations: np.ndarray, depth: float, label: str, colour: str
-) -> go.Scatter3d:
-    strokes = depth * OUTLINE @ rotations + centres[:, None]
-    x, y, z = strokes.reshape(-1, 3).T.astype(np.float32)
-    return go.Scatter3d(
-        x=x,
-        y=y,
-        z=z,
-        mode="lines",
-        line={"color": colour, "width": 2.5},
-        hoverinfo="skip",
-        legendgroup=label,
-        showlegend=False,
-    )
-
-
-def _centres_trace(
-    centres: np.ndarray, names: Sequence[str], label: str, colour: str
-) -> go.Scatter3d:
-    x, y, z = centres.T.astype(np.float32)
-    return go.Scatter3d(
-        x=x,
-        y=y,
-        z=z,
-        mode="markers",
-        marker={"color": colour, "size": 3.5, "line": {"width": 0}},
-        name=f"{_plain(label)} ({len(centres):,})",
-        legendgroup=label,
-        hovertext=[_plain(name) for name in names],
-        hoverinfo="text",
-    )
-
-
-def _scene_layout(low: np.ndarray, high: np.ndarray, camera: dict[str, object]) -> dict:
-    """Axes hidden, since a model's scale and origin are arbitrary; its sides in proportion."""
-    axes = {
-        f"{axis}axis": {"visible": False, "range": [float(a), float(b)]}
-        for axis, a, b in zip("xyz", low, high, strict=True)
-    }
-    scene = {"aspectmode": "data", "dragmode": "turntable", "camera": camera, **axes}
-    legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemsizing": "constant"}
-    margin = {"l": 0, "r": 0, "t": 30, "b": 0}
-    return {"scene": scene, "legend": legend, "margin": margin, "height": 560, **_transparent()}
-
-
-def _viewpoint(
-    xyz: np.ndarray, centres: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> dict[str, object]:
-    """Where to look from: behind the cameras, a little to the right and above, and so far off that
-    nearly all points and cameras are in the picture."""
-    unit = np.prod(high - low) ** (1 / 3)  # plotly scales the box to a volume of one
-    groups = [(group - (low + high) / 2) / unit for group in (xyz, centres) if len(group)]
-    core = np.concatenate([np.percentile(group, NEAR, axis=0) for group in groups])
-    target = (core.min(axis=0) + core.max(axis=0)) / 2
-    distance = 0.1
-    for group in groups:
-        right, up, near = VIEW @ (group - target).T
-        needed = near + np.maximum(np.abs(right) / ASPECT, np.abs(up)) / SLOPE
-        distance = max(distance, float(np.percentile(needed, NEAR[1])))
-    eye = target + VIEW[2] * distance
-    named = {"eye": eye, "center": target, "up": np.array([0.0, 0.0, 1.0])}
-    return {name: dict(zip("xyz", v.tolist(), strict=True)) for name, v in named.items()}
 
 
 def _named_bars(
@@ -308,7 +159,7 @@ def _named_bars(
         text=list(texts),
         textposition="outside",
         cliponaxis=False,
-        hovertext=[f"{_plain(name)}: {text}" for name, text in zip(names, texts, strict=True)],
+        hovertext=[f"{plain_text(name)}: {text}" for name, text in zip(names, texts, strict=True)],
         hoverinfo="text",
         marker={"color": BLUE, "line": {"width": 0}},
     )
@@ -317,35 +168,12 @@ def _named_bars(
         tickvals=places, ticktext=[_short(str(name)) for name in names], autorange="reversed"
     )
     longest = max(float(np.max(np.nan_to_num(np.asarray(values, dtype=float)))), 1e-9)
-    figure.update_xaxes(title=_plain(heading), range=[0, longest], tickformat=",", nticks=5)
-    figure.update_layout(height=BAR_HEIGHT * len(names) + BARS_MARGIN, bargap=0.35, **_bare())
+    figure.update_xaxes(title=plain_text(heading), range=[0, longest], tickformat=",", nticks=5)
+    figure.update_layout(height=BAR_HEIGHT * len(names) + BARS_MARGIN, bargap=0.35, **bare())
     figure.update_layout(margin_r=80)  # room for the longest bar's value
     return figure
 
 
 def _short(name: str) -> str:
-    """The end of a long name, which tells images apart."""
-    return _plain(name if len(name) <= MAX_NAME else "…" + name[1 - MAX_NAME :])
-
-
-def _plain(text: object) -> str:
-    """Text that plotly shows as it stands; it knows tags and a few entities, quotes not."""
-    return escape(str(text), quote=False)
-
-
-def _transparent() -> dict[str, str]:
-    return {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
-
-
-def _bare() -> dict[str, object]:
-    margin = {"l": 10, "r": 20, "t": 10, "b": 10}
-    return {"showlegend": False, "margin": margin, "dragmode": False, **_transparent()}
-
-
-def _empty(text: str) -> go.Figure:
-    figure = go.Figure()
-    figure.add_annotation(text=text, x=0, y=0, showarrow=False, font_size=15)
-    figure.update_xaxes(visible=False, range=[-1, 1])
-    figure.update_yaxes(visible=False, range=[-1, 1])
-    figure.update_layout(height=160, **_bare())
-    return figure
+    """End of a long name, which tells images apart."""
+    return plain_text(name if len(name) <= MAX_NAME else "…" + name[1 - MAX_NAME :])

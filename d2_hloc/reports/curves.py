@@ -29,7 +29,7 @@ class Line:
 
 
 def accuracy_figure(panels: Mapping[str, Sequence[Line]]) -> Figure:
-    """Matching accuracy over the threshold in pixels, a panel a part of the data set.
+    """Plot of matching accuracy over the threshold in pixels, one panel per part of the data set.
 
     A label has one colour in all panels, and stands once in the legend.
     """
@@ -61,7 +61,7 @@ def accuracy_figure(panels: Mapping[str, Sequence[Line]]) -> Figure:
 
 
 def _styles(panels: Mapping[str, Sequence[Line]]) -> dict[str, dict[str, object]]:
-    """How each label is drawn: the first ones in colour, those of others grey and below."""
+    """Styles of the lines by label: the first ones in colour, grey ones below."""
     lines = {line.label: line for some in panels.values() for line in some}
     coloured = [label for label, line in lines.items() if not line.is_grey]
     grey = [label for label, line in lines.items() if line.is_grey]

@@ -1,4 +1,4 @@
-"""Draw keypoints and matches on photographs, to look at.
+"""Draw matches and scores on photographs, to look at.
 
 Coordinates are (x, y) with (0, 0) at the centre of the first pixel.
 """
@@ -21,7 +21,6 @@ HEAT = np.array([(0, 0, 0), (150, 20, 60), (255, 140, 20), (255, 255, 230)])
 HEAT_STOPS = (0, 1 / 3, 2 / 3, 1)
 GAP, GAP_COLOUR = 6, (128, 128, 128)
 DOT = 2  # radius in pixels
-CIRCLES = (1 / 2, 8)  # least and greatest scale that circles show
 WIDEST = 3.0  # width over height, of one image
 FINER = 2  # drawn so much larger and reduced, which softens the edges
 
@@ -37,7 +36,7 @@ def draw_matches(
     max_lines: int = 200,
     height: int = 480,
 ) -> Image.Image:
-    """Two images side by side and a line a match, at most `max_lines` of them, spread evenly.
+    """Two images side by side and one line per match, at most `max_lines` of them, spread evenly.
 
     xy0 and xy1 are (K, 2), row by row the two ends of a match; `inliers` is a mask (K,), or None
     where nothing was verified. Inliers take their colour from their place in image 0, so that a
@@ -62,30 +61,8 @@ def draw_matches(
     )
 
 
-def draw_keypoints(
-    image: Image.Image,
-    xy: np.ndarray,
-    scales: np.ndarray | None = None,
-    height: int = 480,
-) -> Image.Image:
-    """The keypoints (N, 2) of an image as dots, or as circles that grow with their scales (N,).
-
-    Raises:
-        ValueError: if the shapes do not fit together.
-    """
-    xy = _points(xy, "xy")
-    scales = None if scales is None else np.asarray(scales, dtype=float)
-    if scales is not None and scales.shape != (len(xy),):
-        raise ValueError(f"{len(xy)} keypoints have scales of shape {scales.shape}.")
-    canvas = _backdrop(image, height)
-    places = rescale(xy, _ratio(image, canvas))
-    if scales is None:
-        return _with_overlay(canvas, lambda draw: _dots(draw, places, [(*YELLOW, 255)] * len(xy)))
-    return _with_overlay(canvas, lambda draw: _circles(draw, places, scales))
-
-
 def draw_scores(image: Image.Image, scores: np.ndarray, height: int = 480) -> Image.Image:
-    """Scores (h, w) of cells that cover the image, as light: the highest is white hot.
+    """Image with the scores (h, w) of cells that cover it as light: the highest is white hot.
 
     Raises:
         ValueError: if they are not a map of finite numbers.
@@ -129,7 +106,7 @@ def _points(xy: np.ndarray, name: str) -> np.ndarray:
 
 
 def _backdrop(image: Image.Image, height: int) -> Image.Image:
-    """The image at the drawing's size, paler and darker than it is: the lines have the colour."""
+    """Image at the drawing's size, paler and darker than it is: the lines have the colour."""
     scale = min(height / image.height, WIDEST * height / image.width)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     colour = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
@@ -182,12 +159,3 @@ def _dots(draw: ImageDraw.ImageDraw, places: np.ndarray, colours: Sequence[Colou
     radius = DOT * FINER
     for (x, y), colour in zip(_finer(places), colours, strict=True):
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-
-
-def _circles(draw: ImageDraw.ImageDraw, places: np.ndarray, scales: np.ndarray) -> None:
-    order = np.argsort(-scales, kind="stable")
-    ranks = {scale: i for i, scale in enumerate(np.unique(scales))}
-    for (x, y), scale in zip(_finer(places)[order], scales[order], strict=True):
-        radius = round(3 * FINER * float(np.clip(scale, *CIRCLES)))
-        colour = _place_colour(ranks[scale] / max(1, len(ranks) - 1), 0)
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=FINER)

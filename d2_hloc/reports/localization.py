@@ -1,9 +1,10 @@
-"""What a localization shows: scores, tables, pictures."""
+"""Report of a localization: scores against ground truth, tables, pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -11,46 +12,51 @@ from PIL import Image
 
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.files import features_h5
-from d2_hloc.files.run_record import RunRecord
 from d2_hloc.reports.charts import timings_figure
 from d2_hloc.reports.drawing import draw_matches
 from d2_hloc.reports.model import (
-    T,
     add_failures,
     draw_model,
     failure_rows,
     is_alignable,
     open_or_blank,
-    truth_rows,
+    score_rows,
 )
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import Row, print_table
+from d2_hloc.reports.terminal import print_table
+from d2_hloc.reports.values import Row
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.correspondences import Observations, observations
 from d2_hloc.sfm.localize import LocalizationRun
 from d2_hloc.sfm.pnp import Localized
+from d2_hloc.sfm.pose_errors import PoseError, summarize_poses
 from d2_hloc.sfm.poses_file import read_poses
 
 DRAWN_QUERIES = 4
+QUERY_COLUMNS = ("query", "inliers", "of matches", "error, mm", "error, deg", "why not")
 
 
-def present_localization(run: LocalizationRun, ground_truth: Path | None = None) -> None:
-    """Score, print and report a localization."""
+T = TypeVar("T")
+Errors = Mapping[str, PoseError]  # by query; infinite where there is no pose
+NO_ERRORS: Errors = {}
+
+
+def report_localization(run: LocalizationRun, ground_truth: Path | None = None) -> None:
+    """Score a localization, print its tables and write its report."""
     errors = score_queries(run, read_poses(ground_truth) if ground_truth else None)
-    print_table(localization_rows(run.record))
+    print_table(localization_rows(run, errors))
     print_queries(run.found, errors)
     report = Report("Localization", subtitle=str(run.queries))
     add_localization(report, run, errors)
-    report.write(run.output / "report.html")
-    print(f"\n{run.output / 'report.html'}")
+    print(f"\n{report.write(run.outputs.report)}")
 
 
 def score_queries(
     run: LocalizationRun,
     known: pose_errors.Poses | None,
     thresholds: Sequence[tuple[float, float]] = pose_errors.THRESHOLDS,
-) -> dict[str, tuple[float, float]]:
-    """Errors by query, (metres, degrees), into the record; empty without ground truth.
+) -> Errors:
+    """Note the errors of the queries, and return them; none where they cannot be told.
 
     A model of given poses is in the truth's frame; any other is aligned with it by its own images.
     """
@@ -65,75 +71,73 @@ def score_queries(
     poses = {r.name: r.cam_from_world for r in run.found if r.cam_from_world is not None}
     wanted = {r.name: known[r.name] for r in run.found if r.name in known}
     errors = pose_errors.pose_errors(poses, wanted, frame)
-    run.record.scores["ground_truth"] = pose_errors.summarize_poses(errors, thresholds).to_dict()
-    placed = {name: error for name, error in errors.items() if np.isfinite(error[0])}
+    run.record.scores["ground_truth"] = summarize_poses(errors, thresholds).to_dict()
+    placed = {name: error for name, error in errors.items() if np.isfinite(error.metres)}
     run.record.scores["query_errors"] = placed  # metres, degrees
     run.record.write()
     return errors
 
 
-def localization_rows(record: RunRecord) -> list[Row]:
-    """A localization's numbers."""
-    counts = record.counts
-    rows: list[Row] = [("localized queries", f"{counts['localized']} of {counts['queries']}")]
-    return rows + truth_rows(record) + failure_rows(counts)
+def localization_rows(run: LocalizationRun, errors: Errors = NO_ERRORS) -> list[Row]:
+    """Names and values of a localization's numbers."""
+    localized = sum(r.cam_from_world is not None for r in run.found)
+    return [
+        ("localized queries", f"{localized} of {len(run.found) + len(run.features.failures)}"),
+        *score_rows(summarize_poses(errors) if errors else None),
+        *failure_rows(run.features.failures, run.matches.failures),
+    ]
 
 
-def print_queries(found: Sequence[Localized], errors: dict[str, tuple[float, float]]) -> None:
-    """A line a query."""
-    print(f"\n{'query':32} {'inliers':>8} {'of':>6} {'error, mm':>10} {'deg':>7}")
-    for row in query_rows(found, errors):
-        print(f"{row[0]:32} {row[1]:8} {row[2]:6} {row[3]:>10} {row[4]:>7}  {row[5]}")
+def print_queries(found: Sequence[Localized], errors: Errors = NO_ERRORS) -> None:
+    """Print one line per query."""
+    print_table(localized_query_rows(found, errors), QUERY_COLUMNS)
 
 
-def query_rows(
-    found: Sequence[Localized], errors: dict[str, tuple[float, float]]
+def localized_query_rows(
+    found: Sequence[Localized], errors: Errors = NO_ERRORS
 ) -> list[tuple[str, int, int, str, str, str]]:
-    """Name, inliers, matches, position and rotation error, reason of a failure."""
+    """Name, inliers, matches, position and rotation error, and reason of a failure per query."""
     rows = []
     for r in found:
-        metres, degrees = errors.get(r.name, (np.inf, np.inf))
+        metres, degrees = errors.get(r.name, PoseError(np.inf, np.inf))
         is_known = np.isfinite(metres)
         position, rotation = (f"{1000 * metres:.1f}", f"{degrees:.3f}") if is_known else ("-", "-")
         rows.append((r.name, r.num_inliers, r.num_matches, position, rotation, r.reason))
     return rows
 
 
-def add_localization(
-    report: Report, run: LocalizationRun, errors: dict[str, tuple[float, float]]
-) -> None:
-    """A localization's sections of a report."""
-    report.headline(localization_rows(run.record)[:4])
-    columns = ("query", "inliers", "of matches", "error, mm", "error, deg", "why not")
-    report.table("Queries", query_rows(run.found, errors), columns=columns)
+def add_localization(report: Report, run: LocalizationRun, errors: Errors = NO_ERRORS) -> None:
+    """Add a localization's sections to a report."""
+    report.headline(localization_rows(run, errors)[:4])
+    report.table("Queries", localized_query_rows(run.found, errors), columns=QUERY_COLUMNS)
     report.figure(
         "Queries in the model", draw_model(run.model, run.found), note="Queries stand out."
     )
-    pictures = draw_queries(run)
+    pictures = draw_localized(run)
     if pictures:
         report.picture("Queries and the images that they match best", pictures)
     report.figure("Time of the localization", timings_figure(run.record.timings))
-    add_failures(report, run.record.counts)
+    add_failures(report, run.features.failures, run.matches.failures)
 
 
-def draw_queries(run: LocalizationRun) -> list[tuple[Image.Image, str]]:
-    """The queries of fewest and of most inliers, each with its best image of the model."""
+def draw_localized(run: LocalizationRun) -> list[tuple[Image.Image, str]]:
+    """Pictures of the queries of fewest and of most inliers, each with its best model image."""
     placed = sorted((r for r in run.found if r.cam_from_world), key=lambda r: r.num_inliers)
     seen = observations(run.model, run.source.features)
-    with features_h5.open_h5(run.output / "matches.h5") as matches:
-        return [draw_query(run, r, seen, matches) for r in ends(placed, DRAWN_QUERIES)]
+    with features_h5.open_h5(run.matches.path) as matches:
+        return [draw_localized_query(run, r, seen, matches) for r in ends(placed, DRAWN_QUERIES)]
 
 
 def ends(items: Sequence[T], count: int) -> list[T]:
-    """Half of `count` from the front and half from the back, or all where there are no more."""
+    """Items of both ends, half of `count` from each, or all where there are no more."""
     half = count // 2
     return list(items) if len(items) <= count else [*items[:half], *items[-half:]]
 
 
-def draw_query(
+def draw_localized_query(
     run: LocalizationRun, query: Localized, seen: dict[str, Observations], matches: h5py.File
 ) -> tuple[Image.Image, str]:
-    """A query beside the image with most matches to points; inliers fit the pose."""
+    """Picture of a query beside the image with most matches to points; inliers fit the pose."""
     best, pairs = "", np.empty((0, 2), dtype=int)
     for name in seen:
         if not features_h5.holds_pair(matches, query.name, name):
@@ -142,19 +146,19 @@ def draw_query(
         found = found[seen[name].point_ids[found[:, 1]] >= 0]
         if len(found) >= len(pairs):
             best, pairs = name, found
-    xy0 = features_h5.read_keypoints(run.output / "features.h5", query.name)
+    xy0 = features_h5.read_keypoints(run.features.path, query.name)
     xy1 = features_h5.read_keypoints(run.source.features, best)
     xy0, xy1, ids = xy0[pairs[:, 0]], xy1[pairs[:, 1]], seen[best].point_ids[pairs[:, 1]]
-    inliers = fits_pose(run, query, xy0, ids)
+    inliers = near_projection(run, query, xy0, ids)
     images = open_or_blank(run.queries / query.name), open_or_blank(run.source.images / best)
     picture = draw_matches(*images, xy0, xy1, inliers)
     return picture, f"{query.name} - {best}: {inliers.sum()} inliers of {len(inliers)}"
 
 
-def fits_pose(
+def near_projection(
     run: LocalizationRun, query: Localized, xy: np.ndarray, ids: np.ndarray
 ) -> np.ndarray:
-    """Mask of the matches whose point projects near the query's keypoint."""
+    """Mask (K,) of the matches whose points project near the query's keypoints (K, 2)."""
     camera = run.cameras[query.name]
     xyz = np.array([run.model.points3D[i].xyz for i in ids.tolist()]).reshape(-1, 3)
     projected = from_colmap(camera.img_from_cam(query.cam_from_world * xyz))

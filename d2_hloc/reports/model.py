@@ -1,64 +1,70 @@
-"""The end of a run: scores against ground truth, a table in the terminal, report.html."""
+"""Report of a reconstruction: scores against ground truth, a table, charts and pictures."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
+import plotly.graph_objects as go
 from PIL import Image
 
 from d2_hloc.core.images import ImageError, open_image
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.run_record import RunRecord
-from d2_hloc.reports.charts import bar_figure, model_figure, timings_figure
-from d2_hloc.reports.drawing import draw_matches
+from d2_hloc.matching.pairs import Pair
+from d2_hloc.reports.charts import bar_figure, histogram_figure, matrix_figure, timings_figure
+from d2_hloc.reports.drawing import draw_matches, spread
+from d2_hloc.reports.model_figure import model_figure
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import Row, print_table
+from d2_hloc.reports.pair_graph import link_matrix, verified_links
+from d2_hloc.reports.terminal import print_table
+from d2_hloc.reports.unplaced import unplaced_images
+from d2_hloc.reports.values import Row
 from d2_hloc.sfm import pose_errors
+from d2_hloc.sfm.adjustment import reprojection_errors
 from d2_hloc.sfm.pnp import Localized
+from d2_hloc.sfm.pose_errors import PoseSummary, summarize_poses
 from d2_hloc.sfm.poses_file import read_poses
 from d2_hloc.sfm.reconstruct import ModelRun
 
 logger = logging.getLogger(__name__)
 
-
 MAX_POINTS = 50_000  # of a model that a report is made from
+MAX_MATRIX = 300  # images; their squares are still two pixels wide
 
 
-T = TypeVar("T")
-
-
-def present_model(run: ModelRun, ground_truth: Path | None = None) -> None:
-    """Score, print and report a reconstruction."""
-    score_model(run, ground_truth)
-    print_table(model_rows(run.record))
+def report_model(run: ModelRun, ground_truth: Path | None = None) -> None:
+    """Score a reconstruction, print its table and write its report."""
+    scores = score_model(run, ground_truth)
+    print_table(model_rows(run, scores))
     report = Report("Reconstruction", subtitle=str(run.images))
-    add_model(report, run)
-    report.write(run.output / "report.html")
-    print(f"\n{run.output / 'report.html'}")
+    add_model(report, run, scores)
+    print(f"\n{report.write(run.outputs.report)}")
 
 
-def score_model(run: ModelRun, truth: Path | None) -> None:
-    """Camera errors after alignment with the ground truth, into the record."""
+def score_model(run: ModelRun, truth: Path | None) -> PoseSummary | None:
+    """Note the camera errors after alignment with the ground truth, if they can be told."""
     if truth is None:
-        return
+        return None
     poses = pose_errors.model_poses(run.model)
     known = read_poses(truth)
-    known = {n: known[n] for n in features_h5.image_names(run.output / "features.h5", known)}
+    known = {name: known[name] for name in run.matched.features.names if name in known}
     if not is_alignable(poses, known):
-        return
+        return None
     errors = pose_errors.pose_errors(poses, known, pose_errors.align(poses, known))
-    run.record.scores["ground_truth"] = pose_errors.summarize_poses(errors).to_dict()
+    scores = summarize_poses(errors)
+    run.record.scores["ground_truth"] = scores.to_dict()
     run.record.write()
+    return scores
 
 
 def is_alignable(poses: pose_errors.Poses, known: pose_errors.Poses) -> bool:
-    """Three cameras give the frame; fewer are said to be too few."""
+    """Whether three cameras are in both, which gives the frame; warn where they are fewer."""
     common = len(set(poses) & set(known))
     if common < 3:
         text = "the ground truth names %d images of the model; errors need 3, to be in its frame."
@@ -66,90 +72,132 @@ def is_alignable(poses: pose_errors.Poses, known: pose_errors.Poses) -> bool:
     return common >= 3
 
 
-def model_rows(record: RunRecord) -> list[Row]:
-    """A reconstruction's numbers."""
-    scores, counts = record.scores, record.counts
-    rows: list[Row] = [
-        ("registered images", f"{scores['registered_images']} of {counts['images']}"),
-        ("sparse points", scores["points"]),
-        ("observations", scores["observations"]),
-        ("mean track length", scores["mean_track_length"]),
-        ("observations an image", scores["observations_per_image"]),
-        ("mean reprojection error, px", scores["mean_reprojection_error"]),
-        ("matched pairs", counts["pairs"]),
-        ("verified pairs", counts["inlier_pairs"]),
-        ("verified matches", counts["inlier_matches"]),
+def model_rows(run: ModelRun, scores: PoseSummary | None = None) -> list[Row]:
+    """Names and values of a reconstruction's numbers."""
+    found, database, matched = run.statistics, run.database, run.matched
+    refined = database.refined.outcomes if database.refined is not None else {}
+    return [
+        ("registered images", registered_text(run)),
+        ("sparse points", found.points),
+        ("observations", found.observations),
+        ("mean track length", found.mean_track_length),
+        ("observations an image", found.observations_per_image),
+        ("mean reprojection error, px", found.mean_reprojection_error),
+        ("matched pairs", len(matched.pairs)),
+        ("verified pairs", database.inlier_pairs),
+        ("verified matches", database.inlier_matches),
+        *((f"keypoints {outcome} in refinement", number) for outcome, number in refined.items()),
+        *score_rows(scores),
+        *failure_rows(matched.features.failures, matched.matches.failures),
     ]
-    rows += [
-        (f"keypoints {outcome} in refinement", number)
-        for outcome, number in counts.get("refined_keypoints", {}).items()
-    ]
-    return rows + truth_rows(record) + failure_rows(counts)
 
 
-def truth_rows(record: RunRecord) -> list[Row]:
-    """Errors against ground truth, where there is one."""
-    truth = record.scores.get("ground_truth", {})
+def registered_text(run: ModelRun) -> str:
+    """Images in the model, of those that have features."""
+    return f"{run.statistics.registered_images} of {len(run.matched.features.names)}"
+
+
+def score_rows(scores: PoseSummary | None) -> list[Row]:
+    """Names and values of the errors against ground truth, where there is one."""
     rows: list[Row] = []
-    for kind in ("mean", "median"):
-        if f"{kind}_position_error_m" in truth:
-            rows.append(
-                (f"{kind} camera-centre error, mm", 1000 * truth[f"{kind}_position_error_m"])
-            )
-            rows.append((f"{kind} rotation error, deg", truth[f"{kind}_rotation_error_deg"]))
+    if scores is not None:
+        for kind, error in (("mean", scores.mean), ("median", scores.median)):
+            if error is not None:
+                rows.append((f"{kind} camera-centre error, mm", 1000 * error.metres))
+                rows.append((f"{kind} rotation error, deg", error.degrees))
     return rows
 
 
-def failure_rows(counts: dict[str, Any]) -> list[Row]:
-    """How many images and pairs were skipped, if any."""
-    kinds = {"failed_images": "images that could not be used", "failed_pairs": "pairs skipped"}
-    return [(text, len(counts[key])) for key, text in kinds.items() if counts.get(key)]
+def failure_rows(images: Mapping[str, str], pairs: Mapping[Pair, str]) -> list[Row]:
+    """Numbers of images and pairs that were skipped, if any."""
+    skipped = {"images that could not be used": len(images), "pairs skipped": len(pairs)}
+    return [(name, count) for name, count in skipped.items() if count]
 
 
-def add_model(report: Report, run: ModelRun) -> None:
-    """A reconstruction's sections of a report."""
-    rows = model_rows(run.record)
-    report.headline([(name, value) for name, value in rows[:2] + rows[3:4] + rows[5:6]])
+def add_model(report: Report, run: ModelRun, scores: PoseSummary | None = None) -> None:
+    """Add a reconstruction's sections to a report."""
+    found, features = run.statistics, run.matched.features
+    report.headline(
+        [
+            ("registered images", registered_text(run)),
+            ("sparse points", found.points),
+            ("mean track length", found.mean_track_length),
+            ("mean reprojection error, px", found.mean_reprojection_error),
+        ]
+    )
     report.figure("The model", draw_model(run.model), note="Drag to turn, scroll to come nearer.")
-    report.table("Numbers", rows, columns=("", "value"))
+    report.table("Numbers", model_rows(run, scores), columns=("", "value"))
+    add_unplaced(report, run)
+    add_errors(report, run.model)
     pictures = []
-    for names, index in verified_pairs(run.output / "database.db"):
+    for names, index in extreme_pairs(run.database.path):
         caption = f"{names[0]} - {names[1]}: {len(index)} verified"
-        pictures.append((draw_pair(run.images, run.output, names, index), caption))
+        pictures.append((draw_verified_pair(run, names, index), caption))
     if pictures:
         report.picture("Verified matches: most, median, fewest", pictures)
-    names = features_h5.image_names(run.output / "features.h5")
-    with features_h5.open_h5(run.output / "features.h5") as file:
-        counts = [len(file[name]["keypoints"]) for name in names]
-    report.figure("Features an image", bar_figure(names, counts, "features"))
+    add_pair_matrix(report, run)
+    with features_h5.open_h5(features.path) as file:
+        counts = [len(file[name]["keypoints"]) for name in features.names]
+    report.figure("Features an image", bar_figure(features.names, counts, "features"))
     report.figure("Time", timings_figure(run.record.timings))
-    add_failures(report, run.record.counts)
+    add_failures(report, features.failures, run.matched.matches.failures)
 
 
-def add_failures(report: Report, counts: dict[str, Any]) -> None:
-    """What was skipped, by name."""
-    skipped = {**counts.get("failed_images", {}), **counts.get("failed_pairs", {})}
+def add_unplaced(report: Report, run: ModelRun) -> None:
+    """Name the images that have features and no pose in a report, and why, if there are any."""
+    columns = "image", "keypoints", "pairs", "verified pairs", "verified matches", "why not"
+    rows = [astuple(image) for image in unplaced_images(run)]
+    if rows:
+        report.table("Images without a pose", rows, columns=columns)
+
+
+def add_pair_matrix(report: Report, run: ModelRun) -> None:
+    """Add the numbers of verified matches of all pairs to a report, as a matrix."""
+    names = run.matched.features.names
+    shown = [names[i] for i in spread(len(names), MAX_MATRIX)]
+    note = "The pointer shows which images a square is of, and their verified matches."
+    if len(shown) < len(names):
+        note += f" {len(shown)} of the {len(names)} images are shown."
+    values = link_matrix(verified_links(run.database.path), shown)
+    report.figure("Pairs", matrix_figure(shown, values, "verified matches"), note=note)
+
+
+def add_errors(report: Report, model: pycolmap.Reconstruction) -> None:
+    """Add the distribution of a model's reprojection errors to a report."""
+    errors = reprojection_errors(model)
+    if len(errors):
+        note = (
+            f"Of {len(errors):,} observations, half are within {np.median(errors):.3g} px. "
+            "The last bar holds all larger errors as well."
+        )
+        figure = histogram_figure(errors, "reprojection error, px")
+        report.figure("Reprojection errors", figure, note=note)
+
+
+def add_failures(report: Report, images: Mapping[str, str], pairs: Mapping[Pair, str]) -> None:
+    """Name the images and pairs that were skipped in a report, if any."""
+    skipped = [*images.items(), *((" ".join(pair), why) for pair, why in pairs.items())]
     if skipped:
-        report.table("Skipped", list(skipped.items()), columns=("what", "why"))
+        report.table("Skipped", skipped, columns=("what", "why"))
 
 
 def add_skipped(report: Report, skipped: Mapping[str, Mapping[str, str]]) -> None:
-    """What each feature left out and why, if anything."""
+    """Name in a report whatever each feature left out, and why, if anything."""
     rows = [(feature, *item) for feature, found in skipped.items() for item in found.items()]
     if rows:
         report.table("Skipped", rows, columns=("feature", "what", "why"))
 
 
 def add_making(report: Report, records: Mapping[str, RunRecord]) -> None:
-    """How long each feature took, and the options it was run with."""
+    """Add to a report how long each feature took, and the options it was run with."""
     for feature, record in records.items():
         report.figure(f"Time: {feature}", timings_figure(record.timings))
     configuration = {feature: record.configuration for feature, record in records.items()}
     report.listing("Configuration", json.dumps(configuration, indent=1))
 
 
-def draw_model(model: pycolmap.Reconstruction, queries: Sequence[Localized] = ()) -> Any:
-    """The model's points and cameras, and localized queries in another colour."""
+def draw_model(model: pycolmap.Reconstruction, queries: Sequence[Localized] = ()) -> go.Figure:
+    """Figure of the model's points and cameras, and of localized queries in another colour."""
     points = [model.points3D[i] for i in sorted(model.point3D_ids())]
     points = points[:: max(1, len(points) // MAX_POINTS)]
     poses = pose_errors.model_poses(model)
@@ -165,7 +213,7 @@ def draw_model(model: pycolmap.Reconstruction, queries: Sequence[Localized] = ()
     )
 
 
-def verified_pairs(database: Path) -> list[tuple[tuple[str, str], np.ndarray]]:
+def extreme_pairs(database: Path) -> list[tuple[Pair, np.ndarray]]:
     """The pairs of most, median and fewest verified matches, with the matches (K, 2)."""
     with open_database(database) as db:
         names = {i.image_id: i.name for i in db.read_all_images()}
@@ -179,13 +227,11 @@ def verified_pairs(database: Path) -> list[tuple[tuple[str, str], np.ndarray]]:
         ]
 
 
-def draw_pair(images: Path, output: Path, names: tuple[str, str], index: np.ndarray) -> Image.Image:
-    """Two images of a model and lines between their matches."""
-    xy = [
-        features_h5.read_keypoints(output / "features.h5", name)[index[:, k]]
-        for k, name in enumerate(names)
-    ]
-    return draw_matches(open_or_blank(images / names[0]), open_or_blank(images / names[1]), *xy)
+def draw_verified_pair(run: ModelRun, names: Pair, index: np.ndarray) -> Image.Image:
+    """Picture of two images of a model with lines between their verified matches (K, 2)."""
+    features = run.matched.features.path
+    xy = [features_h5.read_keypoints(features, n)[index[:, k]] for k, n in enumerate(names)]
+    return draw_matches(*(open_or_blank(run.images / name) for name in names), *xy)
 
 
 def open_or_blank(path: Path) -> Image.Image:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from d2_hloc.features.extraction import ExtractionOptions
 from d2_hloc.matching.choose_pairs import PairsOptions
+from d2_hloc.matching.guided import GuidedOptions
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.refinement.patches import RefinementOptions
 
@@ -22,11 +23,24 @@ MATCHING = {
 
 @dataclass(frozen=True, kw_only=True)
 class VerificationOptions:
-    """Two-view geometry with COLMAP's RANSAC; distances in pixels."""
+    """Two-view geometry by robust estimation; distances in pixels of the original images.
 
+    `estimator`: PoseLib's, or COLMAP's own, for which the last four do not count.
+    `min_support`: hypotheses are drawn from the matches that their neighbours support by so much
+    (consistency.local_consistency), before they are drawn from all; 0 is from all at once.
+    `max_log_false_alarms`: a pair counts where fewer than ten to this power geometries as good are
+    expected among random matches (significance.log_false_alarms).
+    `guided`: a second look for matches along epipolar lines.
+    """
+
+    estimator: Literal["poselib", "colmap"] = "poselib"
     max_error: float = 4.0
     confidence: float = 0.999
     min_num_inliers: int = 15
+    max_num_trials: int = 10_000
+    min_support: float = 15.0
+    max_log_false_alarms: float = -3.0
+    guided: GuidedOptions = field(default_factory=GuidedOptions)
 
 
 @dataclass(frozen=True, kw_only=True)

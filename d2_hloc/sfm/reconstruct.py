@@ -66,11 +66,6 @@ class ModelRun:
         """The paths of the run's files."""
         return self.record.outputs
 
-    @property
-    def output(self) -> Path:
-        """The folder of the run's files."""
-        return self.outputs.folder
-
 
 def reconstruct(
     conf: Reconstruct, images: Path, output: Path, cluster: Cluster | None = None

@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import save
 
 from d2_hloc.files.atomic import write_atomically
-from d2_hloc.network import weights
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.network.backbone import CONV4, LAYERS
+from d2_hloc.network.weights.catalogue import BUNDLED
+from d2_hloc.network.weights.state import to_backbone, to_published
 from d2_hloc.training.network import Network
 
 
@@ -46,7 +48,7 @@ def save_checkpoint(
     """
     buffer = io.BytesIO()
     values = {
-        "model": weights.to_published(network.backbone.state_dict()),
+        "model": to_published(network.backbone.state_dict()),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "progress": vars(progress),
@@ -70,7 +72,7 @@ def load_checkpoint(
         return Progress()
     try:
         values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        state = weights.to_backbone(values["model"], path)
+        state = to_backbone(values["model"], path)
         network.backbone.load_state_dict(state)
         optimizer.load_state_dict(values["optimizer"])
         if values["scaler"]:
@@ -83,7 +85,7 @@ def load_checkpoint(
 
 
 def save_best(folder: Path, network: Network, progress: Progress) -> None:
-    """The weights alone: best.pth, and best.safetensors in float32.
+    """Write the weights alone: best.pth, and best.safetensors in float32.
 
     Where training began from bundled weights, best_small.safetensors holds the layers that learned
     in float16; it loads too, the other layers being those bundled.
@@ -91,17 +93,17 @@ def save_best(folder: Path, network: Network, progress: Progress) -> None:
     Raises:
         OSError: if a file cannot be written; those before stay.
     """
-    state = weights.to_published(network.backbone.state_dict())
+    outputs, state = Outputs(folder), to_published(network.backbone.state_dict())
     buffer = io.BytesIO()
     torch.save({"model": state, "progress": vars(progress)}, buffer)
-    _write(folder / "best.pth", buffer.getvalue())
+    _write(outputs.best_checkpoint, buffer.getvalue())
     note = {"input": "BGR, 0-255, minus the mean", "trained_from": network.trained_from}
-    _write(folder / "best.safetensors", save(state, note))
-    if network.source in weights.BUNDLED:
+    _write(outputs.best_weights, save(state, note))
+    if network.source in BUNDLED:
         learned = CONV4[CONV4.index(network.trained_from) :]
         indices = {str(LAYERS[layer][2]) for layer in learned}
         small = {k: v.half() for k, v in state.items() if k.split(".")[-2] in indices}
-        _write(folder / "best_small.safetensors", save(small, note | {"base": network.source}))
+        _write(outputs.best_small_weights, save(small, note | {"base": network.source}))
 
 
 def _write(path: Path, data: bytes) -> None:

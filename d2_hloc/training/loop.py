@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from d2_hloc.core.pixels import TRAINING_STRIDE
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.network.backbone import LAYERS
 from d2_hloc.training import test_form
 from d2_hloc.training.cache import ActivationCache, CacheOptions, Example
@@ -82,7 +83,7 @@ class Trainer:
             WeightsError: if the weights to begin with cannot be used.
             ValueError: if there are too few pairs, or the last checkpoint is damaged.
         """
-        self.options, self.world, self.output = options, world, output
+        self.options, self.world, self.outputs = options, world, Outputs(output)
         self.after_epoch = after_epoch
         # Other kernels after a resume would give other sums.
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
@@ -99,9 +100,9 @@ class Trainer:
             )
         output.mkdir(parents=True, exist_ok=True)
         self._open(train, held_back)
-        self.losses = Table(output / "losses.csv", LOSSES)
-        self.validation = Table(output / "validation.csv", VALIDATION)
-        self.last = output / "last.pth"
+        self.losses = Table(self.outputs.losses, LOSSES)
+        self.validation = Table(self.outputs.validation, VALIDATION)
+        self.last = self.outputs.last_checkpoint
         self.progress = load_checkpoint(self.last, self.network, self.optimizer, self.scaler)
         self._saved = time.monotonic()
 
@@ -110,7 +111,7 @@ class Trainer:
         for is_turn in (True, False):
             if self.world.is_first is is_turn:
                 self.train, self.held_back = (
-                    Examples(self.options, source, self.network, self.output / f"{name}.cache")
+                    Examples(self.options, source, self.network, self.outputs.activations(name))
                     for name, source in (("train", train), ("held_back", held_back))
                 )
             self.world.wait()
@@ -126,7 +127,7 @@ class Trainer:
             self._run()
         except torch.OutOfMemoryError as error:
             raise ValueError(
-                f"{self.output}: the GPU has too little memory; lower batch_size or choose "
+                f"{self.outputs.folder}: the GPU has too little memory; lower batch_size or choose "
                 "bfloat16 in another output."
             ) from error
 
@@ -209,8 +210,8 @@ class Trainer:
     def _check(self, total: float) -> None:
         if not np.isfinite(total):
             raise ValueError(
-                f"{self.output}: the loss of step {self.progress.total_steps} is not finite; begin "
-                "again in another output with a lower learning_rate or in float32."
+                f"{self.outputs.folder}: the loss of step {self.progress.total_steps} is not "
+                "finite; begin again in another output with a lower learning_rate or in float32."
             )
 
     def _ends(self, example: Example) -> tuple[Tensor, Tensor]:
@@ -229,7 +230,7 @@ class Trainer:
         sums = self.world.sum(sums.to(self.world.device)).tolist()
         if not sums[-1]:
             raise ValueError(
-                f"{self.output}: none of the {len(self.held_back)} pairs held back has "
+                f"{self.outputs.folder}: none of the {len(self.held_back)} pairs held back has "
                 f"{self.options.min_correspondences} correspondences; mend what is warned of, give "
                 "larger images or a smaller crop, or lower min_correspondences."
             )
@@ -259,7 +260,7 @@ class Trainer:
             self.validation.append(row)
             logger.info("%s", describe(row))
             if is_best:
-                save_best(self.output, self.network, progress)
+                save_best(self.outputs.folder, self.network, progress)
             self._save()
             self.after_epoch(self.network)
 

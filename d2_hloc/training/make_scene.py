@@ -13,6 +13,7 @@ from tqdm import tqdm
 from d2_hloc.core.images import open_image
 from d2_hloc.files.atomic import write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap, sparse_folder
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.mvs.map_files import read_map, write_depth_h5
 from d2_hloc.mvs.workspace import read_undistorted
 from d2_hloc.training.depth_maps import read_depth
@@ -42,7 +43,7 @@ def make_training_scene(
     if Path(name).name != name or name == "..":
         raise SceneError(f"{name!r} is no name of a scene; give one such as 0000.")
     reconstruction = read_undistorted(sparse_folder(model))
-    images = images or sparse_folder(model).parent / "images"
+    images = images or Outputs(sparse_folder(model).parent).undistorted_images
     if not images.is_dir():
         raise ModelError(f"{images}: there is no such folder; name the images' by --images.")
     registered = sorted(
@@ -93,7 +94,7 @@ def find_depth(folder: Path, name: str) -> Path | None:
 
 def maps_folder(folder: Path) -> Path:
     """The folder of depth maps: of dense stereo the one that holds them, or the folder itself."""
-    maps = folder / "stereo" / "depth_maps"
+    maps = Outputs(folder).depth_maps
     return maps if maps.is_dir() else folder
 
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from d2_hloc.network import weights
 from d2_hloc.network.backbone import CONV4, Backbone
+from d2_hloc.network.weights.files import load_weights
 
 TrainedFrom = Literal["conv4_1", "conv4_2", "conv4_3"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -20,14 +20,14 @@ class Network(nn.Module):
     """The training form, cut where learning begins."""
 
     def __init__(self, source: str, trained_from: TrainedFrom, precision: Precision) -> None:
-        """`source` is what weights.load takes; layers from `trained_from` on learn.
+        """`source` is what load_weights() takes; layers from `trained_from` on learn.
 
         Raises:
             WeightsError: if the weights cannot be used.
         """
         super().__init__()
         self.backbone = Backbone()
-        self.backbone.load_state_dict(weights.load(source))
+        self.backbone.load_state_dict(load_weights(source))
         self.source, self.trained_from, self.precision = source, trained_from, precision
         self.backbone.requires_grad_(False)
         for name in CONV4[CONV4.index(trained_from) :]:

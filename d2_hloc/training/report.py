@@ -1,4 +1,4 @@
-"""The end of a training run, and of each epoch: curves, a pair of crops, a table; report.html."""
+"""Report of a training run, written after each epoch: curves, pairs of crops, a table."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.network.detection import soft_scores
 from d2_hloc.reports.charts import curves_figure
@@ -35,7 +36,7 @@ ABOUT = (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """What a report is made from."""
+    """A training run that a report is made from."""
 
     output: Path
     subtitle: str
@@ -44,10 +45,11 @@ class TrainingRun:
     held_back: PairSource
 
 
-def write_report(run: TrainingRun, network: Network) -> Path:
+def write_training_report(run: TrainingRun, network: Network) -> Path:
     """Write report.html from the run's tables, with pictures by the network as it is."""
-    losses = Table(run.output / "losses.csv", LOSSES).rows()
-    measured = Table(run.output / "validation.csv", VALIDATION).rows()
+    outputs = Outputs(run.output)
+    losses = Table(outputs.losses, LOSSES).rows()
+    measured = Table(outputs.validation, VALIDATION).rows()
     note_scores(run.record, measured)
     report = Report("Training", subtitle=run.subtitle)
     report.headline(headline(measured))
@@ -59,34 +61,34 @@ def write_report(run: TrainingRun, network: Network) -> Path:
         "matching, as at test": (epochs, [row["matching_accuracy"] for row in measured]),
     }
     report.figure("Accuracy", curves_figure(curves, "epoch", "accuracy"), note=ABOUT)
-    pictures = draw_pairs(run, network)
+    pictures = draw_held_back_pairs(run, network)
     if pictures:
         report.picture("Pairs held back, and where they are detected", pictures)
     report.table("Epochs", measured, columns=VALIDATION)
-    return report.write(run.output / "report.html")
+    return report.write(outputs.report)
 
 
-def present(run: TrainingRun, network: Network) -> None:
-    """Print what came of the run, and write its report."""
-    path = write_report(run, network)
-    print_table(headline(Table(run.output / "validation.csv", VALIDATION).rows()))
-    print(f"\n{path}\n{run.output / 'best.pth'}")
+def report_training(run: TrainingRun, network: Network) -> None:
+    """Print the first and the best measures of a run, and write its report."""
+    path, outputs = write_training_report(run, network), Outputs(run.output)
+    print_table(headline(Table(outputs.validation, VALIDATION).rows()))
+    print(f"\n{path}\n{outputs.best_checkpoint}")
 
 
 def note_scores(record: RunRecord, measured: Sequence[Row]) -> None:
-    """First, best and last measures, into run.json."""
-    record.scores = {"before": measured[0], "best": best(measured), "last": measured[-1]}
+    """Write the first, best and last measures into run.json."""
+    record.scores = {"before": measured[0], "best": best_epoch(measured), "last": measured[-1]}
     record.write()
 
 
-def best(measured: Sequence[Row]) -> Row:
-    """The row of highest matching accuracy, the first of equals: the best checkpoint's."""
+def best_epoch(measured: Sequence[Row]) -> Row:
+    """Row of the epoch of highest matching accuracy, the first of equals: the best checkpoint's."""
     return max(measured, key=lambda row: row["matching_accuracy"])
 
 
 def headline(measured: Sequence[Row]) -> list[tuple[str, object]]:
-    """The numbers that matter."""
-    top = best(measured)
+    """Numbers on top of the report, by name."""
+    top = best_epoch(measured)
     return [
         ("epochs", measured[-1]["epoch"]),
         ("best epoch", top["epoch"]),
@@ -100,7 +102,7 @@ def headline(measured: Sequence[Row]) -> list[tuple[str, object]]:
 def loss_curves(
     losses: Sequence[Row], measured: Sequence[Row]
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """Over the epoch: the training loss, means of many steps, and the validation loss."""
+    """Curves over the epoch: the training loss, means of many steps, and the validation loss."""
     steps = np.array([row["epoch"] for row in losses], dtype=float)
     per_epoch = max(1, int(np.bincount(steps.astype(int)).max())) if len(steps) else 1
     x = np.arange(1, len(losses) + 1) / per_epoch
@@ -114,22 +116,22 @@ def loss_curves(
     }
 
 
-def draw_pairs(run: TrainingRun, network: Network) -> list[tuple[Image.Image, str]]:
-    """The first pairs held back: correspondences, and the soft scores of both crops."""
+def draw_held_back_pairs(run: TrainingRun, network: Network) -> list[tuple[Image.Image, str]]:
+    """Pictures of the first pairs held back: correspondences, and soft scores of both crops."""
     pictures = []
     for index in range(len(run.held_back)):
         pair = run.held_back.pair(0, index)
         if pair is not None and len(pair):
-            pictures += draw_pair(pair, network, run.loss)
+            pictures += draw_training_pair(pair, network, run.loss)
         if len(pictures) >= 2 * DRAWN:
             break
     return pictures
 
 
-def draw_pair(
+def draw_training_pair(
     pair: TrainingPair, network: Network, options: LossOptions
 ) -> list[tuple[Image.Image, str]]:
-    """Two crops with their correspondences, and with their soft detection scores."""
+    """Pictures of two crops with their correspondences, and with their soft scores."""
     crops = [to_image(pair.image0), to_image(pair.image1)]
     with torch.no_grad():
         maps = F.relu(network(network.trunk(torch.stack([pair.image0, pair.image1]))))
@@ -146,5 +148,5 @@ def draw_pair(
 
 
 def to_image(crop: torch.Tensor) -> Image.Image:
-    """RGB in [0, 1], (3, H, W), as an image."""
+    """Image of a crop, RGB in [0, 1], (3, H, W)."""
     return Image.fromarray((crop * 255).round().byte().permute(1, 2, 0).numpy())

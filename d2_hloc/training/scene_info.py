@@ -1,25 +1,25 @@
 """A scene of MegaDepth as training code keeps it: an npz of paths, cameras and pairs, in two forms.
 
 D2-Net's has `overlap_matrix` and `scale_ratio_matrix`, LoFTR's a list `pair_infos`. Both pickle
-what is not plain numbers; of a pickle only NumPy's arrays and Python's own containers are let in.
+what is not plain numbers; of a pickle only arrays and containers are let in.
 """
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from d2_hloc.core.names import UnsafeName, image_names
+from d2_hloc.files import safe_pickle
+from d2_hloc.files.safe_pickle import PickleRefused
 from d2_hloc.mvs.sources import shared_points
 
-ALLOWED = {"_reconstruct", "scalar", "ndarray", "dtype", "_frombuffer"}
 NO_OVERLAP = -1.0
 KEYS = ("image_paths", "depth_paths", "intrinsics", "poses")
 
@@ -98,11 +98,13 @@ def read_scene(path: Path, overlap: tuple[float, float], max_scale_ratio: float)
                 pairs = _matrix_pairs(overlaps, ratios, overlap, max_scale_ratio)
     except FileNotFoundError as error:
         raise SceneError(f"{path}: there is no such scene.") from error
-    except pickle.UnpicklingError as error:
-        raise SceneError(f"{path}: refused, {error}; make it again from its source.") from error
+    except PickleRefused as error:
+        raise SceneError(
+            f"{path}: refused, since {error}; make it again from its source."
+        ) from error
     except UnsafeName:
         raise
-    except Exception as error:  # a damaged archive or pickle can raise anything
+    except Exception as error:  # a damaged archive can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SceneError(
             f"{path}: is not a scene in D2-Net's or LoFTR's form ({reason}); fetch it again."
@@ -146,30 +148,7 @@ def _read_array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
     except KeyError as error:
         raise ValueError(f"it has no {key}") from error
     with member as file:
-        version = np.lib.format.read_magic(file)
-        is_old = version == (1, 0)
-        read_header = (
-            np.lib.format.read_array_header_1_0 if is_old else np.lib.format.read_array_header_2_0
-        )
-        shape, is_fortran, dtype = read_header(file)
-        if dtype.hasobject:
-            return np.asarray(_Unpickler(file).load(), dtype=object).reshape(shape)
-        data = np.frombuffer(file.read(), dtype=dtype)
-        return data.reshape(shape, order="F" if is_fortran else "C")
-
-
-class _Unpickler(pickle.Unpickler):
-    """Containers, numbers, text and NumPy's arrays; nothing that could act."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(file, encoding="latin1")
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in ALLOWED:
-            return super().find_class(module, name)
-        if (module, name) == ("_codecs", "encode"):  # how protocol 2 keeps bytes
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"since it holds {module}.{name}")
+        return safe_pickle.read_npy(file)
 
 
 def find_scenes(folder: Path, scenes: Sequence[str] | None) -> list[Path]:

@@ -18,8 +18,12 @@ from scripts import load
 
 from d2_hloc.app.command import run_command
 from d2_hloc.app.scene.demo import write_demo
-from d2_hloc.benchmarks.aachen import data as aachen
-from d2_hloc.benchmarks.aachen.data import AachenError, AachenFiles
+from d2_hloc.benchmarks.aachen.data import (
+    AachenError,
+    AachenFiles,
+    read_aachen,
+    survey_aachen,
+)
 from d2_hloc.benchmarks.aachen.results import read_truth, with_fallback
 from d2_hloc.benchmarks.aachen.run import Aachen
 from d2_hloc.core import config
@@ -219,7 +223,7 @@ def test_both_layouts_are_found(dataset, tmp_path):
     upright = tmp_path / "data" / "images" / "images_upright"
     upright.rename(tmp_path / "data" / "images_upright")
     (tmp_path / "data" / "database.db").unlink()
-    data = aachen.read(AachenFiles(), tmp_path / "data")
+    data = read_aachen(AachenFiles(), tmp_path / "data")
     assert data.images == tmp_path / "data" / "images_upright"
     assert len(data.names) == 8
     assert len(data.pairs) == 15 + 12 + 1  # the repeated one counts once
@@ -237,7 +241,7 @@ def test_the_real_lists_make_the_whole_problem(shared):
     """Aachen v1's own database and pair list: everything but pixels, poses and intrinsics."""
     folder = shared / "data" / "real-metadata" / "aachen"
     before = digests(folder)
-    data = aachen.survey(AachenFiles(), folder)
+    data = survey_aachen(AachenFiles(), folder)
     assert digests(folder) == before
     assert len(data.names) == 5401
     assert len(data.queries) == 98
@@ -247,7 +251,7 @@ def test_the_real_lists_make_the_whole_problem(shared):
     assert {name for pair in data.pairs for name in pair} <= set(data.names)
     assert len(data.missing) == 4
     with pytest.raises(AachenError, match=r"missing are the images \(images/images_upright or"):
-        aachen.read(AachenFiles(), folder)
+        read_aachen(AachenFiles(), folder)
 
 
 @pytest.mark.parametrize("name", ["aachen", "aachen_v1_1"])
@@ -258,3 +262,20 @@ def test_the_configurations_differ_in_files_alone(name):
 
 def test_v1_is_the_default():
     assert config.load(Aachen, ROOT / "configs" / "aachen.yaml") == Aachen()
+
+
+def test_several_features_are_compared(dataset, whole, conf, tmp_path, capsys):
+    """Each in a folder of its own; another may join them later."""
+    output = tmp_path / "out"
+    shutil.copytree(whole, output / "d2net")
+    assert run(dataset, output, conf, "--feature", "d2net", "sift") == 0
+    scores = record(output)["scores"]
+    assert list(scores) == ["d2net", "sift"]
+    assert scores["sift"]["ground_truth"]["recall_0.25m_2deg"] == 1
+    lines = [line.split()[:6] for line in capsys.readouterr().out.splitlines()]
+    assert ["sift,", "refined", "2", "of", "2", "100.0"] in lines
+    report = (output / "report.html").read_text()
+    assert "published: D2-Net SS + NN" in report
+    assert "sift, refined" in report
+    assert run(dataset, output, conf, "--feature", "d2net", "sift", "--method", "pnp") == 1
+    assert '"method": "pnp"' in capsys.readouterr().err

@@ -21,23 +21,34 @@ from PIL import Image
 from scripts import load
 from skimage import data, transform
 
-from d2_hloc.benchmarks.hpatches import data as hpatches
-from d2_hloc.benchmarks.hpatches import shared_results
-from d2_hloc.benchmarks.hpatches.data import LEFT_OUT, HomographyPair, HPatchesError
-from d2_hloc.benchmarks.hpatches.results import PAPER, features_by_image, read_summaries, summarize
+from d2_hloc.benchmarks.hpatches.data import (
+    LEFT_OUT,
+    HomographyPair,
+    HPatchesError,
+    read_hpatches,
+)
+from d2_hloc.benchmarks.hpatches.results import (
+    PAPER,
+    features_by_image,
+    means_by_part,
+    read_summaries,
+)
 from d2_hloc.benchmarks.hpatches.scores import (
     THRESHOLDS,
     ScoringOptions,
     estimate_homography,
-    matched_keypoints,
-    score,
+    score_homographies,
 )
+from d2_hloc.benchmarks.hpatches.shared_results import read_accuracy_cache
+from d2_hloc.benchmarks.pair_scores import matched_keypoints
+from d2_hloc.core import config
 from d2_hloc.core.structs import Features, Matches
 from d2_hloc.features import extraction
 from d2_hloc.features.extraction import ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.staged_h5 import Staged
+from d2_hloc.matching.match_pairs import MatchedPairs
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "pipelines" / "hpatches.py"
@@ -117,7 +128,7 @@ def finished(pipeline, dataset, tmp_path_factory):
 
 
 def test_reads_pairs_in_order_with_their_homographies(dataset):
-    found = hpatches.read(dataset)
+    found = read_hpatches(dataset)
     assert [p.names for p in found.pairs] == [
         ("i_coffee/1.png", "i_coffee/2.png"),
         ("v_astronaut/1.ppm", "v_astronaut/2.ppm"),
@@ -134,7 +145,7 @@ def test_the_eight_are_left_out_by_name(tmp_path):
     image = photograph("coffee")
     for name in [*LEFT_OUT, "i_ajuntament", "v_abstract"]:
         write_sequence(tmp_path / name, image, [image], [np.eye(3)], "ppm")
-    found = hpatches.read(tmp_path)
+    found = read_hpatches(tmp_path)
     assert sorted(found.left_out) == sorted(LEFT_OUT)
     assert len(LEFT_OUT) == 8
     assert {p.sequence for p in found.pairs} == {"i_ajuntament", "v_abstract"}
@@ -152,7 +163,7 @@ def test_whatever_is_missing_or_damaged_is_named(copied):
     (copied / "v_bad" / "H_1_4").write_text("one two three")
     np.savetxt(copied / "v_bad" / "H_1_5", np.full((3, 3), np.nan))
     write_sequence(copied / "v_good", image, [image], [np.eye(3)], "jpg")
-    found = hpatches.read(copied)
+    found = read_hpatches(copied)
     reasons = dict(found.problems)
     assert reasons.pop("v_astronaut/H_1_3").startswith("cannot be read as numbers (")
     assert reasons.pop("v_bad/H_1_4").startswith("cannot be read as numbers (")
@@ -172,7 +183,7 @@ def test_whatever_is_missing_or_damaged_is_named(copied):
 def test_a_gap_in_a_sequence_is_named(copied):
     for name in ("2.ppm", "H_1_2"):
         (copied / "v_astronaut" / name).unlink()
-    found = hpatches.read(copied)
+    found = read_hpatches(copied)
     assert found.problems["v_astronaut/2"] == "there is no image 2"
     assert "v_astronaut/3.ppm" in found.image_names
 
@@ -180,15 +191,15 @@ def test_a_gap_in_a_sequence_is_named(copied):
 def test_of_two_formats_the_published_one_is_taken(copied):
     for path in (copied / "v_astronaut").glob("*.ppm"):
         Image.open(path).save(path.with_suffix(".png"))
-    assert hpatches.read(copied).pairs[1].names == ("v_astronaut/1.ppm", "v_astronaut/2.ppm")
+    assert read_hpatches(copied).pairs[1].names == ("v_astronaut/1.ppm", "v_astronaut/2.ppm")
 
 
 def test_a_folder_without_sequences_is_one_sentence(tmp_path):
     with pytest.raises(HPatchesError, match="there is no such folder"):
-        hpatches.read(tmp_path / "nowhere")
+        read_hpatches(tmp_path / "nowhere")
     (tmp_path / "images").mkdir()
     with pytest.raises(HPatchesError, match="holds no sequence of HPatches: folders i_"):
-        hpatches.read(tmp_path)
+        read_hpatches(tmp_path)
 
 
 def test_a_run_writes_what_it_promises(finished):
@@ -218,7 +229,7 @@ def test_the_homographies_are_found_again(finished):
 
 def test_scores_are_what_the_definition_says(finished, dataset):
     """A pair's accuracy from the files, match by match; then the means."""
-    data = hpatches.read(dataset)
+    data = read_hpatches(dataset)
     features, matches = (finished / "d2net" / f"{n}.h5" for n in ("features", "matches"))
     expected = []
     for pair in data.pairs:
@@ -293,7 +304,7 @@ def test_the_table_in_the_terminal_marks_its_sources(pipeline, dataset, finished
 def test_a_finished_run_is_not_made_again(pipeline, dataset, finished, monkeypatch):
     monkeypatch.setattr(extraction, "create_extractor", lambda _: pytest.fail("extracted again"))
     monkeypatch.setattr(
-        "d2_hloc.benchmarks.hpatches.scores.score_pair", lambda *_: pytest.fail("scored")
+        "d2_hloc.benchmarks.hpatches.scores.score_homography", lambda *_: pytest.fail("scored")
     )
     assert run(pipeline, dataset, finished, "--feature", "d2net", "sift") == 0
 
@@ -361,14 +372,14 @@ def test_downloads_when_it_is_asked_to(pipeline, dataset, tmp_path, monkeypatch)
     asked = []
     adapter = SimpleNamespace(download=lambda options: asked.append(options.feature))
     monkeypatch.setattr("d2_hloc.features.registry.adapter_of", lambda name: adapter)
-    monkeypatch.setattr(pipeline, "run", lambda *_: None)
+    monkeypatch.setattr(pipeline, "run_hpatches", lambda *_: None)
     pipeline.main(arguments(dataset, tmp_path, "--feature", "disk", "xfeat", "--download"))
     pipeline.main(arguments(dataset, tmp_path, "--feature", "disk"))
     assert asked == ["disk", "xfeat"]
 
 
 def test_the_yaml_in_the_repository_is_the_default(pipeline):
-    assert pipeline.config.load(pipeline.HPatches, pipeline.CONFIG) == pipeline.HPatches()
+    assert config.load(pipeline.HPatches, pipeline.CONFIG) == pipeline.HPatches()
 
 
 def test_goes_on_after_a_kill(pipeline, dataset, finished, tmp_path):
@@ -390,40 +401,46 @@ def test_goes_on_after_a_kill(pipeline, dataset, finished, tmp_path):
     assert scores[0] == scores[1]
 
 
+def scored(options, pairs, features, matches, output, refine=None):
+    """The step, for the matches of a file that some other step has made."""
+    found = MatchedPairs.read(matches, [pair.names for pair in pairs])
+    return score_homographies(options, pairs, features, found, output, refine)
+
+
 def test_scoring_goes_on_from_what_is_there(finished, dataset, tmp_path, monkeypatch):
-    pairs, folder = hpatches.read(dataset).pairs, finished / "sift"
+    pairs, folder = read_hpatches(dataset).pairs, finished / "sift"
     files = folder / "features.h5", folder / "matches.h5", tmp_path / "scores.json"
-    first = score(ScoringOptions(), pairs[:1], *files)
+    first = scored(ScoringOptions(), pairs[:1], *files)
     done = []
-    original = sys.modules["d2_hloc.benchmarks.hpatches.scores"].score_pair
+    original = sys.modules["d2_hloc.benchmarks.hpatches.scores"].score_homography
 
     def counted(options, pair, *rest):
         done.append(pair.names)
         return original(options, pair, *rest)
 
-    monkeypatch.setattr("d2_hloc.benchmarks.hpatches.scores.score_pair", counted)
-    found = score(ScoringOptions(), pairs, *files)
+    monkeypatch.setattr("d2_hloc.benchmarks.hpatches.scores.score_homography", counted)
+    found = scored(ScoringOptions(), pairs, *files)
     assert done == [p.names for p in pairs[1:]]
     assert found[0] == first[0]
     assert json.loads((folder / "scores.json").read_text()) == json.loads(files[2].read_text())
     with pytest.raises(ConfigurationChanged, match=r'"threshold": 3\.0.*"threshold": 2\.0'):
-        score(ScoringOptions(threshold=2.0), pairs, *files)
+        scored(ScoringOptions(threshold=2.0), pairs, *files)
     with pytest.raises(ConfigurationChanged, match='"is_refined": true'):
-        score(ScoringOptions(), pairs, *files, refine=lambda names, xy0, xy1: (xy0, xy1))
+        scored(ScoringOptions(), pairs, *files, refine=lambda names, xy0, xy1: (xy0, xy1))
     files[2].write_text('{"pairs": [')
     with pytest.raises(ValueError, match=r"scores\.json: is damaged; delete it"):
-        score(ScoringOptions(), pairs, *files)
+        scored(ScoringOptions(), pairs, *files)
 
 
 def test_scores_do_not_hold_the_features_of_other_pairs(tmp_path):
     """Of many pairs no more memory is taken than of few."""
     pairs = write_pairs(tmp_path, count=60, num_features=3000)
     files = tmp_path / "features.h5", tmp_path / "matches.h5"
-    score(ScoringOptions(), pairs[:2], *files, tmp_path / "warm.json")
+    scored(ScoringOptions(), pairs[:2], *files, tmp_path / "warm.json")
     peaks = []
     for count in (3, 60):
         tracemalloc.start()
-        score(ScoringOptions(), pairs[:count], *files, tmp_path / f"{count}.json")
+        scored(ScoringOptions(), pairs[:count], *files, tmp_path / f"{count}.json")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0] + 200_000
@@ -476,8 +493,8 @@ def test_refinement_moves_keypoints_before_they_are_scored(tmp_path):
         asked.append(names)
         return xy0, xy0 + SHIFT
 
-    plain = score(ScoringOptions(), pairs, *files, tmp_path / "plain.json")
-    moved = score(ScoringOptions(), pairs, *files, tmp_path / "moved.json", exact)
+    plain = scored(ScoringOptions(), pairs, *files, tmp_path / "plain.json")
+    moved = scored(ScoringOptions(), pairs, *files, tmp_path / "moved.json", exact)
     assert plain[0].accuracy[0] < 0.3
     assert moved[0].accuracy == (1.0,) * len(THRESHOLDS)
     assert moved[0].repeatability == plain[0].repeatability  # which asks no match
@@ -487,7 +504,7 @@ def test_refinement_moves_keypoints_before_they_are_scored(tmp_path):
 def test_matched_keypoints_are_rows_of_both_ends():
     xy0, xy1 = np.arange(10.0).reshape(5, 2), np.arange(20.0, 30).reshape(5, 2)
     found = Matches(pairs=torch.tensor([[0, 3], [4, 1]]), scores=torch.ones(2))
-    left, right = matched_keypoints(("a", "b"), xy0, xy1, found)
+    left, right = matched_keypoints(("a", "b"), xy0, xy1, found, None)
     assert left.tolist() == [[0, 1], [8, 9]]
     assert right.tolist() == [[26, 27], [22, 23]]
 
@@ -500,10 +517,10 @@ def test_a_pair_without_matches_counts_as_zero(tmp_path):
         for pair in pairs:
             staged.add(features_h5.pair_key(*pair.names), features_h5.matches_record(none, 50))
     files = tmp_path / "features.h5", tmp_path / "matches.h5"
-    scores = score(ScoringOptions(), pairs, *files, tmp_path / "scores.json")
+    scores = scored(ScoringOptions(), pairs, *files, tmp_path / "scores.json")
     assert scores[0].accuracy == (0.0,) * len(THRESHOLDS)
     assert scores[0].corner_error is None
-    overall = summarize("none", scores)[0]
+    overall = means_by_part("none", scores)[0]
     assert overall.accuracy[0] == 0
     assert overall.corner_auc == (0.0, 0.0, 0.0)
 
@@ -523,7 +540,7 @@ def test_the_homography_is_estimated_among_wrong_matches(count):
 
 
 def test_images_of_a_sequence_are_counted_once(tmp_path):
-    scores = score(
+    scores = scored(
         ScoringOptions(),
         write_pairs(tmp_path, count=1, num_features=20),
         tmp_path / "features.h5",
@@ -548,7 +565,7 @@ def test_the_cache_file_holds_the_scores(finished):
         assert summary.num_matches == pytest.approx(expected["matches"])
         assert summary.num_pairs == expected["pairs"]
     assert found[0].num_features == pytest.approx(measured["overall"]["features"])
-    cache = shared_results.read(finished / "d2net" / "d2net.npy")
+    cache = read_accuracy_cache(finished / "d2net" / "d2net.npy")
     assert set(cache.illumination) == set(range(1, 16))
     assert cache.kinds == ["i", "v", "v"]
 
@@ -574,6 +591,6 @@ def test_the_papers_curves_rise_and_are_those_of_figure_4():
 def test_released_positions_are_an_option(pipeline, tmp_path):
     path = tmp_path / "released.yaml"
     path.write_text("extraction:\n  d2net:\n    position: released\n")
-    conf = pipeline.config.load(pipeline.HPatches, path)
+    conf = config.load(pipeline.HPatches, path)
     assert conf.extraction == ExtractionOptions(d2net=conf.extraction.d2net)
     assert conf.extraction.d2net.position == "released"

@@ -26,11 +26,13 @@ from scripts import load
 
 from d2_hloc.benchmarks.inloc import data as inloc
 from d2_hloc.benchmarks.inloc.cameras import CameraOptions, inloc_camera, query_cameras
-from d2_hloc.benchmarks.inloc.dense_verification import Verifier, rerank
+from d2_hloc.benchmarks.inloc.dense_verification import DenseVerifier, rerank
 from d2_hloc.benchmarks.inloc.lists import read_list
 from d2_hloc.benchmarks.inloc.pose_files import QueryPoses, RankedPose, pose_numbers
-from d2_hloc.benchmarks.inloc.rendering import CloudCache, DenseOptions
+from d2_hloc.benchmarks.inloc.rendering import CloudCache, DensePVOptions
 from d2_hloc.benchmarks.inloc.scans import MapCache
+from d2_hloc.core import config
+from d2_hloc.features.extracted import Extracted
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.sfm import pose_errors
@@ -274,7 +276,7 @@ def test_a_folder_of_another_layout_is_one_sentence(pipeline, scene, tmp_path, c
 
 
 def test_the_yaml_in_the_repository_is_the_default(pipeline):
-    assert pipeline.config.load(pipeline.InLoc, pipeline.CONFIG) == pipeline.InLoc()
+    assert config.load(pipeline.InLoc, pipeline.CONFIG) == pipeline.InLoc()
 
 
 def test_two_results_are_combined_by_their_scores(pipeline, scene, finished, tmp_path):
@@ -294,11 +296,11 @@ def test_two_results_are_combined_by_their_scores(pipeline, scene, finished, tmp
 
 @pytest.fixture(scope="module")
 def verifier(scene):
-    data = inloc.read(scene.folder)
+    data = inloc.read_inloc(scene.folder)
     cameras = {query: inloc_camera(SIZE) for query in scene.queries}
-    options = DenseOptions()
+    options = DensePVOptions()
     clouds = CloudCache(data, options, MapCache())
-    return Verifier(options=options, data=data, cameras=cameras, clouds=clouds)
+    return DenseVerifier(options=options, data=data, cameras=cameras, clouds=clouds)
 
 
 def moved(scene, query, cutout, shift):
@@ -342,8 +344,9 @@ def test_the_scene_is_rendered_as_it_was_photographed(scene, verifier):
 
 
 def test_cameras_by_rule_and_by_list(scene, finished, tmp_path):
-    features = finished / "features.h5"
-    found = query_cameras(CameraOptions(), scene.folder, scene.queries, features)
+    sizes = Extracted.read(finished / "features.h5", scene.queries).sizes
+    first = {scene.queries[0]: sizes[scene.queries[0]]}
+    found = query_cameras(CameraOptions(), scene.folder, sizes)
     camera = found[scene.queries[0]]
     assert camera.params.tolist() == pytest.approx([400 * 28 / 36, 200, 150])
     assert camera.focal_length == pytest.approx(query_camera().focal)
@@ -351,16 +354,16 @@ def test_cameras_by_rule_and_by_list(scene, finished, tmp_path):
     listed = tmp_path / "intrinsics.txt"
     listed.write_text("IMG_0000.JPG SIMPLE_PINHOLE 400 300 350 200 150\n")
     options = CameraOptions(intrinsics=listed)
-    one = query_cameras(options, scene.folder, scene.queries[:1], features)
+    one = query_cameras(options, scene.folder, first)
     assert one[scene.queries[0]].focal_length == 350
     with pytest.raises(ValueError, match=r"intrinsics\.txt: lacks IMG_0001\.JPG"):
-        query_cameras(options, scene.folder, scene.queries, features)
+        query_cameras(options, scene.folder, sizes)
     listed.write_text("IMG_0000.JPG SIMPLE_PINHOLE 401 300 350 200 150\n")
     with pytest.raises(ValueError, match="is 400 x 300 pixels, but its camera 401 x 300"):
-        query_cameras(options, scene.folder, scene.queries[:1], features)
+        query_cameras(options, scene.folder, first)
 
 
-def test_the_focal_length_of_exif(scene, finished, tmp_path):
+def test_the_focal_length_of_exif(scene, tmp_path):
     """Without one in the file it is the rule's."""
     query = scene.queries[0]
     (tmp_path / query).parent.mkdir(parents=True)
@@ -369,9 +372,9 @@ def test_the_focal_length_of_exif(scene, finished, tmp_path):
     exif[0x8769] = {0xA405: 36}  # FocalLengthIn35mmFilm
     image.save(tmp_path / query, exif=exif)
     options = CameraOptions(focal="exif")
-    features = finished / "features.h5"
-    read = query_cameras(options, tmp_path, [query], features)[query]
-    rule = query_cameras(options, scene.folder, [query], features)[query]
+    sizes = {query: SIZE}
+    read = query_cameras(options, tmp_path, sizes)[query]
+    rule = query_cameras(options, scene.folder, sizes)[query]
     assert rule.focal_length == pytest.approx(400 * 28 / 36)
     assert read.focal_length > 1.2 * rule.focal_length
 

@@ -17,7 +17,7 @@ from d2_hloc.benchmarks.inloc.lists import (
     write_list,
 )
 from d2_hloc.benchmarks.inloc.pose_files import QueryPoses, combine, from_list
-from d2_hloc.benchmarks.inloc.scans import MapCache, points_at, read_map
+from d2_hloc.benchmarks.inloc.scans import MapCache, points_at, read_cutout_map
 
 CUTOUT = f"database/cutouts/{FLOOR}/007/DUC_cutout_007_150_-30.jpg"
 OTHER = f"database/cutouts/{FLOOR}/006/DUC_cutout_006_30_-30.jpg"
@@ -80,7 +80,7 @@ def test_no_keypoints_have_no_points():
 def test_both_versions_of_mat_hold_the_same(tmp_path, write):
     rgb = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
     write(tmp_path / "a.mat", XYZcut=plane().astype(float), RGBcut=rgb)
-    found = read_map(tmp_path / "a.mat")
+    found = read_cutout_map(tmp_path / "a.mat")
     assert np.array_equal(found.xyz, plane())
     assert found.xyz.dtype == np.float32
     assert np.array_equal(found.rgb, rgb)
@@ -113,7 +113,7 @@ def damage_cut_73(path):
 def test_what_is_wrong_with_a_map_is_said_with_its_name(tmp_path, write, expected):
     write(tmp_path / "a.mat")
     with pytest.raises(InLocError, match=rf"a\.mat: .*{expected}|a\.mat: {expected}"):
-        read_map(tmp_path / "a.mat")
+        read_cutout_map(tmp_path / "a.mat")
 
 
 def test_the_cache_reads_once_and_is_bounded(tmp_path, monkeypatch):
@@ -121,9 +121,9 @@ def test_the_cache_reads_once_and_is_bounded(tmp_path, monkeypatch):
 
     def counted(path):
         read.append(path.name)
-        return read_map(path)
+        return read_cutout_map(path)
 
-    monkeypatch.setattr("d2_hloc.benchmarks.inloc.scans.read_map", counted)
+    monkeypatch.setattr("d2_hloc.benchmarks.inloc.scans.read_cutout_map", counted)
     for name in "abc":
         write_mat5(tmp_path / f"{name}.mat", XYZcut=plane())
     cache = MapCache(capacity=2 * plane().nbytes)
@@ -290,8 +290,8 @@ def test_scores_beside_the_published_names(shared, tmp_path):
 
 
 def test_reads_the_layout(shared):
-    data = inloc.read(shared / "data/inloc-mini")
+    data = inloc.read_inloc(shared / "data/inloc-mini")
     assert len(data.queries) == len(data.cutouts) == 12
     assert inloc.scan_of(data.cutouts[0]) == "database/cutouts/DUC1/000"
     with pytest.raises(InLocError, match="there is no such folder"):
-        inloc.read(shared / "nowhere")
+        inloc.read_inloc(shared / "nowhere")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from d2_hloc.benchmarks.aachen.nvm import read_poses
+from d2_hloc.benchmarks.aachen.nvm import read_nvm_poses
 
 TURN = "0.7071067812 0 0.7071067812 0"  # 90 degrees about y
 HEAD = "NVM_V3 \n\n"
@@ -17,7 +17,7 @@ def write(tmp_path, text):
 
 def test_the_centre_is_where_the_file_says(tmp_path):
     text = f"{HEAD}2\n./db/1.jpg 900 {TURN} 1 2 3 0 0\ndb/2.jpg 900 1 0 0 0 4 5 6 0 0\n\n7\n"
-    poses = read_poses(write(tmp_path, text))
+    poses = read_nvm_poses(write(tmp_path, text))
     assert sorted(poses) == ["db/1.jpg", "db/2.jpg"]
     for name, expected in (("db/1.jpg", [1, 2, 3]), ("db/2.jpg", [4, 5, 6])):
         pose = poses[name].matrix()
@@ -41,4 +41,4 @@ def test_the_centre_is_where_the_file_says(tmp_path):
 )
 def test_what_is_no_pose_is_named(tmp_path, text, sentence):
     with pytest.raises(ValueError, match=rf"model\.nvm.*{sentence}"):
-        read_poses(write(tmp_path, text))
+        read_nvm_poses(write(tmp_path, text))

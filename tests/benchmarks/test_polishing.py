@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from d2_hloc.benchmarks.inloc.final_pose import polish_pose, seen_points
+from d2_hloc.benchmarks.inloc.final_pose import pose_of_visible_points, visible_points
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.core.pose_metrics import camera_centre
 from d2_hloc.files.colmap import pycolmap
@@ -34,7 +34,7 @@ def project(pose, xyz):
 
 
 def test_only_points_in_the_image_are_looked_for(points):
-    index, expected = seen_points(TRUE, CAMERA, points)
+    index, expected = visible_points(TRUE, CAMERA, points)
     assert index.max() < 300
     assert len(index) > 150
     np.testing.assert_allclose(expected, project(TRUE, points[index]))
@@ -50,7 +50,7 @@ def test_a_pose_comes_to_where_the_points_are_seen_in_spite_of_wrong_ones(points
         seen[::5] += [6, -5]  # found in the wrong place
         return seen, np.arange(len(index)) % 3 > 0  # and some are not found
 
-    pose = polish_pose(moved(5), CAMERA, points, search)
+    pose = pose_of_visible_points(moved(5), CAMERA, points, search)
     assert np.linalg.norm(centre_of(pose) - centre_of(TRUE)) < 1e-4
     assert asked[0] > 2  # pixels
     assert asked[1] < 0.02  # the second round begins at the first's
@@ -58,8 +58,10 @@ def test_a_pose_comes_to_where_the_points_are_seen_in_spite_of_wrong_ones(points
 
 def test_a_pose_stays_where_nothing_is_found(points):
     pose = moved(5)
-    found = polish_pose(pose, CAMERA, points, lambda i, xy: (xy, np.zeros(len(i), bool)))
+    found = pose_of_visible_points(pose, CAMERA, points, lambda i, xy: (xy, np.zeros(len(i), bool)))
     assert found.matrix().tolist() == pose.matrix().tolist()
     nothing = np.empty((0, 3))
-    found = polish_pose(pose, CAMERA, nothing, lambda i, xy: (xy, np.zeros(len(i), bool)))
+    found = pose_of_visible_points(
+        pose, CAMERA, nothing, lambda i, xy: (xy, np.zeros(len(i), bool))
+    )
     assert found.matrix().tolist() == pose.matrix().tolist()

@@ -12,10 +12,11 @@ import pytest
 from scripts import load
 
 from d2_hloc.app.scene.demo import write_demo
-from d2_hloc.benchmarks.relative_pose import data as relative_pose
-from d2_hloc.benchmarks.relative_pose.data import PairListError, PosedPair
-from d2_hloc.benchmarks.relative_pose.report import summarize
-from d2_hloc.benchmarks.relative_pose.scores import RelativePoseOptions, score_pair
+from d2_hloc.benchmarks.pair_scores import MatchedPair
+from d2_hloc.benchmarks.relative_pose.data import PairListError, PosedPair, read_posed_pairs
+from d2_hloc.benchmarks.relative_pose.report import summarize_relative_poses
+from d2_hloc.benchmarks.relative_pose.scores import RelativePoseOptions, pinhole_camera, score_pose
+from d2_hloc.core import config
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.sfm.cameras import cameras_of
@@ -94,7 +95,7 @@ def run(pipeline, scene, output, *more):
 def test_a_line_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "pairs.txt"
     path.write_text(line_of(PAIR) + "\n")
-    (found,) = relative_pose.read(path)
+    (found,) = read_posed_pairs(path)
     assert found.names == ("a/0.jpg", "a/1.jpg")
     assert found.quarter_turns == (0, 1)
     for key in ("intrinsics0", "intrinsics1", "cam1_from_cam0"):
@@ -124,15 +125,15 @@ def test_a_line_of_another_form_is_named(tmp_path, line, expected):
     path = tmp_path / "pairs.txt"
     path.write_text(f"{line_of(PAIR)}\n{line}\n")
     with pytest.raises(PairListError, match=rf"pairs\.txt, line 2: {expected}"):
-        relative_pose.read(path)
+        read_posed_pairs(path)
 
 
 def test_a_list_that_is_missing_or_empty_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"pairs\.txt: cannot be read"):
-        relative_pose.read(tmp_path / "pairs.txt")
+        read_posed_pairs(tmp_path / "pairs.txt")
     (tmp_path / "pairs.txt").write_text("\n\n")
     with pytest.raises(PairListError, match=r"pairs\.txt: holds no pair"):
-        relative_pose.read(tmp_path / "pairs.txt")
+        read_posed_pairs(tmp_path / "pairs.txt")
 
 
 def planted(count=120, outliers=0):
@@ -145,12 +146,12 @@ def planted(count=120, outliers=0):
         projected = xyz @ intrinsics.T
         views.append(projected[:, :2] / projected[:, 2:])
     views[1][:outliers] = rng.uniform(0, 480, (outliers, 2))
-    return views
+    return MatchedPair(keypoints=tuple(views), matched=tuple(views), sizes=(SIZE, SIZE))
 
 
 @pytest.mark.parametrize("outliers", [0, 50])
 def test_the_planted_pose_is_found(outliers):
-    found = score_pair(RelativePoseOptions(), PAIR, *planted(outliers=outliers), SIZE, SIZE)
+    found = score_pose(RelativePoseOptions(), PAIR, planted(outliers=outliers))
     assert found.error < 0.1
     assert found.num_matches == 120
     assert found.num_inliers >= 120 - outliers
@@ -158,10 +159,10 @@ def test_the_planted_pose_is_found(outliers):
 
 @pytest.mark.parametrize("count", [0, 4])
 def test_too_few_matches_have_an_infinite_error(count):
-    found = score_pair(RelativePoseOptions(), PAIR, *planted(count), SIZE, SIZE)
+    found = score_pose(RelativePoseOptions(), PAIR, planted(count))
     assert found.error == np.inf
     assert found.num_inliers == 0
-    assert summarize([found])["auc_20deg"] == 0
+    assert summarize_relative_poses([found]).values["auc_20deg"] == 0
 
 
 def test_the_largest_error_is_positive():
@@ -188,10 +189,28 @@ def test_rendered_views_from_images_to_report(pipeline, scene, tmp_path, capsys)
     assert '"feature": "sift"' in capsys.readouterr().err
 
 
+def test_a_finished_run_is_not_made_again_and_features_are_compared(
+    pipeline, scene, tmp_path, capsys, monkeypatch
+):
+    output = tmp_path / "out"
+    assert run(pipeline, scene, output, "--feature", "sift", "d2net") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[:2] for row in rows if row[:1] in (["sift"], ["d2net"])] == [
+        ["sift", "3"],
+        ["d2net", "3"],
+    ]
+    scores = json.loads((output / "run.json").read_text())["scores"]
+    assert scores["sift"]["auc_20deg"] > 0.8
+    path = "d2_hloc.benchmarks.relative_pose.scores.score_pose"
+    monkeypatch.setattr(path, lambda *_: pytest.fail("estimated again"))
+    assert run(pipeline, scene, output, "--feature", "sift", "d2net") == 0
+    assert json.loads((output / "run.json").read_text())["scores"] == scores
+
+
 def test_images_that_are_not_there_are_named_with_their_pairs(
     pipeline, scene, tmp_path, capsys, caplog
 ):
-    (pair,) = relative_pose.read(scene / "pairs.txt")[:1]
+    (pair,) = read_posed_pairs(scene / "pairs.txt")[:1]
     gone = replace(pair, name1="gone.jpg", quarter_turns=(0, 3))
     turned = replace(pair, quarter_turns=(1, 1))
     listed = tmp_path / "pairs.txt"
@@ -209,12 +228,10 @@ def test_images_that_are_not_there_are_named_with_their_pairs(
 
 
 def test_the_yaml_in_the_repository_is_the_default(pipeline):
-    assert pipeline.config.load(pipeline.RelativePose, pipeline.CONFIG) == pipeline.RelativePose()
+    assert config.load(pipeline.RelativePose, pipeline.CONFIG) == pipeline.RelativePose()
 
 
 def test_the_camera_is_colmaps():
-    from d2_hloc.benchmarks.relative_pose.scores import camera
-
-    found = camera(K, SIZE)
+    found = pinhole_camera(K, SIZE)
     assert found.model == pycolmap.CameraModelId.PINHOLE
     assert found.params.tolist() == [500, 510, 320.5, 240.5]

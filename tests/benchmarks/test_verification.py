@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from d2_hloc.benchmarks.inloc.spatial_verification import (
-    VerificationOptions,
+    SpatialVerificationOptions,
     fit_affine,
     fit_homography,
-    verify,
+    verify_spatially,
 )
 from d2_hloc.core.homography_metrics import transfer
 
-OPTIONS = VerificationOptions()
+OPTIONS = SpatialVerificationOptions()
 HOMOGRAPHIES = [
     np.array([[1.1, 0.05, 20.0], [-0.04, 1.2, -15.0], [1e-4, 5e-5, 1.0]]),
     np.array([[0.8, 0.0, 140.0], [0.02, 0.9, 60.0], [0.0, 1e-4, 1.0]]),
@@ -34,7 +34,7 @@ def plant(counts, wrong, seed=0, noise=0.5):
 
 
 def test_matches_on_two_planes_are_kept_and_wrong_ones_dropped():
-    found = verify(OPTIONS, *plant([120, 60], wrong=300))
+    found = verify_spatially(OPTIONS, *plant([120, 60], wrong=300))
     right = found < 180
     assert np.isin(np.arange(180), found).mean() > 0.95
     assert (~right).sum() < 0.05 * 300
@@ -42,20 +42,20 @@ def test_matches_on_two_planes_are_kept_and_wrong_ones_dropped():
 
 @pytest.mark.parametrize("count", [0, 3, 9])
 def test_too_few_matches_verify_nothing(count):
-    assert verify(OPTIONS, *plant([count], wrong=0)).shape == (0,)
+    assert verify_spatially(OPTIONS, *plant([count], wrong=0)).shape == (0,)
 
 
 def test_ten_matches_are_enough():
-    assert verify(OPTIONS, *plant([10], wrong=0, noise=0.0)).tolist() == list(range(10))
+    assert verify_spatially(OPTIONS, *plant([10], wrong=0, noise=0.0)).tolist() == list(range(10))
 
 
 def test_wrong_matches_alone_verify_nothing():
-    assert len(verify(OPTIONS, *plant([], wrong=100, seed=3))) == 0
+    assert len(verify_spatially(OPTIONS, *plant([], wrong=100, seed=3))) == 0
 
 
 def test_matches_at_one_place_do_no_harm():
     same = np.full((40, 2), 100.0)
-    assert len(verify(OPTIONS, same, same, np.ones(40), np.ones(40))) in (0, 40)
+    assert len(verify_spatially(OPTIONS, same, same, np.ones(40), np.ones(40))) in (0, 40)
 
 
 def test_fits_are_exact_without_noise():
@@ -69,6 +69,6 @@ def test_fits_are_exact_without_noise():
 
 def test_options_must_be_positive():
     with pytest.raises(ValueError, match="homography_error must be positive"):
-        VerificationOptions(homography_error=0)
+        SpatialVerificationOptions(homography_error=0)
     with pytest.raises(ValueError, match="min_num_inliers must be 4 or more"):
-        VerificationOptions(min_num_inliers=3)
+        SpatialVerificationOptions(min_num_inliers=3)

@@ -5,7 +5,15 @@ import pytest
 import torch
 from PIL import Image
 
-from d2_hloc.core.images import ImageError, fit, list_images, open_image, read_image, to_tensor
+from d2_hloc.core.images import (
+    ImageError,
+    fit,
+    list_images,
+    luma,
+    open_image,
+    read_image,
+    to_tensor,
+)
 
 
 @pytest.fixture
@@ -134,3 +142,10 @@ def test_an_image_of_absurd_size_is_refused_before_it_fills_the_memory(tmp_path)
     (tmp_path / "a.ppm").write_bytes(b"P6 60000 60000 255\n")
     with pytest.raises(ImageError, match=r"a\.ppm: cannot be read as an image \(Image size"):
         open_image(tmp_path / "a.ppm")
+
+
+def test_luma_weighs_colours_as_pillow_does():
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (31, 47, 3), dtype=np.uint8))
+    expected = np.asarray(image.convert("L")).astype(float) / 255
+    np.testing.assert_allclose(luma(to_tensor(image)).numpy(), expected, atol=1 / 255)

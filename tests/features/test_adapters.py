@@ -9,7 +9,6 @@ import json
 import socket
 import sys
 import textwrap
-import urllib.error
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,13 +19,13 @@ import torch
 from d2_hloc.features import pretrained, registry
 from d2_hloc.features.extraction import (
     ExtractionOptions,
-    configuration,
     create_extractor,
+    extraction_configuration,
     recorded_options,
 )
 from d2_hloc.features.options import FeatureOptions
 from d2_hloc.network.d2net import D2NetOptions
-from d2_hloc.network.weights import WeightsError
+from d2_hloc.network.weights.catalogue import WeightsError
 
 KORNIA = ["keynet-affnet-hardnet", "hesaffnet-hardnet", "disk", "dedode", "xfeat"]
 QUICK = [name for name in KORNIA if name != "dedode"]  # which takes seconds to make
@@ -219,9 +218,11 @@ def test_the_contract(feature, images):
 
 def test_what_the_features_depend_on_is_plain_and_leads_back(feature):
     asked = ExtractionOptions(feature=feature, kornia_keypoints=50)
-    made_by = json.loads(json.dumps(configuration(asked)))
+    made_by = json.loads(json.dumps(extraction_configuration(asked)))
     assert made_by["feature"] == feature
-    assert configuration(recorded_options(made_by, "file")) == configuration(asked)
+    assert extraction_configuration(recorded_options(made_by, "file")) == extraction_configuration(
+        asked
+    )
 
 
 @pytest.mark.parametrize("name", KORNIA)
@@ -247,22 +248,17 @@ def test_missing_weights_are_one_sentence_with_address_and_place(name, in_empty_
         create_extractor(options(name))
     text = str(error.value)
     assert text.startswith(f"the weights of {name} are not here: run with --download, or fetch")
-    for file in ready_files(name):
+    for file in registry.adapter_of(name).weights(name):
         assert f"{file.urls[0]} as {in_empty_hub / 'checkpoints'}" in text
     with pytest.raises(WeightsError):
-        configuration(ExtractionOptions(feature=name))
+        extraction_configuration(ExtractionOptions(feature=name))
     assert list(in_empty_hub.iterdir()) == []
-
-
-def ready_files(name):
-    adapter = registry.adapter_of(name)
-    return adapter.files(name) if name.endswith("hardnet") else adapter.files()
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_nothing_is_asked_of_the_network_but_by_download(name, in_hub, images, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("asked the network"))
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_: pytest.fail("asked the network"))
+    monkeypatch.setattr(pretrained, "fetch_file", lambda *_: pytest.fail("asked the network"))
     create_extractor(options(name))(images[:1])
     registry.adapter_of(name).download(options(name))  # all is there
 
@@ -287,27 +283,28 @@ def test_a_checkpoint_that_holds_more_than_tensors_is_refused(in_empty_hub):
 
 @pytest.mark.parametrize("name", KORNIA)
 def test_without_a_network_a_download_is_one_sentence(name, in_empty_hub, monkeypatch):
-    def fail(url, *_, **__):
-        raise urllib.error.URLError("Name or service not known")
+    def fail(*_, **__):
+        raise socket.gaierror("Name or service not known")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(WeightsError, match=r"cannot be downloaded .*put it at") as error:
         registry.adapter_of(name).download(options(name))
     assert str(in_empty_hub / "checkpoints") in str(error.value)
+    assert list(in_empty_hub.glob("checkpoints/*")) == []
 
 
 def test_a_download_comes_from_the_first_address_that_answers(in_empty_hub, tmp_path):
     (tmp_path / "there.pth").write_bytes(b"weights")
     urls = ((tmp_path / "gone.pth").as_uri(), (tmp_path / "there.pth").as_uri())
     file = pretrained.CachedWeights(urls=urls)
-    pretrained.fetch([file])
+    pretrained.fetch_missing([file])
     assert file.path == in_empty_hub / "checkpoints" / "gone.pth"
     assert file.path.read_bytes() == b"weights"
 
 
 def test_d2nets_published_weights_are_downloaded_when_they_are_asked_for(monkeypatch):
     fetched = []
-    monkeypatch.setattr("d2_hloc.network.weights.download", fetched.append)
+    monkeypatch.setattr("d2_hloc.features.adapters.d2net.download_weights", fetched.append)
     monkeypatch.setenv("D2_HLOC_CACHE", "/nowhere")
     for weights in ("d2_ots", "d2_tf"):
         asked = FeatureOptions(d2net=D2NetOptions(weights=weights))
@@ -347,7 +344,7 @@ def test_hlocs_features_are_usable_and_have_scores(hloc, images):
     found = create_extractor(options(HLOC))(images[:1])[0]
     assert found.descriptors.shape[1] == 25
     assert (found.scores == 1).all()
-    assert configuration(ExtractionOptions(feature=HLOC))["hloc"] == {"name": "blobs"}
+    assert extraction_configuration(ExtractionOptions(feature=HLOC))["hloc"] == {"name": "blobs"}
 
 
 def test_hloc_fetches_weights_only_when_it_may(hloc, monkeypatch):
@@ -390,9 +387,9 @@ def test_an_old_kornia_without_xfeat_is_one_sentence(monkeypatch):
 
 def test_a_configuration_has_the_options_that_apply():
     common = {"resize_max": 1600, "descriptor_dtype": "float16", "top_k": None}
-    made_by = configuration(ExtractionOptions(feature="sift"))
+    made_by = extraction_configuration(ExtractionOptions(feature="sift"))
     assert set(made_by) == {"feature", "sift", *common}
-    made_by = configuration(ExtractionOptions(feature="d2net-ms"))
+    made_by = extraction_configuration(ExtractionOptions(feature="d2net-ms"))
     assert set(made_by) == {"feature", "d2net", "weights_sha256", *common}
     assert made_by["d2net"]["scales"] == [0.5, 1.0, 2.0]
-    assert configuration(ExtractionOptions(top_k=5))["top_k"] == 5
+    assert extraction_configuration(ExtractionOptions(top_k=5))["top_k"] == 5

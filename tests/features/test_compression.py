@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from d2_hloc.app import cli
 from d2_hloc.core import config
 from d2_hloc.core.structs import Features
-from d2_hloc.features.compression import CompressionOptions, compress, configuration
-from d2_hloc.features.extraction import ExtractionOptions
-from d2_hloc.features.extraction import configuration as configuration_of_features
+from d2_hloc.features.compression import (
+    CompressionOptions,
+    compress,
+    compression_configuration,
+)
+from d2_hloc.features.extraction import ExtractionOptions, extraction_configuration
 from d2_hloc.features.projection import learn, save_projection
 from d2_hloc.files import features_h5
 from d2_hloc.files.features_h5 import StorageError
@@ -140,10 +143,10 @@ def test_descriptors_of_two_projections_are_not_matched(features, projection, tm
 def test_a_file_says_the_same_whether_extracted_or_compressed(features):
     """So that images are added, and queries extracted, in the same way."""
     plain, small = ExtractionOptions(), CompressionOptions(dimensions=64)
-    extracted = configuration_of_features(ExtractionOptions(compression=small))
-    assert extracted == configuration_of_features(plain) | configuration(small)
-    assert extracted != configuration_of_features(plain)
-    assert configuration(None) == {}
+    extracted = extraction_configuration(ExtractionOptions(compression=small))
+    assert extracted == extraction_configuration(plain) | compression_configuration(small)
+    assert extracted != extraction_configuration(plain)
+    assert compression_configuration(None) == {}
 
 
 def test_the_command_learns_a_projection_once(features, tmp_path, capsys):

@@ -12,7 +12,12 @@ from skimage import data
 from d2_hloc.core.images import ImageError
 from d2_hloc.features import extraction
 from d2_hloc.features.compression import CompressionOptions, compress
-from d2_hloc.features.extraction import ExtractionOptions, extract, recorded_options
+from d2_hloc.features.extraction import (
+    ExtractionOptions,
+    extract,
+    extraction_configuration,
+    recorded_options,
+)
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.staged_h5 import Staged
@@ -145,7 +150,7 @@ def test_the_options_come_back_from_the_file(folder, tmp_path):
     options = ExtractionOptions(feature="d2net-ms", resize_max=100)
     path = extract(options, folder, tmp_path / "features.h5", ["grey.png"]).path
     again = recorded_options(features_h5.read_configuration(path), str(path))
-    assert extraction.configuration(again) == extraction.configuration(options)
+    assert extraction_configuration(again) == extraction_configuration(options)
 
 
 def test_batches_give_the_same_features(folder, tmp_path):

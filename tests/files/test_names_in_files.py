@@ -9,7 +9,7 @@ import scipy.io
 
 from d2_hloc.benchmarks.aachen import nvm
 from d2_hloc.benchmarks.inloc.lists import read_list, read_retrieval
-from d2_hloc.benchmarks.relative_pose.data import read as read_posed_pairs
+from d2_hloc.benchmarks.relative_pose.data import read_posed_pairs
 from d2_hloc.core.names import UnsafeName
 from d2_hloc.files import features_h5
 from d2_hloc.hloc.commands import read_names

@@ -131,7 +131,7 @@ def test_a_kill_while_it_is_written_leaves_the_old_record(output, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("d2_hloc.files.staged_h5.os.fsync", killed)
+    monkeypatch.setattr("d2_hloc.files.atomic.os.fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         record.write()
     monkeypatch.undo()

@@ -366,19 +366,20 @@ class TestExtractors:
         ({"multiscale": False, "scales": [0.5, 1]}, {"scales": (0.5, 1.0)}),
         ({"model_name": "d2_tf.pth", "use_relu": True}, {"weights": "d2_tf"}),
         ({"model_name": "d2_tf.pth", "checkpoint_dir": Path("no")}, {"weights": "d2_tf"}),
-        ({"weights": Path("a/b.pth"), "position": "released"}, {"weights": "a/b.pth"}),
+        ({"weights": Path("a/b.pth")}, {"weights": str(Path("a/b.pth").absolute())}),
+        ({"position": "released"}, {"weights": "d2_ots", "position": "released"}),
         ({"precision": "float16", "edge_threshold": 10}, {"edge_threshold": 10.0}),
     ],
 )
 def test_conf_of_an_extractor(conf, expected):
-    options = d2net_conf.options_of(conf)
+    options = d2net_conf.d2net_options_of(conf)
     assert {key: getattr(options, key) for key in expected} == expected
 
 
 def test_conf_names_a_checkpoint_in_a_folder(tmp_path):
     (tmp_path / "mine.pth").touch()
     conf = {"model_name": "mine.pth", "checkpoint_dir": tmp_path}
-    assert d2net_conf.options_of(conf).weights == str(tmp_path / "mine.pth")
+    assert d2net_conf.d2net_options_of(conf).weights == str(tmp_path / "mine.pth")
 
 
 @pytest.mark.parametrize(
@@ -394,7 +395,7 @@ def test_conf_names_a_checkpoint_in_a_folder(tmp_path):
 )
 def test_conf_of_an_extractor_that_does_not_fit(conf, text):
     with pytest.raises(ConfigError, match=text):
-        d2net_conf.options_of(conf)
+        d2net_conf.d2net_options_of(conf)
 
 
 def unit(*shape: int) -> torch.Tensor:
@@ -458,6 +459,6 @@ def test_a_match_that_cannot_be_stored_is_an_error():
 
 def test_conf_of_a_matcher_that_does_not_fit():
     with pytest.raises(ConfigError, match="matcher: unknown key 'ratio'; known: mutual, ratio_thr"):
-        matcher_conf.options_of({"ratio": 0.9})
+        matcher_conf.matching_options_of({"ratio": 0.9})
     with pytest.raises(ConfigError, match="ratio_threshold must be positive, not 0"):
-        matcher_conf.options_of({"ratio_threshold": 0.0})
+        matcher_conf.matching_options_of({"ratio_threshold": 0.0})

@@ -215,7 +215,7 @@ def test_memory_does_not_grow_with_the_product_of_the_counts():
     """All similarities of 20,000 x 20,000 would be 1.5 GiB."""
     code = """
         import resource, torch
-        from d2_hloc.matching.nearest import match_descriptors
+        from d2_hloc import match_descriptors
 
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10  # MiB

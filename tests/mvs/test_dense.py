@@ -29,7 +29,7 @@ from d2_hloc.mvs.reconstruct import (
     reconstruct_dense,
     sweep_view,
 )
-from d2_hloc.mvs.statistics import num_vertices, read_cloud, statistics, surface_distances
+from d2_hloc.mvs.statistics import dense_statistics, num_vertices, read_cloud, surface_distances
 from d2_hloc.mvs.workspace import Reader, read_workspace
 from d2_hloc.training.make_scene import make_training_scene
 from d2_hloc.training.scene_info import SceneError
@@ -287,8 +287,10 @@ def test_a_mesh_follows_the_cloud(copy):
     assert np.median(np.abs(distance_to_surfaces(vertices))) < 0.05
 
 
-def test_a_mesh_that_fails_is_one_sentence(copy, monkeypatch):
-    monkeypatch.setattr(reconstruct, "MESH_CODE", "import os; os.abort()")
+def test_a_mesh_that_fails_is_one_sentence(copy, tmp_path, monkeypatch):
+    (tmp_path / "crashing_mesh.py").write_text("import os; os.abort()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(reconstruct, "MESH_PROGRAM", "crashing_mesh")
     with pytest.raises(ModelError, match="no mesh could be made of its points"):
         mesh(MeshOptions(), copy)
     assert not (copy / "mesh.ply").exists()
@@ -421,7 +423,7 @@ def test_options_pass_through_a_file():
 
 
 def test_statistics_read_what_is_there(copy):
-    found = statistics(read_workspace(copy, 4))
+    found = dense_statistics(read_workspace(copy, 4))
     assert json.dumps(dataclasses.asdict(found))
 
 

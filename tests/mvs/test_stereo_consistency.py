@@ -7,8 +7,8 @@ import pytest
 import torch
 from stereo_scene import BALL, CENTRES, FLOOR, WALL, render
 
-from d2_hloc.mvs import normals
 from d2_hloc.mvs.consistency import ConsistencyOptions, consistent
+from d2_hloc.mvs.normals import normals
 
 OPTIONS = ConsistencyOptions()
 

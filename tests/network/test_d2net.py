@@ -8,7 +8,7 @@ from d2_hloc.network import backbone as backbone_module
 from d2_hloc.network import pyramid
 from d2_hloc.network.d2net import MULTISCALE, D2Net, D2NetOptions
 from d2_hloc.network.description import GeneralizedMean
-from d2_hloc.network.weights import WeightsError
+from d2_hloc.network.weights.catalogue import WeightsError
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import socket
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,17 +14,20 @@ import torch
 from safetensors.torch import save_file
 
 from d2_hloc.files.provenance import file_sha256
-from d2_hloc.network import weights
 from d2_hloc.network.backbone import LAYERS, Backbone
 from d2_hloc.network.d2net import D2Net, D2NetOptions
-from d2_hloc.network.weights import PUBLISHED_KEY, WeightsError, download, load
+from d2_hloc.network.weights import download
+from d2_hloc.network.weights.catalogue import BUNDLED, WeightsError, absolute_source, cache_folder
+from d2_hloc.network.weights.download import download_weights
+from d2_hloc.network.weights.files import load_weights
+from d2_hloc.network.weights.state import PUBLISHED_KEY, to_published
 
 INDICES = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21]  # formats.md
 
 
 @pytest.fixture(scope="module")
 def bundled():
-    return load("d2_ots")
+    return load_weights("d2_ots")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def assert_same_state(found, expected):
 
 def assert_refused(path, *expected):
     with pytest.raises(WeightsError) as error:
-        load(str(path))
+        load_weights(str(path))
     text = str(error.value)
     assert text.startswith(f"{path}: ")
     assert text.endswith(".")
@@ -73,7 +77,7 @@ def test_the_bundled_weights_fill_the_trunk(bundled):
 
 
 def test_the_bundled_file_is_the_one_that_the_reference_was_made_with(shared):
-    ours = weights.BUNDLED["d2_ots"]
+    ours = BUNDLED["d2_ots"]
     assert file_sha256(ours) == file_sha256(shared / "weights" / "d2_ots.safetensors")
 
 
@@ -92,7 +96,7 @@ def checkpoint(state):
 def test_a_published_checkpoint_loads_safely(tmp_path, bundled, published, is_zip):
     path = tmp_path / "d2_tf.pth"
     saved(path, checkpoint(published), _use_new_zipfile_serialization=is_zip)
-    assert_same_state(load(str(path)), bundled)
+    assert_same_state(load_weights(str(path)), bundled)
 
 
 def test_a_checkpoint_of_numpy_1_loads_too(tmp_path, bundled, published):
@@ -106,14 +110,14 @@ def test_a_checkpoint_of_numpy_1_loads_too(tmp_path, bundled, published):
                 data = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
             target.writestr(item.filename, data)
     assert names  # or nothing was made old
-    assert_same_state(load(str(tmp_path / "old.pth")), bundled)
+    assert_same_state(load_weights(str(tmp_path / "old.pth")), bundled)
 
 
 def test_a_checkpoint_of_parallel_training_and_of_half_precision_loads(
     tmp_path, published, bundled
 ):
     state = {f"module.{name}": value.half() for name, value in published.items()}
-    found = load(str(saved(tmp_path / "a.pth", {"model": state})))
+    found = load_weights(str(saved(tmp_path / "a.pth", {"model": state})))
     assert found["conv4_3.bias"].dtype == torch.float32
     torch.testing.assert_close(
         found["conv4_3.weight"], bundled["conv4_3.weight"], atol=1e-4, rtol=0
@@ -122,7 +126,7 @@ def test_a_checkpoint_of_parallel_training_and_of_half_precision_loads(
 
 def test_layers_of_vgg16_beyond_the_trunk_are_left_out(tmp_path, published, bundled):
     state = published | {f"{PUBLISHED_KEY}24.weight": torch.zeros(512, 512, 3, 3)}
-    assert_same_state(load(str(saved(tmp_path / "a.pth", {"model": state}))), bundled)
+    assert_same_state(load_weights(str(saved(tmp_path / "a.pth", {"model": state}))), bundled)
 
 
 def test_torchvisions_form_takes_rgb_and_gives_the_same_features(tmp_path, published, photo):
@@ -169,7 +173,7 @@ def test_a_plain_pickle_is_refused_and_does_not_run(tmp_path):
 def test_a_truncated_file_is_refused(tmp_path, published, kept, kind):
     whole, path = tmp_path / "whole", tmp_path / "cut.pth"
     if kind == "safetensors":
-        whole, path = weights.BUNDLED["d2_ots"], tmp_path / "cut.safetensors"
+        whole, path = BUNDLED["d2_ots"], tmp_path / "cut.safetensors"
     else:
         saved(whole, {"model": published}, _use_new_zipfile_serialization=kind == "zip")
     assert kept < whole.stat().st_size
@@ -226,9 +230,24 @@ def test_a_layer_of_another_shape_is_named(tmp_path, published):
     assert_refused(path, "not a D2-Net or VGG16 checkpoint", expected)
 
 
+@pytest.mark.parametrize("text", ["", "no digest\n", "\xff"])
+def test_a_record_without_a_digest_is_named(cache, remote, text):
+    path = download_weights("d2_tf", url=remote.as_uri())
+    path.with_suffix(".sha256").write_text(text)
+    with pytest.raises(WeightsError, match=r"d2_tf\.sha256: holds no SHA-256; delete it"):
+        load_weights("d2_tf")
+
+
+@pytest.mark.parametrize("source", ["mine.pth", "a/mine", "./mine", "/a/mine.pth"])
+def test_a_path_is_absolute_in_the_options_and_a_name_is_a_name(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert D2NetOptions(weights=source).weights == str(tmp_path / source)
+    assert absolute_source("d2_tf_no_phototourism") == "d2_tf_no_phototourism"
+
+
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(WeightsError, match=r"d3_ots: there is no such file.* d2_ots, d2_tf,"):
-        load("d3_ots")
+        load_weights("d3_ots")
 
 
 def test_a_folder_is_no_checkpoint(tmp_path):
@@ -237,7 +256,7 @@ def test_a_folder_is_no_checkpoint(tmp_path):
 
 def test_weights_that_are_not_downloaded_say_how_to_get_them(cache):
     with pytest.raises(WeightsError) as error:
-        load("d2_tf")
+        load_weights("d2_tf")
     assert str(error.value) == (
         f"{cache / 'd2_tf.pth'}: the weights d2_tf are not here; run 'd2-hloc weights d2_tf', "
         "or put https://dusmanu.com/files/d2-net/d2_tf.pth there."
@@ -245,17 +264,24 @@ def test_weights_that_are_not_downloaded_say_how_to_get_them(cache):
     assert not cache.exists()  # asking makes nothing
 
 
-def test_weights_put_into_the_cache_by_hand_load_by_name(cache, published, bundled):
+def test_weights_put_into_the_cache_by_hand_load_and_are_said_to_be_unverified(
+    cache, published, bundled, caplog
+):
     cache.mkdir()
-    saved(cache / "d2_tf.pth", {"model": published})
-    assert_same_state(load("d2_tf"), bundled)
+    path = saved(cache / "d2_tf.pth", {"model": published})
+    assert_same_state(load_weights("d2_tf"), bundled)
+    (message,) = caplog.messages
+    assert message == (
+        f"{path}: is not verified, since there is no d2_tf.sha256 beside it; its SHA-256 is "
+        f"{file_sha256(path)}."
+    )
 
 
 def test_the_cache_is_in_the_home_folder_unless_it_is_named(cache, monkeypatch, tmp_path):
-    assert weights.cache_folder() == cache
+    assert cache_folder() == cache
     monkeypatch.setenv("D2_HLOC_CACHE", "")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert weights.cache_folder() == tmp_path / ".cache" / "d2_hloc"
+    assert cache_folder() == tmp_path / ".cache" / "d2_hloc"
 
 
 @pytest.fixture
@@ -264,44 +290,47 @@ def remote(tmp_path, published):
 
 
 @pytest.mark.parametrize("length", [None, 8, 64])
-def test_a_download_with_the_right_digest_is_kept_and_loads_by_name(cache, remote, bundled, length):
+def test_a_download_with_the_right_digest_is_kept_and_loads_by_name(
+    cache, remote, bundled, length, caplog
+):
     sha256 = file_sha256(remote)[:length].upper() if length else None
-    path = download("d2_tf", sha256, remote.as_uri())
+    path = download_weights("d2_tf", sha256, remote.as_uri())
     assert path == cache / "d2_tf.pth"
     assert sorted(p.name for p in cache.iterdir()) == ["d2_tf.pth", "d2_tf.sha256"]
-    assert_same_state(load("d2_tf"), bundled)
+    assert_same_state(load_weights("d2_tf"), bundled)
+    assert caplog.messages == []
 
 
 def test_a_published_digest_is_asked_for_without_being_given(cache, remote):
     with pytest.raises(WeightsError, match=rf"SHA-256 is {file_sha256(remote)}, not 88682ab5"):
-        download("vgg16_imagenet_features", url=remote.as_uri())
+        download_weights("vgg16_imagenet_features", url=remote.as_uri())
     assert list(cache.iterdir()) == []
 
 
 def test_a_wrong_digest_is_refused_and_nothing_stays(cache, remote):
     with pytest.raises(WeightsError, match=r"d2_tf\.part: its SHA-256 is [0-9a-f]{64}, not 0123"):
-        download("d2_tf", "0123", remote.as_uri())
+        download_weights("d2_tf", "0123", remote.as_uri())
     assert list(cache.iterdir()) == []
 
 
 def test_a_refused_download_leaves_the_old_one_alone(cache, remote, bundled):
-    download("d2_tf", url=remote.as_uri())
+    download_weights("d2_tf", url=remote.as_uri())
     with pytest.raises(WeightsError, match="SHA-256"):
-        download("d2_tf", "0123", remote.as_uri())
-    assert_same_state(load("d2_tf"), bundled)
+        download_weights("d2_tf", "0123", remote.as_uri())
+    assert_same_state(load_weights("d2_tf"), bundled)
 
 
 def test_a_download_of_something_else_is_refused_and_nothing_stays(cache, tmp_path):
     (tmp_path / "page.html").write_text("<html>moved</html>")
     with pytest.raises(WeightsError, match="refused"):
-        download("d2_tf", url=(tmp_path / "page.html").as_uri())
+        download_weights("d2_tf", url=(tmp_path / "page.html").as_uri())
     assert list(cache.iterdir()) == []
 
 
 @pytest.mark.parametrize("url", ["file:///none/such.pth", "no-address", "ftp:///", "http://[bad"])
 def test_an_address_that_leads_nowhere_is_named(cache, url):
     with pytest.raises(WeightsError) as error:
-        download("d2_tf", url=url)
+        download_weights("d2_tf", url=url)
     assert str(error.value).startswith(f"{url}: cannot be downloaded (")
     assert "fetch it on another machine" in str(error.value)
     assert list(cache.iterdir()) == []
@@ -309,16 +338,81 @@ def test_an_address_that_leads_nowhere_is_named(cache, url):
 
 def test_only_known_names_are_downloads(cache):
     with pytest.raises(WeightsError, match="d2_ots: not a download; known are d2_tf,"):
-        download("d2_ots")
+        download_weights("d2_ots")
+
+
+@pytest.mark.parametrize("digest", ["", " ", "xyz", "0" * 65])
+def test_a_digest_that_is_none_is_refused(cache, remote, digest):
+    with pytest.raises(WeightsError, match="is no SHA-256 in hexadecimal"):
+        download_weights("d2_tf", digest, remote.as_uri())
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("name", ["d2_tf.part", "d2_tf.pth", "d2_tf.sha256"])
+def test_a_link_in_the_cache_does_not_lead_a_download_elsewhere(cache, remote, tmp_path, name):
+    cache.mkdir()
+    (tmp_path / "precious").write_text("mine")
+    (cache / name).symlink_to(tmp_path / "precious")
+    path = download_weights("d2_tf", url=remote.as_uri())
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert path.read_bytes() == remote.read_bytes()
+    assert not path.is_symlink()
+
+
+def test_a_link_in_place_of_the_new_file_is_not_followed(tmp_path, remote):
+    (tmp_path / "part").symlink_to(tmp_path / "precious")
+    with pytest.raises(WeightsError, match=r"cannot be downloaded .*File exists"):
+        download.fetch_file(remote.as_uri(), tmp_path / "part")
+    assert not (tmp_path / "precious").exists()
+
+
+def test_only_https_is_asked(cache, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("asked the network"))
+    with pytest.raises(WeightsError, match="is an address of http, and not of https"):
+        download_weights("d2_tf", url="http://example.org/d2_tf.pth")
+
+
+class Redirects(BaseHTTPRequestHandler):
+    """Leads to another address."""
+
+    target = "http://127.0.0.1:1/d2_tf.pth"
+
+    def do_GET(self):
+        self.send_response(302)
+        self.send_header("Location", self.target)
+        self.end_headers()
+
+    def log_message(self, *_): ...
+
+
+def test_a_redirect_to_http_is_refused(cache, monkeypatch):
+    """The first server stands for one of https."""
+    with HTTPServer(("127.0.0.1", 0), Redirects) as server:
+        first = f"http://127.0.0.1:{server.server_port}/d2_tf.pth"
+        check = download.check_scheme
+        monkeypatch.setattr(download, "check_scheme", lambda url: url == first or check(url))
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(WeightsError) as error:
+            download_weights("d2_tf", url=first)
+        thread.join()
+    assert f"({Redirects.target} is an address of http, and not of https)" in str(error.value)
+    assert list(cache.iterdir()) == []
+
+
+def test_others_may_read_a_download_as_they_may_the_users_files(cache, remote, tmp_path):
+    (tmp_path / "ordinary").touch()
+    path = download_weights("d2_tf", url=remote.as_uri())
+    assert path.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
 def test_an_interrupted_download_leaves_nothing(cache, remote, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(weights, "file_sha256", interrupted)
+    monkeypatch.setattr(download, "file_sha256", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        download("d2_tf", url=remote.as_uri())
+        download_weights("d2_tf", url=remote.as_uri())
     assert list(cache.iterdir()) == []
 
 
@@ -334,18 +428,19 @@ class CutsShort(BaseHTTPRequestHandler):
     def log_message(self, *_): ...
 
 
-def test_a_connection_that_breaks_off_leaves_nothing(cache):
+def test_a_connection_that_breaks_off_leaves_nothing(cache, monkeypatch):
+    monkeypatch.setattr(download, "SCHEMES", ("http",))
     with HTTPServer(("127.0.0.1", 0), CutsShort) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        with pytest.raises(WeightsError):
-            download("d2_tf", url=f"http://127.0.0.1:{server.server_port}/d2_tf.pth")
+        with pytest.raises(WeightsError, match="the connection broke off after 400 bytes"):
+            download_weights("d2_tf", url=f"http://127.0.0.1:{server.server_port}/d2_tf.pth")
         thread.join()
     assert list(cache.iterdir()) == []
 
 
 def test_a_downloaded_file_that_was_changed_is_noticed_when_it_loads(cache, remote, published):
-    path = download("d2_tf", url=remote.as_uri())
+    path = download_weights("d2_tf", url=remote.as_uri())
     changed = published | {f"{PUBLISHED_KEY}0.bias": torch.zeros(64)}
     saved(path, {"model": changed})  # as valid a checkpoint as before
     assert_refused_by_name("d2_tf", path)
@@ -353,14 +448,14 @@ def test_a_downloaded_file_that_was_changed_is_noticed_when_it_loads(cache, remo
 
 def assert_refused_by_name(name, path):
     with pytest.raises(WeightsError, match="it was changed or cut short; download it again") as e:
-        load(name)
+        load_weights(name)
     assert str(e.value).startswith(f"{path}: its SHA-256 is ")
 
 
 def test_a_state_under_the_authors_names_loads_again(tmp_path):
-    state = weights.load("d2_ots")
-    save_file(weights.to_published(state), tmp_path / "mine.safetensors")
-    torch.save({"model": weights.to_published(state), "epoch": 3}, tmp_path / "mine.pth")
+    state = load_weights("d2_ots")
+    save_file(to_published(state), tmp_path / "mine.safetensors")
+    torch.save({"model": to_published(state), "epoch": 3}, tmp_path / "mine.pth")
     for name in ("mine.safetensors", "mine.pth"):
-        found = weights.load(str(tmp_path / name))
+        found = load_weights(str(tmp_path / name))
         assert all(torch.equal(found[key], state[key]) for key in state)

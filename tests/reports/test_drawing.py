@@ -1,23 +1,13 @@
-"""Pictures and figures: what was planted is where it should be, and nothing else is."""
+"""Pictures: what was planted is where it should be, and nothing else is."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from figures import model
 from PIL import Image
 
 from d2_hloc.core.pixels import rescale
-from d2_hloc.reports.charts import (
-    BLUE,
-    MAX_BARS,
-    bar_figure,
-    curves_figure,
-    duration,
-    model_figure,
-    timings_figure,
-)
-from d2_hloc.reports.drawing import GAP, WIDEST, draw_keypoints, draw_matches, draw_scores, spread
+from d2_hloc.reports.drawing import GAP, WIDEST, draw_matches, draw_scores, spread
 
 NONE = np.empty((0, 2))
 
@@ -104,162 +94,20 @@ def test_says_what_does_not_fit(xy0, xy1, mask, text):
         draw_matches(grey(8, 8), grey(8, 8), xy0, xy1, mask)
 
 
-def test_a_dot_is_centred_on_its_keypoint():
-    picture = draw_keypoints(grey(313, 471), [[100, 300]], height=942)
+def test_dots_are_centred_on_the_ends_of_a_match():
+    picture = draw_matches(grey(313, 471), grey(313, 471), [[100, 300]], [[100, 300]], height=942)
     y, x = np.nonzero(colourfulness(picture) > 30)
-    assert (x.mean(), y.mean()) == pytest.approx((200.5, 600.5), abs=0.3)
-    assert colourfulness(draw_keypoints(grey(33, 17), NONE)).max() == 0
-
-
-def test_circles_grow_with_the_scale():
-    xy, scales = np.array([[50, 50], [150, 50]]), np.array([1, 4])
-    drawn = colourfulness(draw_keypoints(grey(200, 100), xy, scales, height=200)) > 30
-    small, large = np.ptp(np.nonzero(drawn[:, :200])[1]), np.ptp(np.nonzero(drawn[:, 200:])[1])
-    assert large / small == pytest.approx(4, rel=0.15)
-    with pytest.raises(ValueError, match=r"2 keypoints have scales of shape \(3,\)"):
-        draw_keypoints(grey(9, 9), xy, np.ones(3))
+    assert y[x < 200].mean() == pytest.approx(600.5, abs=0.3)  # left of the line
+    start, end = 200.5, 626 + GAP + 200.5
+    assert (x.min() + x.max()) / 2 == pytest.approx((start + end) / 2, abs=0.5)
 
 
 def test_draws_on_any_kind_of_image():
     for mode in ("L", "RGBA", "1"):
-        assert draw_keypoints(grey(40, 30).convert(mode), [[3, 4]]).mode == "RGB"
-    assert draw_keypoints(grey(5000, 10), NONE, height=100).size == (round(100 * WIDEST), 1)
-
-
-def trace(figure, name: str) -> np.ndarray:
-    """Positions (N, 3) of the trace whose legend starts so."""
-    found = next(t for t in figure.data if (t.name or "").startswith(name))
-    return np.stack([found.x, found.y, found.z], axis=1)
-
-
-def rotation() -> np.ndarray:
-    q, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))
-    return q * np.sign(np.linalg.det(q))
-
-
-def test_the_model_stands_upright_however_its_world_is_turned():
-    plain, turn = model(), rotation()
-    turned = plain | {
-        "xyz": plain["xyz"] @ turn.T,
-        "centres": plain["centres"] @ turn.T,
-        "rotations": plain["rotations"] @ turn.T,
-    }
-    figures = [model_figure(**plain), model_figure(**turned)]
-    upright = plain["xyz"][:, [0, 2, 1]] * (1, 1, -1)  # right, away, up
-    for figure in figures:
-        np.testing.assert_allclose(trace(figure, "points"), upright, atol=1e-5)
-    camera = figures[1].layout.scene.camera
-    assert camera.eye.y < camera.center.y  # the scene is ahead
-    assert camera.eye.z > camera.center.z
-
-
-def test_cameras_look_at_what_they_see():
-    figure = model_figure(**model(num_cameras=1))
-    outline = next(t for t in figure.data if t.mode == "lines")
-    assert np.nanmax(outline.y) > 0  # ahead of the centre
-    assert np.nanmin(outline.y) == 0
-    assert np.nanmax(outline.z) > -np.nanmin(outline.z)  # the roof is above
-
-
-def test_some_cameras_stand_out():
-    figure = model_figure(**model(), highlight={"1.jpg", "3.jpg", "not here.jpg"})
-    assert [t.name for t in figure.data if t.name] == ["points (200)", "cameras (3)", "queries (2)"]
-    np.testing.assert_allclose(trace(figure, "queries")[:, 0], [-0.5, 0.5])
-    colours = {t.name: t.marker.color for t in figure.data[1:] if t.name}
-    assert colours["cameras (3)"] == BLUE != colours["queries (2)"]
-    only = model_figure(**model(), highlight={f"{i}.jpg" for i in range(5)}, highlight_label="a<b")
-    assert [t.name for t in only.data if t.name] == ["points (200)", "a&lt;b (5)"]
-
-
-def test_far_points_do_not_make_the_scene_a_speck():
-    scene = model()
-    scene["xyz"][7], scene["xyz"][9, 0] = (1e4, 0, 0), np.nan
-    figure = model_figure(**scene)
-    assert len(trace(figure, "points (198 of 200)")) == 198
-    assert max(np.ptp(axis.range) for axis in scene_axes(figure)) < 10
-
-
-def scene_axes(figure) -> list:
-    return [figure.layout.scene[f"{axis}axis"] for axis in "xyz"]
-
-
-def test_thins_many_points_the_same_way_every_time():
-    figures = [model_figure(**model(), max_points=50) for _ in range(2)]
-    assert len(trace(figures[0], "points (50 of 200)")) == 50
-    assert figures[0].to_json() == figures[1].to_json()
-
-
-@pytest.mark.parametrize(("points", "cameras"), [(0, 5), (200, 0), (1, 1), (0, 1), (1, 0)])
-def test_parts_of_a_model_can_be_missing(points, cameras):
-    figure = model_figure(**model(points, cameras))
-    assert len(figure.data) == (points > 0) + 2 * (cameras > 0)
-    for axis in scene_axes(figure):
-        assert np.isfinite(axis.range).all()
-        assert np.ptp(axis.range) > 0
-    assert np.isfinite(list(figure.layout.scene.camera.eye.to_plotly_json().values())).all()
-
-
-def test_cameras_all_around_and_an_empty_model():
-    scene = model(num_cameras=8)
-    angles = np.arange(8) * np.pi / 4
-    c, s, zero, one = np.cos(angles), np.sin(angles), np.zeros(8), np.ones(8)
-    scene["rotations"] = np.stack([c, zero, s, zero, one, zero, -s, zero, c], 1).reshape(8, 3, 3)
-    assert np.isfinite(trace(model_figure(**scene), "points")).all()
-    assert model_figure(**model(0, 0)).layout.annotations[0].text == "The model is empty."
-
-
-def test_says_what_does_not_fit_in_a_model():
-    with pytest.raises(ValueError, match="200 points and 1 colours"):
-        model_figure(**model() | {"rgb": np.zeros((1, 3))})
-    with pytest.raises(ValueError, match="5 rotations and 2 names"):
-        model_figure(**model() | {"names": ["a", "b"]})
-    with pytest.raises(ValueError, match=r"rotations must have the shape \(N, 3, 3\)"):
-        model_figure(**model() | {"rotations": np.zeros((5, 3))})
-
-
-def test_bars_have_names_and_values():
-    figure = bar_figure(["a.jpg", "<b>.jpg", "x" * 60], np.array([1234, 0, 2.5]), "features")
-    assert list(figure.data[0].text) == ["1,234", "0", "2.5"]
-    assert list(figure.layout.yaxis.ticktext)[:2] == ["a.jpg", "&lt;b&gt;.jpg"]
-    assert len(figure.layout.yaxis.ticktext[2]) < 40
-    assert "x" * 60 in figure.data[0].hovertext[2]
-    assert len(bar_figure([], [], "features").data) == 0
-    with pytest.raises(ValueError, match="1 names and 2 values"):
-        bar_figure(["a"], [1, 2], "features")
-
-
-def test_many_bars_are_sorted():
-    names = [f"{i}.jpg" for i in range(MAX_BARS + 1)]
-    figure = bar_figure(names, np.roll(np.arange(MAX_BARS + 1), 5), "features")
-    assert (np.diff(figure.data[0].y) <= 0).all()
-    assert figure.data[0].hovertext[0] == f"4.jpg: {MAX_BARS}"
-
-
-def test_timings_read_as_one_says_them():
-    figure = timings_figure({"extraction": 83.2, "matching": 0.0})
-    assert list(figure.data[0].text) == ["1 min 23 s", "0 ms"]
-    assert len(timings_figure({}).data) == 0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.0851, "85 ms"),
-        (0.9996, "1.0 s"),
-        (59.96, "1 min 00 s"),
-        (3599.9, "1 h 00 min"),
-        (7530, "2 h 05 min"),
-    ],
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text
-
-
-def test_curves_have_gaps_where_there_is_no_number():
-    figure = curves_figure({"a<b": ([0, 1, 2], [0.5, float("nan"), 1.0])}, "epoch", "loss")
-    assert figure.data[0].name == "a&lt;b"
-    assert list(figure.data[0].y) == [0.5, None, 1.0]
-    assert len(curves_figure({"a": ([], [])}, "epoch", "loss").data) == 0
+        image = grey(40, 30).convert(mode)
+        assert draw_matches(image, image, [[3, 4]], [[3, 4]]).mode == "RGB"
+    wide = draw_matches(grey(5000, 10), grey(100, 100), NONE, NONE, height=100)
+    assert wide.size == (round(100 * WIDEST) + GAP + 100, 100)
 
 
 def test_the_highest_score_is_the_brightest_place():

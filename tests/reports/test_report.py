@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,18 @@ import pytest
 from figures import model
 from PIL import Image
 
-from d2_hloc.reports.charts import BLUE, ORANGE, bar_figure, model_figure
+from d2_hloc.reports.charts import (
+    bar_figure,
+    curves_figure,
+    histogram_figure,
+    matrix_figure,
+    timings_figure,
+)
 from d2_hloc.reports.drawing import draw_matches
-from d2_hloc.reports.page import MAX_PICTURE, Report, format_column, format_value
+from d2_hloc.reports.model_figure import model_figure
+from d2_hloc.reports.page import MAX_PICTURE, Report
+from d2_hloc.reports.plot_style import BLUE, ORANGE
+from d2_hloc.reports.values import format_column, format_value
 
 HOSTILE = "<script>alert(1)</script>&\"'.jpg"
 
@@ -94,20 +104,99 @@ def test_a_table_without_rows_and_a_ragged_one():
         report.table("Numbers", [(1, 2), (3,)])
 
 
-def test_all_text_is_escaped():
+NO_PICTURE = Image.new("RGB", (4, 4))
+NO_FIGURE = go.Figure(go.Bar(y=[1]))
+# All places of a page where text enters: how a report is made that has the text there.
+TEXTS = {
+    "title": lambda text: Report(text),
+    "subtitle": lambda text: Report("t", text),
+    "label": lambda text: added("headline", [(text, 1)]),
+    "number": lambda text: added("headline", [("label", text)]),
+    "heading": lambda text: added("text", text, "x"),
+    "paragraph": lambda text: added("text", "heading", text),
+    "listing": lambda text: added("listing", "heading", text),
+    "column": lambda text: added("table", "heading", [(1,)], columns=(text,)),
+    "key": lambda text: added("table", "heading", [{text: 1}]),
+    "cell": lambda text: added("table", "heading", [(text,)]),
+    "note of a table": lambda text: added("table", "heading", [(1,)], note=text),
+    "caption": lambda text: added("picture", "heading", [(NO_PICTURE, text)]),
+    "note of a picture": lambda text: added("picture", "heading", NO_PICTURE, note=text),
+    "heading of a figure": lambda text: added("figure", text, NO_FIGURE),
+    "note of a figure": lambda text: added("figure", "heading", NO_FIGURE, note=text),
+    "figure": lambda text: added("figure", "heading", go.Figure(go.Bar(y=[1], hovertext=[text]))),
+    "contents": lambda text: added("text", *(f"{text}{k}" for k in range(5))),
+}
+# All places of a figure where text enters.
+LABELS = {
+    "bar": lambda text: bar_figure([text], [1], "heading"),
+    "bars": lambda text: bar_figure(["a", text], [1, 2], "heading"),
+    "heading": lambda text: bar_figure(["a"], [1], text),
+    "rank": lambda text: bar_figure([text] * 50, range(50), "heading"),
+    "heading of many": lambda text: bar_figure(["a"] * 50, range(50), text),
+    "stage": lambda text: timings_figure({text: 1.0}),
+    "histogram": lambda text: histogram_figure(np.ones(3), text),
+    "matrix": lambda text: matrix_figure(["a", text], np.ones((2, 2)), "heading"),
+    "heading of a matrix": lambda text: matrix_figure(["a"], np.ones((1, 1)), text),
+    "curve": lambda text: curves_figure({text: ([0, 1], [0, 1])}, "x", "y"),
+    "x": lambda text: curves_figure({"a": ([0, 1], [0, 1])}, text, "y"),
+    "y": lambda text: curves_figure({"a": ([0, 1], [0, 1])}, "x", text),
+    "camera": lambda text: model_figure(**model(num_cameras=1) | {"names": [text]}),
+    "legend": lambda text: model_figure(**model(), highlight=["1.jpg"], highlight_label=text),
+}
+
+
+def added(kind: str, *values: Any, **more: Any) -> Report:
+    """A report with one thing, or with a section of text for every value after the second."""
+    report = Report("t")
+    if kind == "text" and len(values) > 2:
+        for value in values:
+            report.text(value, "x")
+    else:
+        getattr(report, kind)(*values, **more)
+    return report
+
+
+class Parsed(HTMLParser):
+    """The elements of a page and their attributes' names; all text and values; the scripts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, ...]] = []
+        self.texts: list[str] = []
+        self.scripts: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, *(name for name, _ in attrs)))
+        self.texts += [value or "" for _, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        (self.scripts if self.lasttag == "script" else self.texts).append(data)
+
+
+@pytest.mark.parametrize("place", TEXTS)
+def test_text_of_a_page_is_no_markup(place):
+    hostile, harmless = (Parsed(TEXTS[place](text).html()) for text in (HOSTILE, "name"))
+    assert hostile.elements == harmless.elements
+    if place == "figure":
+        hostile.texts = json.loads(hostile.scripts[0])["data"][0]["hovertext"]
+    assert any(HOSTILE in text for text in hostile.texts)
+
+
+@pytest.mark.parametrize("place", LABELS)
+def test_text_of_a_figure_is_no_markup(place):
+    """Plotly reads tags in text, so that a name must be escaped for it too."""
+    source = LABELS[place](HOSTILE).to_json()
+    assert "alert(1)" in source
+    assert "<" not in source
+    assert "\\u003c" not in source
+
+
+def test_a_page_with_everything_has_no_foreign_script():
     report = Report(HOSTILE, HOSTILE)
-    report.headline([(HOSTILE, HOSTILE)])
-    report.text(HOSTILE, HOSTILE)
-    report.listing(HOSTILE, HOSTILE)
-    report.table(HOSTILE + "2", [{HOSTILE: HOSTILE}], note=HOSTILE)
-    report.picture(HOSTILE + "3", [(Image.new("RGB", (4, 4)), HOSTILE)], note=HOSTILE)
-    for heading in "45":
-        report.figure(HOSTILE + heading, bar_figure([HOSTILE], [1], HOSTILE), note=HOSTILE)
-    report.figure(HOSTILE + "6", go.Figure(go.Bar(y=[1], hovertext=[HOSTILE])))
-    html = report.html()
-    assert html.count("alert(1)") > 15
-    assert "<script>alert" not in html
-    assert not re.search(r"=\"[^\">]*'\.jpg\"", html)
+    for heading, label in zip(range(len(LABELS)), LABELS.values(), strict=True):
+        report.figure(f"{HOSTILE}{heading}", label(HOSTILE), note=HOSTILE)
+    assert "<script>alert" not in report.html()
 
 
 def test_nothing_comes_from_outside():
@@ -380,6 +469,25 @@ def test_is_dark_where_the_reader_is(opened):
     assert np.median(dark) < 40
     assert count_near(dark, BLUE) > 100
     assert opened.errors() == []
+
+
+def test_the_pointer_names_the_pair_of_a_square(browser, tmp_path):
+    report = Report("Pairs")
+    report.figure("Errors", histogram_figure(np.linspace(0, 1, 500), "pixels"))
+    values = np.array([[0, 7, 7], [7, 0, 7], [7, 7, 0]])
+    report.figure("Pairs", matrix_figure(["a.jpg", "b.jpg", HOSTILE], values, "matches"))
+    browser.width(1200)
+    browser.open(report.write(tmp_path / "report.html"))
+    browser.value("figuresDrawn.then(() => 0)")
+    place = browser.place(".heatmaplayer image")
+    x, y = (place[a] + place[b] / 6 for a, b in (("x", "width"), ("y", "height")))
+    where = {"x": x + place["width"] * 2 / 3, "y": y}  # the first row, the last column
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", **where)
+    browser.until("document.querySelector('.hovertext') !== null")
+    shown = browser.value("document.querySelector('.hovertext').textContent")
+    assert HOSTILE in shown
+    assert "a.jpg" in shown
+    assert browser.errors() == []
 
 
 def test_fits_a_narrow_screen(opened, page):

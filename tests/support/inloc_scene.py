@@ -75,7 +75,8 @@ def write_scene(folder):
         camera, pose = Camera.from_view_angle(SIZE, 60.0), around(*place, aside=aside)
         image, depth = render(scene, camera, pose)
         x, y = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
-        points = pose.undo(camera.rays(np.stack([x, y], axis=-1).astype(float)) * depth[..., None])
+        seen = camera.rays(np.stack([x, y], axis=-1).astype(float)) * depth[..., None]
+        points = (seen - pose.translation) @ pose.rotation
         building_from_scan = rigid(k)
         points = (points - building_from_scan[:3, 3]) @ building_from_scan[:3, :3]
         points[depth == 0] = np.nan

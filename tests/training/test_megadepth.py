@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hostile_pickles import BUFFER_AS_OBJECTS, BYTES_AS_OBJECTS
 from PIL import Image
 
 from d2_hloc.core.names import UnsafeName
@@ -294,7 +295,17 @@ class Foreign:
 
 def test_a_scene_that_would_run_something_is_refused(tmp_path, data):
     path = write_views(tmp_path / "1.npz", data, pair_infos=np.array([Foreign()], dtype=object))
-    with pytest.raises(SceneError, match=r"1.npz: refused, since it holds posix.getcwd"):
+    with pytest.raises(SceneError, match=r"1.npz: refused, since it asks for posix.getcwd"):
+        read_scene(path, (0.5, 1), np.inf)
+
+
+@pytest.mark.parametrize("attack", [BYTES_AS_OBJECTS, BUFFER_AS_OBJECTS])
+def test_bytes_of_a_scene_are_never_taken_for_objects(tmp_path, data, attack):
+    """They were followed as pointers, which ended the process."""
+    pairs = np.empty(1, dtype=object)
+    pairs[0] = attack
+    path = write_views(tmp_path / "1.npz", data, pair_infos=pairs)
+    with pytest.raises(SceneError, match=r"1\.npz: "):
         read_scene(path, (0.5, 1), np.inf)
 
 

@@ -12,7 +12,7 @@ from scripts import load
 from skimage import data
 
 from d2_hloc.core import config
-from d2_hloc.network import weights
+from d2_hloc.network.weights.files import load_weights
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -78,7 +78,7 @@ def test_a_run_leaves_checkpoints_tables_and_a_report(finished):
     record = json.loads((output / "run.json").read_text())
     assert record["counts"] == {"pairs": 2, "held_back": 1}
     assert record["scores"]["last"]["epoch"] == 1
-    assert set(weights.load(str(output / "best.pth"))) == set(weights.load("d2_ots"))
+    assert set(load_weights(str(output / "best.pth"))) == set(load_weights("d2_ots"))
 
 
 def test_the_same_command_again_trains_nothing_more_and_more_epochs_do(pipeline, finished):

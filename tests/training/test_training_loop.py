@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from training_toys import CACHED, OPTIONS, Toys, WithoutPairs
 
 from d2_hloc.files.provenance import ConfigurationChanged
-from d2_hloc.network import weights
 from d2_hloc.network.backbone import Backbone
 from d2_hloc.network.d2net import D2Net, D2NetOptions
+from d2_hloc.network.weights.files import load_weights
 from d2_hloc.training.cache import ActivationCache, CacheOptions, Example
 from d2_hloc.training.distributed import World, joined
 from d2_hloc.training.history import LOSSES, VALIDATION, Table
@@ -66,7 +66,7 @@ def test_a_run_learns_and_leaves_its_numbers(whole):
 
 
 def test_only_the_last_layer_changes(whole):
-    before, after = weights.load("d2_ots"), weights.load(str(whole / "last.pth"))
+    before, after = load_weights("d2_ots"), load_weights(str(whole / "last.pth"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"conv4_3.weight", "conv4_3.bias"}
 
@@ -78,7 +78,7 @@ def test_checkpoints_are_of_the_published_form(whole, photo):
     for name in ("best.pth", "best.safetensors", "best_small.safetensors", "last.pth"):
         features = D2Net(D2NetOptions(weights=str(whole / name))).extract(photo)
         assert len(features) > 20
-    small, best = (weights.load(str(whole / f"best{k}.safetensors")) for k in ("_small", ""))
+    small, best = (load_weights(str(whole / f"best{k}.safetensors")) for k in ("_small", ""))
     assert (whole / "best_small.safetensors").stat().st_size < 5e6
     assert all(torch.equal(small[key], best[key].half().float()) for key in best)
 
@@ -172,7 +172,7 @@ def test_mixed_precision_learns_too(tmp_path, precision):
 
 def test_more_layers_may_learn(tmp_path):
     run(tmp_path, replace(OPTIONS, trained_from="conv4_1", epochs=1), Toys(1), Toys(1))
-    before, after = weights.load("d2_ots"), weights.load(str(tmp_path / "last.pth"))
+    before, after = load_weights("d2_ots"), load_weights(str(tmp_path / "last.pth"))
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"conv4_1", "conv4_2", "conv4_3"}
 
@@ -182,7 +182,7 @@ def test_trunk_and_head_make_the_training_form(start):
     image = Toys(1).pair(0, 0).image0[None]
     network = Network("d2_ots", start, "float32")
     backbone = Backbone()
-    backbone.load_state_dict(weights.load("d2_ots"))
+    backbone.load_state_dict(load_weights("d2_ots"))
     with torch.no_grad():
         expected = backbone.training_maps(image)
         found = network(network.trunk(image))

@@ -30,7 +30,7 @@ class Camera:
 
     @classmethod
     def from_view_angle(cls, size: tuple[int, int], degrees: float) -> Camera:
-        """Sees `degrees` from the left edge of the image to its right; looks through its middle."""
+        """Camera that looks through its image's middle and sees `degrees` from edge to edge."""
         if not 0 < degrees < 180:
             raise ValueError(f"A view angle lies between 0 and 180 degrees, not at {degrees}.")
         half_width, _ = image_centre(*size)
@@ -39,11 +39,11 @@ class Camera:
         return cls(size=size, focal=focal, principal_point=(x, y))
 
     def project(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 2"]:
-        """Points in the camera's frame (z > 0) -> pixels."""
+        """Pixels (x, y) of points in the camera's frame, z > 0."""
         return self.focal * points[..., :2] / points[..., 2:] + np.array(self.principal_point)
 
     def rays(self, xy: Float[np.ndarray, "*N 2"]) -> Float[np.ndarray, "*N 3"]:
-        """Pixels -> directions in the camera's frame with z = 1: times depth they are points."""
+        """Directions of pixels in the camera's frame with z = 1: times depth they are points."""
         plane = (xy - np.array(self.principal_point)) / self.focal
         return np.concatenate([plane, np.ones_like(plane[..., :1])], axis=-1)
 
@@ -53,6 +53,6 @@ class Camera:
         return x, y
 
     def colmap(self) -> str:
-        """`MODEL w h params`, as COLMAP and hloc's query lists write a camera."""
+        """Text `MODEL w h params`, as COLMAP and hloc's query lists write a camera."""
         x, y = to_colmap(np.array(self.principal_point)).tolist()
         return f"PINHOLE {self.size[0]} {self.size[1]} {self.focal!r} {self.focal!r} {x!r} {y!r}"

@@ -25,7 +25,7 @@ FOLDERS = ("images", "queries")
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class DemoView:
     """A photograph to be taken."""
 
     name: str  # relative to the demo's folder
@@ -51,25 +51,25 @@ def around(
     return Pose.looking_at(centre, target + aside * right, np.radians(roll))
 
 
-def mapping_views(count: int = 12) -> tuple[View, ...]:
-    """By day, on an arc of 84 degrees; near and low, far and high by turns."""
+def mapping_views(count: int = 12) -> tuple[DemoView, ...]:
+    """Views by day on an arc of 84 degrees; near and low, far and high by turns."""
     camera = Camera.from_view_angle(SIZE, 62.0)
     places = [(4.7, 1.45), (5.3, 1.95)]
     return tuple(
-        View(name=f"images/view_{k:02}.jpg", camera=camera, pose=around(turn, *places[k % 2]))
+        DemoView(name=f"images/view_{k:02}.jpg", camera=camera, pose=around(turn, *places[k % 2]))
         for k, turn in enumerate(np.linspace(-42, 42, count).tolist())
     )
 
 
-def query_views() -> tuple[View, ...]:
-    """Two by day and one by night, by another camera, between and before the mapping views."""
+def query_views() -> tuple[DemoView, ...]:
+    """Two views by day and one by night, by another camera, between and before the others."""
     camera = Camera.from_view_angle(SIZE, 56.0)
     day_1, day_2 = around(-19.0, 4.4, 1.6, aside=0.3), around(6.0, 4.9, 1.3, roll=4.0)
     night = around(20.0, 5.3, 1.7, aside=-0.3)
     return (
-        View(name="queries/day_1.jpg", camera=camera, pose=day_1),
-        View(name="queries/day_2.jpg", camera=camera, pose=day_2),
-        View(name="queries/night_1.jpg", camera=camera, pose=night, night=True),
+        DemoView(name="queries/day_1.jpg", camera=camera, pose=day_1),
+        DemoView(name="queries/day_2.jpg", camera=camera, pose=day_2),
+        DemoView(name="queries/night_1.jpg", camera=camera, pose=night, night=True),
     )
 
 
@@ -102,7 +102,7 @@ def write_demo(folder: Path) -> None:
     part.replace(folder)
 
 
-def is_whole(folder: Path, views: Sequence[View], texts: dict[str, str]) -> bool:
+def is_whole(folder: Path, views: Sequence[DemoView], texts: dict[str, str]) -> bool:
     """Whether the folder holds all images, and the texts as they are now."""
     files = [folder / name for name in (*texts, *(view.name for view in views))]
     return all(file.is_file() for file in files) and all(
@@ -110,32 +110,32 @@ def is_whole(folder: Path, views: Sequence[View], texts: dict[str, str]) -> bool
     )
 
 
-def take(views: Sequence[View]) -> list[UInt8[np.ndarray, "H W 3"]]:
-    """Take the views, each by its light; the night's are noisy."""
+def take(views: Sequence[DemoView]) -> list[UInt8[np.ndarray, "H W 3"]]:
+    """Render the views, each in its light; those by night are noisy."""
     surfaces = market_square()
     with one_thread_an_operation(), ThreadPoolExecutor(2) as pool:
         day, night = pool.map(lambda light: Scene.lit(surfaces, light), (DAY, NIGHT))
         return list(pool.map(lambda view: _take(night if view.night else day, view), views))
 
 
-def _take(scene: Scene, view: View) -> UInt8[np.ndarray, "H W 3"]:
+def _take(scene: Scene, view: DemoView) -> UInt8[np.ndarray, "H W 3"]:
     image, _ = render(scene, view.camera, view.pose)
     return noisy(image) if view.night else image
 
 
 def noisy(image: UInt8[np.ndarray, "H W 3"], sigma: float = 5.0, seed: int = 0) -> np.ndarray:
-    """As a sensor with little light sees it; `sigma` in grey levels."""
+    """Image as a sensor with little light sees it; `sigma` in grey levels."""
     noise = np.random.default_rng(seed).normal(0, sigma, image.shape)
     return np.rint(image + noise).clip(0, 255).astype(np.uint8)
 
 
-def intrinsics(views: Sequence[View]) -> str:
-    """A line a view, as hloc's lists of queries."""
+def intrinsics(views: Sequence[DemoView]) -> str:
+    """Text of one line per view with its camera, as hloc's lists of queries."""
     return "".join(f"{Path(v.name).name} {v.camera.colmap()}\n" for v in views)
 
 
-def ground_truth(views: Sequence[View]) -> str:
-    """A line a view, as results of localization are written."""
+def ground_truth(views: Sequence[DemoView]) -> str:
+    """Text of one line per view with its pose, as results of localization are written."""
     lines = []
     for view in views:
         numbers = [*view.pose.quaternion.tolist(), *view.pose.translation.tolist()]

@@ -61,7 +61,7 @@ class Blockers:
 
     @classmethod
     def of(cls, surface: Surface, among: Sequence[Surface]) -> Blockers:
-        """Those that rise above the plane of `surface`: the others cast no shadow on it."""
+        """Surfaces that rise above the plane of `surface`: the others cast no shadow on it."""
         ends = (0, 1, 0, 1), (0, 0, 1, 1)
         heights = [(s.at(*map(np.array, ends)) - surface.corner) @ surface.normal for s in among]
         rising = (h.max() > CLEARANCE for h in heights)
@@ -86,7 +86,7 @@ class Blockers:
 def irradiance(
     surface: Surface, among: Sequence[Surface], lighting: Lighting
 ) -> Float[np.ndarray, "h w 3"]:
-    """What each part of a surface receives; `among` are all surfaces of the scene."""
+    """Light that each part of a surface receives; `among` are all surfaces of the scene."""
     blockers = Blockers.of(surface, among)
     points, shape = lattice(surface, SUN_CELLS)
     light = sunlight(points, surface.normal, blockers, lighting)
@@ -115,7 +115,7 @@ def sunlight(
     blockers: Blockers,
     lighting: Lighting,
 ) -> Float[np.ndarray, "N 3"]:
-    """From all over the sun's disc."""
+    """Light from all over the sun's disc."""
     share = np.zeros((len(points), 1), np.float32)
     facing = normal @ np.array(lighting.to_sun) / np.linalg.norm(lighting.to_sun)
     if facing > 0 and max(lighting.sun) > 0:
@@ -125,7 +125,7 @@ def sunlight(
 
 
 def sun_directions(to_sun: Sequence[float]) -> Float[np.ndarray, "R 3"]:
-    """A circle about the direction to the sun."""
+    """Directions on a circle about the direction to the sun."""
     axis = np.asarray(to_sun, float) / np.linalg.norm(to_sun)
     turns = 2 * np.pi * np.arange(SUN_RAYS) / SUN_RAYS
     circle = np.stack([np.cos(turns), np.sin(turns)], axis=1) @ across(axis)
@@ -138,7 +138,7 @@ def lamplight(
     blockers: Blockers,
     lamp: Lamp,
 ) -> Float[np.ndarray, "N 3"]:
-    """Falls with the square of the distance and with the angle."""
+    """Light of a lamp, which falls with the square of the distance and with the angle."""
     towards = np.array(lamp.place, np.float32) - points
     distance = np.linalg.norm(towards, axis=1)
     facing = np.clip(towards @ normal.astype(np.float32) / distance, 0, None)
@@ -149,7 +149,7 @@ def lamplight(
 def sky_share(
     points: Float[np.ndarray, "N 3"], normal: Float[np.ndarray, " 3"], blockers: Blockers
 ) -> Float[np.ndarray, " N"]:
-    """How much of the half space before a surface is bright: what hides sky reflects a third."""
+    """Share of the half space before a surface that is bright: what hides sky reflects a third."""
     hidden = np.zeros(len(points), np.float32)
     for direction in half_sphere(normal):
         hidden += blockers.hide(points, direction[None], reach=SKY_REACH)
@@ -172,6 +172,6 @@ def across(axis: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "2 3"]:
 
 
 def stretch(values: Float[np.ndarray, "h w"], shape: tuple[int, int]) -> Float[np.ndarray, "H W"]:
-    """To another resolution, linearly."""
+    """Resize a map to another resolution, linearly."""
     image = torch.from_numpy(values)[None, None]
     return F.interpolate(image, size=shape, mode="bilinear")[0, 0].numpy()

@@ -1,4 +1,4 @@
-"""Where a camera is: world to camera, as COLMAP has it (x right, y down, z forward)."""
+"""Poses of cameras: world to camera, as COLMAP has it (x right, y down, z forward)."""
 
 from __future__ import annotations
 
@@ -36,22 +36,9 @@ class Pose:
         rotation = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]) @ axes
         return cls(rotation=rotation, translation=-rotation @ np.asarray(centre, float))
 
-    @classmethod
-    def from_quaternion(
-        cls, quaternion: Float[np.ndarray, " 4"], translation: Float[np.ndarray, " 3"]
-    ) -> Pose:
-        """From (w, x, y, z), of any length but zero."""
-        norm = np.linalg.norm(quaternion)
-        if norm < 1e-12:
-            raise ValueError(f"The quaternion {np.asarray(quaternion).tolist()} has no direction.")
-        w, v = quaternion[0] / norm, np.asarray(quaternion[1:]) / norm
-        cross = np.cross(v, np.eye(3)).T  # cross @ x is the cross product of v and x
-        rotation = np.eye(3) + 2 * w * cross + 2 * cross @ cross
-        return cls(rotation=rotation, translation=np.asarray(translation, float))
-
     @property
     def quaternion(self) -> Float[np.ndarray, " 4"]:
-        """(w, x, y, z) of unit length with w >= 0."""
+        """Rotation as a quaternion (w, x, y, z) of unit length with w >= 0."""
         r = self.rotation
         # Each row of this symmetric matrix is the quaternion times one of its parts, times 4.
         outer = np.empty((4, 4))
@@ -64,13 +51,9 @@ class Pose:
 
     @property
     def centre(self) -> Float[np.ndarray, " 3"]:
-        """Where the camera is in the world, metres."""
+        """Centre of the camera in the world, metres."""
         return -self.rotation.T @ self.translation
 
     def apply(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
-        """World -> camera."""
+        """Points of the world in the camera's frame."""
         return points @ self.rotation.T + self.translation
-
-    def undo(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
-        """Camera -> world."""
-        return (points - self.translation) @ self.rotation

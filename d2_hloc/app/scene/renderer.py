@@ -45,7 +45,7 @@ class Scene:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frame:
+class ProjectedSurface:
     """A surface as a camera sees it: `inverse` maps (x, y, 1) of a pixel to (u, v, 1) / depth."""
 
     inverse: Float[np.ndarray, "3 3"]
@@ -56,7 +56,7 @@ class Frame:
 def render(
     scene: Scene, camera: Camera, pose: Pose
 ) -> tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
-    """An image, RGB, and its depth.
+    """Render an RGB image and its depth.
 
     Depth is z in the camera's frame at the pixels' centres, in metres; 0 where there is only sky.
     """
@@ -65,13 +65,13 @@ def render(
 
 
 def depth(surfaces: Sequence[Surface], camera: Camera, pose: Pose) -> Float[np.ndarray, "H W"]:
-    """z in the camera's frame at the pixels' centres, metres, float32; 0 = nothing."""
-    inverse, _ = visible(frames(surfaces, camera, pose, 1), camera, 1, torch.float64)
+    """Depth of an image: z in the camera's frame at the pixels' centres, metres; 0 = nothing."""
+    inverse, _ = visible(project_surfaces(surfaces, camera, pose, 1), camera, 1, torch.float64)
     return torch.where(inverse > 0, 1 / inverse, 0).float().numpy()
 
 
 def develop(linear: Float[np.ndarray, "H W 3"], exposure: float) -> UInt8[np.ndarray, "H W 3"]:
-    """Linear light -> uint8, nearly sRGB (its gamma is 2); what is bright saturates softly."""
+    """Expose linear light to uint8, nearly sRGB (its gamma is 2); bright light saturates softly."""
     return np.rint(255 * np.sqrt(1 - np.exp(-exposure * linear))).astype(np.uint8)
 
 
@@ -84,7 +84,7 @@ def reflected(texture: Float[np.ndarray, "h w 3"], light: Float[np.ndarray, "a b
 
 
 def pyramid(image: Float[Tensor, "3 h w"]) -> list[Float[Tensor, "3 _ _"]]:
-    """Each level half as large as the one before, down to a pixel or two."""
+    """Levels of an image, each half as large as the one before, down to a pixel or two."""
     levels = [image]
     while min(levels[-1].shape[1:]) > 2:
         size = [max(1, n // 2) for n in levels[-1].shape[1:]]
@@ -92,14 +92,14 @@ def pyramid(image: Float[Tensor, "3 h w"]) -> list[Float[Tensor, "3 _ _"]]:
     return levels
 
 
-def frames(
+def project_surfaces(
     surfaces: Sequence[Surface], camera: Camera, pose: Pose, samples: int
-) -> list[Frame | None]:
-    """How the camera sees each surface; None for those that it sees from behind or not at all."""
-    return [_frame(surface, camera, pose, samples) for surface in surfaces]
+) -> list[ProjectedSurface | None]:
+    """Surfaces as the camera sees them; None where it sees one from behind or not at all."""
+    return [_project(surface, camera, pose, samples) for surface in surfaces]
 
 
-def _frame(surface: Surface, camera: Camera, pose: Pose, samples: int) -> Frame | None:
+def _project(surface: Surface, camera: Camera, pose: Pose, samples: int) -> ProjectedSurface | None:
     right, down = pose.rotation @ surface.right, pose.rotation @ surface.down
     corner = pose.apply(surface.corner)
     matrix = np.stack([right, down, corner], axis=1)
@@ -111,7 +111,7 @@ def _frame(surface: Surface, camera: Camera, pose: Pose, samples: int) -> Frame 
     if corners[:, 2].max() < NEAR:
         return None
     rows, columns = _extent(corners, camera, samples)
-    return Frame(inverse=np.linalg.inv(matrix) @ rays, rows=rows, columns=columns)
+    return ProjectedSurface(inverse=np.linalg.inv(matrix) @ rays, rows=rows, columns=columns)
 
 
 def _extent(corners: Float[np.ndarray, "4 3"], camera: Camera, samples: int) -> tuple[slice, slice]:
@@ -126,41 +126,41 @@ def _extent(corners: Float[np.ndarray, "4 3"], camera: Camera, samples: int) -> 
 
 
 def visible(
-    seen: Sequence[Frame | None], camera: Camera, samples: int, dtype: torch.dtype
+    seen: Sequence[ProjectedSurface | None], camera: Camera, samples: int, dtype: torch.dtype
 ) -> tuple[Float[Tensor, "H W"], Tensor]:
     """Inverse depth, and the index of the nearest surface (-1 = none), at each sample."""
     x, y = (torch.from_numpy(c).to(dtype) for c in camera.grid(samples))
     nearest = torch.zeros(len(y), len(x), dtype=dtype)
     index = torch.full(nearest.shape, -1, dtype=torch.int16)
-    for k, frame in enumerate(seen):
-        if frame is not None:
-            window = frame.rows, frame.columns
-            u, v, w = _planes(frame, x[None, frame.columns], y[frame.rows, None])
+    for k, surface in enumerate(seen):
+        if surface is not None:
+            window = surface.rows, surface.columns
+            u, v, w = _planes(surface, x[None, surface.columns], y[surface.rows, None])
             closer = (w > nearest[window]) & (u >= 0) & (v >= 0) & (u <= w) & (v <= w)
             nearest[window].copy_(torch.where(closer, w, nearest[window]))
             index[window].masked_fill_(closer, k)
     return nearest, index
 
 
-def _planes(frame: Frame, x: Tensor, y: Tensor) -> list[Tensor]:
-    """u, v and 1, each divided by depth."""
-    return [a * x + (b * y + c) for a, b, c in frame.inverse.tolist()]
+def _planes(surface: ProjectedSurface, x: Tensor, y: Tensor) -> list[Tensor]:
+    """Coordinates u, v and 1 of a surface, each divided by depth."""
+    return [a * x + (b * y + c) for a, b, c in surface.inverse.tolist()]
 
 
 def pixel_light(
     scene: Scene, camera: Camera, pose: Pose, samples: int = SAMPLES
 ) -> Float[np.ndarray, "H W 3"]:
-    """Linear light, the mean over each pixel."""
-    seen = frames(scene.surfaces, camera, pose, samples)
+    """Linear light that each pixel receives, a mean over the pixel."""
+    seen = project_surfaces(scene.surfaces, camera, pose, samples)
     _, index = visible(seen, camera, samples, torch.float32)
     colours = torch.zeros(3, *index.shape)
     x, y = (torch.from_numpy(c).float() for c in camera.grid(samples))
-    for k, frame in enumerate(seen):
-        if frame is not None:
-            rows, columns = (index[frame.rows, frame.columns] == k).nonzero(as_tuple=True)
-            rows, columns = rows + frame.rows.start, columns + frame.columns.start
+    for k, surface in enumerate(seen):
+        if surface is not None:
+            rows, columns = (index[surface.rows, surface.columns] == k).nonzero(as_tuple=True)
+            rows, columns = rows + surface.rows.start, columns + surface.columns.start
             if len(rows):
-                light = _surface_light(frame, scene.radiance[k], x[columns], y[rows], samples)
+                light = _surface_light(surface, scene.radiance[k], x[columns], y[rows], samples)
                 colours[:, rows, columns] = light
     rows, columns = (index < 0).nonzero(as_tuple=True)
     rays = camera.rays(np.stack([x[columns].numpy(), y[rows].numpy()], axis=1))
@@ -169,13 +169,13 @@ def pixel_light(
 
 
 def _surface_light(
-    frame: Frame, levels: list[Tensor], x: Tensor, y: Tensor, samples: int
+    surface: ProjectedSurface, levels: list[Tensor], x: Tensor, y: Tensor, samples: int
 ) -> Float[Tensor, "3 N"]:
     """Look samples up in the pyramid, between the two levels whose pixels are as large as they."""
-    u, v, w = _planes(frame, x, y)
+    u, v, w = _planes(surface, x, y)
     u, v = u / w, v / w
     height, width = levels[0].shape[1:]
-    area = np.abs(np.linalg.det(frame.inverse)) * width * height / w**3 / samples**2
+    area = np.abs(np.linalg.det(surface.inverse)) * width * height / w**3 / samples**2
     level = (0.5 * torch.log2(area)).clamp(0, len(levels) - 1)
     where = torch.stack([2 * u - 1, 2 * v - 1], dim=1)
     light = torch.zeros(3, len(x))

@@ -66,7 +66,7 @@ def market_square() -> tuple[Surface, ...]:
 
 
 def ground() -> Surface:
-    """Paving, larger than what the views see of it."""
+    """Ground with paving, larger than what the views see of it."""
     size = (11.0, 7.5)
     stones = [(0.48, 0.45, 0.42), (0.6, 0.55, 0.48), (0.44, 0.44, 0.47), (0.2, 0.19, 0.17)]
     return Surface(
@@ -78,7 +78,7 @@ def ground() -> Surface:
 
 
 def walls() -> tuple[Surface, Surface, Surface]:
-    """Brick at the back; plaster on both sides, which open towards the visitors."""
+    """Walls of brick at the back and of plaster on both sides, which open towards the visitors."""
     bricks = [(0.5, 0.24, 0.17), (0.66, 0.36, 0.25), (0.58, 0.42, 0.32), (0.62, 0.58, 0.52)]
     brick = masonry((5.8, 3.5), DENSITY, (0.27, 0.09), 0.018, bricks, seed=2)
     ochre = plaster((4.0, 3.0), DENSITY, (0.82, 0.66, 0.38), seed=3)
@@ -103,7 +103,7 @@ def coping(on: Surface) -> tuple[Surface, ...]:
 
 
 def tower() -> tuple[Surface, ...]:
-    """Further away, above the wall."""
+    """Tower further away, above the wall."""
     stones = [(0.55, 0.52, 0.45), (0.7, 0.66, 0.58), (0.4, 0.38, 0.34)]
     face = masonry((2.4, 8.0), 60.0, (0.6, 0.3), 0.03, stones, seed=9)
     return box((-2.2, 9.0), (2.4, 2.4, 8.0), 20.0, [face], plain(OAK))
@@ -129,7 +129,7 @@ def pictures(back: Surface, left: Surface, right: Surface) -> tuple[Surface, ...
 
 
 def lanterns(left: Surface, right: Surface) -> tuple[Surface, ...]:
-    """On both side walls; NIGHT has its lamps before them."""
+    """Lanterns on both side walls; NIGHT has its lamps before them."""
     glass = framed(plain((1.0, 0.95, 0.8)), 0.2, IRON, IRON)
     return tuple(
         part
@@ -139,7 +139,7 @@ def lanterns(left: Surface, right: Surface) -> tuple[Surface, ...]:
 
 
 def advertising_column() -> tuple[Surface, ...]:
-    """Eight faces with posters around, none of them twice."""
+    """Column of eight faces with posters around, none of them twice."""
     wrap = plaster((2.9, 2.2), 2 * DENSITY, (0.3, 0.46, 0.4), seed=10)
     horse = tinted(photograph("horse"), (0.5, 0.1, 0.08), (0.95, 0.85, 0.6))
     tiles = [(0.85, 0.2, 0.15), (0.95, 0.8, 0.3), (0.95, 0.93, 0.85), (0.15, 0.35, 0.6), (0.2,) * 3]
@@ -154,7 +154,7 @@ def advertising_column() -> tuple[Surface, ...]:
 
 
 def pillar() -> tuple[Surface, ...]:
-    """Boards, with a photograph on each side but the back."""
+    """Pillar of boards, with a photograph on each side but the back."""
     stars = photograph("hubble_deep_field")[420:]
     photos = (stars[:, :450], photograph("moon"), None, stars[:, 550:])
     faces = [wood((0.72, 1.6), 2 * DENSITY, seed) for seed in range(20, 24)]
@@ -165,7 +165,7 @@ def pillar() -> tuple[Surface, ...]:
 
 
 def wood(size: tuple[float, float], density: float, seed: int) -> Texture:
-    """Boards, upright, with grain along them."""
+    """Texture of upright boards, with grain along them."""
     tones = [(0.5, 0.34, 0.2), (0.68, 0.5, 0.31), (0.16, 0.1, 0.06)]
     lying = masonry(size[::-1], density, (3.0, 0.12), 0.012, tones, seed, gain=0.1)
     height, width = lying.shape[:2]
@@ -175,7 +175,7 @@ def wood(size: tuple[float, float], density: float, seed: int) -> Texture:
 
 
 def crates() -> tuple[Surface, ...]:
-    """Two, one on the other."""
+    """Two crates, one on the other."""
     boards = [wood((0.62, 0.62), 2 * DENSITY, seed) for seed in range(30, 34)]
     lower = box((1.95, 0.15), (0.62, 0.62, 0.6), 28.0, boards, boards[3])
     small = [b[:200, :200] for b in boards]
@@ -184,7 +184,7 @@ def crates() -> tuple[Surface, ...]:
 
 
 def hedge() -> tuple[Surface, ...]:
-    """Along the left wall, in a trough."""
+    """Hedge in a trough along the left wall."""
     leaves = lawn((2.2, 0.45), 1.5 * DENSITY, seed=40)
     trough = masonry((2.2, 0.35), DENSITY, (0.55, 0.35), 0.02, [(0.5,) * 3, (0.62,) * 3], 41)
     turn = float(np.degrees(np.arctan2(3.5, 1.8)))

@@ -1,4 +1,4 @@
-"""What a scene is made of: flat, textured parallelograms, seen from one side."""
+"""Surfaces of a scene: flat, textured parallelograms, seen from one side."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Surface:
 
     @property
     def normal(self) -> Vector:
-        """Unit length, towards those who see it."""
+        """Normal of unit length, towards those who see the surface."""
         normal = np.cross(self.down, self.right)
         return normal / np.linalg.norm(normal)
 
     @property
     def lengths(self) -> tuple[float, float]:
-        """Of `right` and `down`, metres."""
+        """Lengths of `right` and `down`, metres."""
         return float(np.linalg.norm(self.right)), float(np.linalg.norm(self.down))
 
     def at(self, u: float | np.ndarray, v: float | np.ndarray) -> Float[np.ndarray, "*N 3"]:
@@ -45,7 +45,7 @@ class Surface:
 def wall(
     start: tuple[float, float], end: tuple[float, float], height: float, texture: Texture
 ) -> Surface:
-    """Upright on the ground, from `start` on the viewer's left to `end` on the right."""
+    """Wall upright on the ground, from `start` on the viewer's left to `end` on the right."""
     right = np.array([end[0] - start[0], end[1] - start[1], 0.0])
     return Surface(
         corner=np.array([*start, height], float),

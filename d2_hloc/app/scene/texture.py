@@ -21,7 +21,7 @@ Map = Float[np.ndarray, "{height} {width}"]
 
 @cache
 def photograph(name: str) -> Texture:
-    """One of scikit-image's: astronaut, camera, chelsea, coffee, coins, gravel, rocket, ..."""
+    """Photograph that scikit-image ships: astronaut, camera, chelsea, coffee, coins, gravel, ..."""
     from skimage import data, util
 
     pixels = util.img_as_float32(getattr(data, name)())
@@ -32,12 +32,12 @@ def photograph(name: str) -> Texture:
 
 
 def plain(colour: Colour) -> Texture:
-    """One colour, of a few pixels."""
+    """Texture of one colour, of a few pixels."""
     return np.full((4, 4, 3), colour, np.float32)
 
 
 def tinted(grey: Float[np.ndarray, "h w _"], dark: Colour, light: Colour) -> Texture:
-    """Brightness -> a colour between two."""
+    """Texture whose brightness becomes a colour between two."""
     amount = grey.mean(axis=2, keepdims=True)
     return (np.array(dark) * (1 - amount) + np.array(light) * amount).astype(np.float32)
 
@@ -45,7 +45,7 @@ def tinted(grey: Float[np.ndarray, "h w _"], dark: Colour, light: Colour) -> Tex
 def resized(
     texture: Float[np.ndarray, "_ _ C"], height: int, width: int
 ) -> Float[np.ndarray, "{height} {width} C"]:
-    """Filtered, so that a smaller one does not alias."""
+    """Resize a texture, filtered so that a smaller one does not alias."""
     image = torch.from_numpy(np.ascontiguousarray(texture)).permute(2, 0, 1)[None]
     image = F.interpolate(image, size=(height, width), mode="bilinear", antialias=True)
     return image[0].permute(1, 2, 0).clamp(0, 1).numpy()
@@ -132,7 +132,7 @@ def plaster(size: tuple[float, float], density: float, colour: Colour, seed: int
 
 
 def lawn(size: tuple[float, float], density: float, seed: int) -> Texture:
-    """Grass, or the leaves of a hedge."""
+    """Texture of grass, or of the leaves of a hedge."""
     width, height = (round(s * density) for s in size)
     value = scattered("grass", height, width, 0.9) * (0.6 + noise(height, width, density / 2, seed))
     return tinted(np.clip(value / 2, 0, 1)[..., None], (0.05, 0.11, 0.03), (0.55, 0.72, 0.25))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2_hloc.benchmarks.aachen import nvm
+from d2_hloc.benchmarks.aachen.nvm import read_nvm_poses
 from d2_hloc.files.colmap import opened_copy, pycolmap
 from d2_hloc.matching import pairs
 from d2_hloc.matching.pairs import Pair
@@ -23,7 +23,7 @@ class AachenError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class AachenFiles:
-    """Where things are, relative to the data set; of several places the first that is there.
+    """Paths relative to the data set; of several places the first that is there.
 
     `database` names the images; without it, the intrinsics and the pairs do.
     """
@@ -37,8 +37,8 @@ class AachenFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Aachen:
-    """The problem: database images with poses, queries with intrinsics, pairs to match."""
+class AachenData:
+    """Database images with poses, queries with intrinsics, and pairs to match."""
 
     images: Path
     names: Sequence[str]  # database images and queries
@@ -55,7 +55,7 @@ class Aachen:
         return [n for n in self.names if n not in self.poses and n not in queries]
 
     def reference(self) -> pycolmap.Reconstruction:
-        """The database images' cameras and poses, a model without points."""
+        """Make a model of the database images' cameras and poses, without points."""
         model = pycolmap.Reconstruction()
         for k, name in enumerate(sorted(self.poses), 1):
             if name in self.cameras:
@@ -66,40 +66,40 @@ class Aachen:
         return model
 
     def query_pairs(self) -> dict[str, list[str]]:
-        """For each query the database images that it is listed with, in the list's order."""
+        """Group the database images that each query is listed with, in the list's order."""
         listed = by_query(self.pairs, frozenset(self.queries))
         return {name: listed.get(name, []) for name in self.queries}
 
 
 def query_first(pairs: Sequence[Pair], queries: frozenset[str]) -> list[Pair]:
-    """The pairs of a query with a database image, in that order."""
+    """Choose the pairs of a query with a database image, and put them into that order."""
     ordered = [pair if pair[0] in queries else pair[::-1] for pair in pairs]
     return [(query, image) for query, image in ordered if query in queries and image not in queries]
 
 
 def by_query(pairs: Sequence[Pair], queries: frozenset[str]) -> dict[str, list[str]]:
-    """The database images of each query that has some, in the list's order."""
+    """Group the database images of each query that has some, in the list's order."""
     found: dict[str, list[str]] = {}
     for query, image in query_first(pairs, queries):
         found.setdefault(query, []).append(image)
     return found
 
 
-def read(files: AachenFiles, dataset: Path) -> Aachen:
-    """The whole problem.
+def read_aachen(files: AachenFiles, dataset: Path) -> AachenData:
+    """Read the whole data set.
 
     Raises:
         AachenError: naming everything that a run needs and that is not there.
         ValueError: for a file that cannot be read, by name and line.
     """
-    data = survey(files, dataset)
+    data = survey_aachen(files, dataset)
     if data.missing:
         raise AachenError(f"{dataset}: is not complete; missing are {', '.join(data.missing)}.")
     return data
 
 
-def survey(files: AachenFiles, dataset: Path) -> Aachen:
-    """As much of the problem as is there; `missing` says what is not."""
+def survey_aachen(files: AachenFiles, dataset: Path) -> AachenData:
+    """Read as much of the data set as is there; `missing` says what is not."""
     missing: list[str] = []
 
     def find(places: Sequence[str], what: str) -> Path | None:
@@ -117,11 +117,11 @@ def survey(files: AachenFiles, dataset: Path) -> Aachen:
     cameras = read_intrinsics(intrinsics) if intrinsics else {}
     query_cameras = {n: c for path in queries if path for n, c in read_intrinsics(path).items()}
     names = database_names(databases[0]) if databases else []
-    return Aachen(
+    return AachenData(
         images=images or dataset / files.images[0],
         names=list(dict.fromkeys([*names, *cameras, *query_cameras])),
         cameras=cameras | query_cameras,
-        poses=nvm.read_poses(model) if model else {},
+        poses=read_nvm_poses(model) if model else {},
         queries=list(query_cameras) or [n for n in names if n.startswith("query/night/")],
         pairs=pairs.unique(pairs.read_pairs(listed)) if listed else [],
         missing=missing,
@@ -129,6 +129,6 @@ def survey(files: AachenFiles, dataset: Path) -> Aachen:
 
 
 def database_names(path: Path) -> list[str]:
-    """Names of the images of a COLMAP database of any age, by their ids."""
+    """Read the names of the images of a COLMAP database of any age, by their ids."""
     with opened_copy(path) as database:
         return [i.name for i in sorted(database.read_all_images(), key=lambda i: i.image_id)]

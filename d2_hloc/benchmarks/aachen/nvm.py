@@ -13,8 +13,8 @@ from d2_hloc.files.colmap import pycolmap
 UNIT = 1e-2  # what a quaternion's length may differ from 1 by; written with few digits, it does
 
 
-def read_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
-    """World-to-camera pose of each image of the first model.
+def read_nvm_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
+    """Read the world-to-camera pose of each image of the first model.
 
     A line is `name focal qw qx qy qz cx cy cz radial 0`, where c is the camera's CENTRE; points are
     left aside. Names are relative to the image folder, without a leading ./.

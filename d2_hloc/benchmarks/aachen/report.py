@@ -1,24 +1,19 @@
-"""The end of an Aachen run: a table in the terminal and report.html, published rows beside."""
+"""Tables and report of a run on Aachen, published rows beside our own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from d2_hloc.benchmarks.aachen.results import PUBLISHED
-from d2_hloc.reports.localization import (
-    add_localization,
-    localization_rows,
-    print_queries,
-    score_queries,
-)
+from d2_hloc.benchmarks.comparison import Evaluation
+from d2_hloc.reports.localization import add_localization
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.localize import LocalizationRun
+from d2_hloc.sfm.pose_errors import PoseError, PoseSummary
 
 COLUMNS = (
     "method",
@@ -35,58 +30,58 @@ PUBLISHED_NOTE = (
 )
 
 
-def present(run: LocalizationRun, known: pose_errors.Poses | None) -> None:
-    """Score, print and report one feature."""
-    errors = score_queries(run, known)
-    if errors:
-        night = pose_errors.summarize_poses(errors, pose_errors.NIGHT_THRESHOLDS)
-        run.record.scores["night_until_2020"] = {
-            key: value for key, value in night.to_dict().items() if key.startswith("recall")
-        }
-        run.record.write()
-    name = str(run.record.configuration["features"][0])
-    print_table(localization_rows(run.record))
-    print_queries(run.found, errors)
-    report = Report("Aachen Day-Night", subtitle=f"{name}, {run.queries}")
-    report.table("Queries placed", [summary_row(name, run), *published_rows()], columns=COLUMNS)
-    add_localization(report, run, errors)
-    report.table("Of the published rows", [(PUBLISHED_NOTE,)], columns=("",))
-    report.write(run.output / "report.html")
-    print(f"\n{run.output / 'report.html'}")
+@dataclass(frozen=True, kw_only=True)
+class AachenEvaluation(Evaluation):
+    """A feature's finished run, and the errors of its queries where the truth is known."""
+
+    run: LocalizationRun
+    is_refined: bool
+    errors: Mapping[str, PoseError]
+
+    @cached_property
+    def summary(self) -> PoseSummary | None:
+        """Errors within the benchmark's thresholds."""
+        return pose_errors.summarize_poses(self.errors) if self.errors else None
+
+    @cached_property
+    def night(self) -> PoseSummary | None:
+        """Errors within the thresholds of night queries until mid-2020."""
+        if not self.errors:
+            return None
+        return pose_errors.summarize_poses(self.errors, pose_errors.NIGHT_THRESHOLDS)
 
 
-def compare(runs: Mapping[str, LocalizationRun], output: Path) -> None:
-    """All features in one table, in the terminal and in OUT/report.html."""
-    rows = [summary_row(name, run) for name, run in runs.items()]
-    print("\n" + "  ".join(COLUMNS))
-    for row in rows:
-        print("  ".join(str(value) for value in row))
-    report = Report("Aachen Day-Night", subtitle="features compared")
-    report.table("Queries placed", [*rows, *published_rows()], columns=COLUMNS)
-    report.table("Of the published rows", [(PUBLISHED_NOTE,)], columns=("",))
-    report.write(output / "report.html")
-    print(f"\n{output / 'report.html'}")
+def feature_row(evaluation: AachenEvaluation) -> dict[str, Any]:
+    """Make a feature's line; dashes where there is no ground truth."""
+    found, summary = evaluation.run.found, evaluation.summary
+    placed = sum(not query.reason for query in found)
+    shares, medians = ["-"] * 3, ["-"] * 2
+    if summary is not None:
+        shares = [f"{100 * recall.share:.1f}" for recall in summary.recalls]
+    if summary is not None and summary.median is not None:
+        medians = [f"{1000 * summary.median.metres:.1f}", f"{summary.median.degrees:.3f}"]
+    name = evaluation.feature
+    cells = [f"{name}, refined" if evaluation.is_refined else name, f"{placed} of {len(found)}"]
+    return dict(zip(COLUMNS, [*cells, *shares, *medians], strict=True))
 
 
-def summary_row(name: str, run: LocalizationRun) -> tuple[Any, ...]:
-    """A feature's line; dashes where there is no ground truth."""
-    refined = run.record.configuration["refinement"]["enabled"]
-    truth = run.record.scores.get("ground_truth", {})
-    shares = [f"{100 * truth[key]:.1f}" for key in truth if key.startswith("recall")]
-    median = truth.get("median_position_error_m", np.nan)
-    degrees = truth.get("median_rotation_error_deg", np.nan)
-    return (
-        f"{name}, refined" if refined else name,
-        f"{run.record.counts['localized']} of {run.record.counts['queries']}",
-        *(shares or ["-"] * 3),
-        "-" if np.isnan(median) else f"{1000 * median:.1f}",
-        "-" if np.isnan(degrees) else f"{degrees:.3f}",
-    )
+def published_night_rows() -> list[dict[str, Any]]:
+    """Make the lines of results that others have published, marked as that."""
+    rows = []
+    for name, shares in PUBLISHED.items():
+        cells = [f"published: {name}", "", *(f"{share:.1f}" for share in shares), "-", "-"]
+        rows.append(dict(zip(COLUMNS, cells, strict=True)))
+    return rows
 
 
-def published_rows() -> list[tuple[Any, ...]]:
-    """What others have published, marked as that."""
-    return [
-        (f"published: {name}", "", *(f"{share:.1f}" for share in shares), "-", "-")
-        for name, shares in PUBLISHED.items()
-    ]
+def aachen_report(evaluations: Sequence[AachenEvaluation]) -> Report:
+    """Make the page: the table, and of a single feature its queries too."""
+    first = evaluations[0]
+    is_single = len(evaluations) == 1
+    subtitle = f"{first.feature}, {first.run.queries}" if is_single else "features compared"
+    report = Report("Aachen Day-Night", subtitle=subtitle)
+    rows = [*map(feature_row, evaluations), *published_night_rows()]
+    report.table("Queries placed", rows, note=PUBLISHED_NOTE)
+    if is_single:
+        add_localization(report, first.run, first.errors)
+    return report

@@ -1,4 +1,4 @@
-"""What Aachen's evaluation takes, and what is shown beside our own results."""
+"""Files that Aachen's evaluation takes, ground truth, and published results."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ PUBLISHED = {
 }
 
 
-def write_submission(folder: Path, method: str, found: Sequence[Localized]) -> Path:
-    """Aachen_eval_[method].txt: `basename qw qx qy qz tx ty tz`, world to camera."""
-    path = folder / f"Aachen_eval_[{method}].txt"
+def write_submission(path: Path, found: Sequence[Localized]) -> Path:
+    """Write `basename qw qx qy qz tx ty tz` of each query, world to camera."""
     placed = {Path(r.name).name: r.cam_from_world for r in found if r.cam_from_world is not None}
     write_poses(path, placed)
     return path
 
 
 def read_truth(path: Path, queries: Sequence[str]) -> dict[str, pycolmap.Rigid3d]:
-    """Ground truth by the queries' names, which it may give whole or without their folders."""
+    """Read ground truth by the queries' names, which it may give whole or without folders."""
     known = read_poses(path)
     found = {name: known.get(name, known.get(Path(name).name)) for name in queries}
     return {name: pose for name, pose in found.items() if pose is not None}
@@ -39,7 +38,7 @@ def with_fallback(
     listed: Mapping[str, Sequence[str]],
     poses: Mapping[str, pycolmap.Rigid3d],
 ) -> list[Localized]:
-    """A query without a pose gets that of the first database image it is listed with."""
+    """Give a query without a pose that of the first database image it is listed with."""
     placed = []
     for result in found:
         near = [name for name in listed.get(result.name, ()) if name in poses]

@@ -1,18 +1,26 @@
-"""The Aachen task of Section 5.3: day images triangulated at their poses, queries placed."""
+"""Aachen's task of Section 5.3: triangulate day images at their poses, localize the queries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from d2_hloc.benchmarks.aachen import data as aachen
-from d2_hloc.benchmarks.aachen.data import AachenFiles
-from d2_hloc.benchmarks.aachen.results import with_fallback, write_submission
+from d2_hloc.benchmarks.aachen.data import (
+    AachenData,
+    AachenFiles,
+    by_query,
+    query_first,
+    read_aachen,
+)
+from d2_hloc.benchmarks.aachen.report import AachenEvaluation, aachen_report, feature_row
+from d2_hloc.benchmarks.aachen.results import read_truth, with_fallback, write_submission
+from d2_hloc.benchmarks.comparison import Benchmark
 from d2_hloc.core import config
 from d2_hloc.features.extraction import ExtractionOptions
 from d2_hloc.files.colmap import pycolmap, read_model
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching import choose_pairs
 from d2_hloc.matching.choose_pairs import PairsOptions
@@ -20,6 +28,9 @@ from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.matches import QueryRefiner
 from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.reports.localization import localization_rows, print_queries, score_queries
+from d2_hloc.reports.page import Report
+from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.database import verified_matches
 from d2_hloc.sfm.localize import LocalizationRun, ModelSource
 from d2_hloc.sfm.matched import InputImages, Matched, match_images
@@ -33,9 +44,11 @@ from d2_hloc.sfm.pnp import (
     localize,
     write_localized,
 )
+from d2_hloc.sfm.pose_errors import Poses
 from d2_hloc.sfm.reconstruct import prepare_database
 from d2_hloc.sfm.triangulation import triangulate
 
+GROUND_TRUTH = "ground_truth.txt"  # in the data set, where there is one
 # COLMAP's registration wants 30 inliers; hloc tries groups of covisible images one by one.
 METHODS = {
     "registration": LocalizationOptions(min_num_inliers=30),
@@ -45,11 +58,13 @@ METHODS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Aachen:
-    """Options. `method`: 'registration' takes the matches that fit a two-view geometry, as COLMAP
-    registers images; 'pnp' takes all of them, as hloc does. `localization`: None is the method's.
+    """Features to compare, and the options of all steps.
 
+    The method 'registration' takes the matches that fit a two-view geometry, as COLMAP registers
+    images; 'pnp' takes all of them, as hloc does. Without `localization` it has options of its own.
     Queries that the list of pairs does not name are matched with the `retrieved` nearest images.
-    `fallback`: queries that cannot be placed get the pose of the first image they are listed with.
+    With `fallback`, queries that cannot be placed get the pose of the first image they are listed
+    with.
     """
 
     features: tuple[str, ...] = ("d2net",)
@@ -64,14 +79,78 @@ class Aachen:
     fallback: bool = False
 
 
-def place(conf: Aachen, data: aachen.Aachen, output: Path) -> LocalizationRun:
-    """Match the listed pairs, verify, triangulate the day, place the queries: OUT as ever.
+@dataclass(frozen=True, kw_only=True)
+class AachenBenchmark(Benchmark[AachenEvaluation]):
+    """Aachen's data, options, and the true poses of the queries where they are known."""
 
-    `conf` names one feature.
+    conf: Aachen
+    data: AachenData
+    truth: Poses | None
+
+    @property
+    def shared_configuration(self) -> dict[str, Any]:
+        """Folder and options."""
+        return self._configuration(replace(self.conf, features=()))
+
+    def _configuration(self, conf: Aachen) -> dict[str, Any]:
+        return {"images": str(self.data.images.resolve()), **config.to_dict(conf)}
+
+    def evaluate(self, feature: str, outputs: Outputs) -> AachenEvaluation:
+        """Match the listed pairs, triangulate the day, and find the poses of the queries."""
+        extraction = replace(self.conf.extraction, feature=feature)
+        conf = replace(self.conf, features=(feature,), extraction=extraction)
+        record = RunRecord(outputs.folder, self._configuration(conf))
+        run = localize_night(conf, self.data, record)
+        write_submission(outputs.submission(feature), run.found)
+        return AachenEvaluation(
+            feature=feature,
+            record=record,
+            run=run,
+            is_refined=conf.refinement.enabled,
+            errors=score_queries(run, self.truth),
+        )
+
+    def counts(self, evaluation: AachenEvaluation) -> dict[str, Any]:
+        """Queries, and the database images that are of no use."""
+        return count_found(evaluation.run.found) | {"without_pose": self.data.without_pose}
+
+    def scores(self, evaluation: AachenEvaluation) -> dict[str, Any]:
+        """Recall by the thresholds of former years; score_queries() notes today's."""
+        if evaluation.night is None:
+            return {}
+        return {"night_until_2020": {r.name: r.share for r in evaluation.night.recalls}}
+
+    def print_tables(self, evaluations: Sequence[AachenEvaluation]) -> None:
+        """Print the queries of one feature, or a line for each of several."""
+        if len(evaluations) == 1:
+            print_table(localization_rows(evaluations[0].run, evaluations[0].errors))
+            print_queries(evaluations[0].run.found, evaluations[0].errors)
+        else:
+            print_table([feature_row(e) for e in evaluations])
+
+    def make_report(self, evaluations: Sequence[AachenEvaluation], outputs: Outputs) -> Report:
+        """Make the page, published rows beside our own."""
+        return aachen_report(evaluations)
+
+
+def run_aachen(conf: Aachen, dataset: Path, output: Path, truth: Path | None = None) -> None:
+    """Find the queries' poses by one feature in `output`, or by several in folders below it.
+
+    Ground truth is the data set's own where none is given.
+
+    Raises:
+        ValueError: in one sentence that names the file, whatever cannot be used.
     """
-    conf = replace(conf, extraction=replace(conf.extraction, feature=conf.features[0]))
-    record = RunRecord(output, {"images": str(data.images.resolve()), **config.to_dict(conf)})
-    matched = match_pairs(conf, data, record)
+    data = read_aachen(conf.files, dataset)
+    if truth is None and (dataset / GROUND_TRUTH).is_file():
+        truth = dataset / GROUND_TRUTH
+    known = read_truth(truth, data.queries) if truth else None
+    AachenBenchmark(conf=conf, data=data, truth=known).run(conf.features, output)
+
+
+def localize_night(conf: Aachen, data: AachenData, record: RunRecord) -> LocalizationRun:
+    """Match, verify, triangulate the day images at their poses, and find the queries' poses."""
+    matched = match_listed(conf, data, record)
     database, sparse = prepare_database(matched).path, record.outputs.sparse
     model = matched.once(
         "triangulate",
@@ -79,25 +158,22 @@ def place(conf: Aachen, data: aachen.Aachen, output: Path) -> LocalizationRun:
         lambda: read_model(sparse),
     )
     with record.timed("localize"):
-        found = place_queries(conf, data, matched, model, database)
-    record.counts |= count_found(found) | {"without_pose": data.without_pose}
-    record.write()
-    write_submission(output, conf.features[0], found)
+        found = pose_night_queries(conf, data, matched, model, database)
     return LocalizationRun(
         record=record,
         found=found,
         model=model,
         cameras={n: data.cameras[n] for n in data.queries},
         max_error=(conf.localization or METHODS[conf.method]).max_error,
-        source=ModelSource(folder=output, images=data.images, has_given_poses=True),
+        source=ModelSource(folder=record.outputs.folder, images=data.images, has_given_poses=True),
         queries=data.images,
         features=matched.features,
         matches=matched.matches,
     )
 
 
-def match_pairs(conf: Aachen, data: aachen.Aachen, record: RunRecord) -> Matched:
-    """The listed pairs of images that are of use, and for other queries their nearest images."""
+def match_listed(conf: Aachen, data: AachenData, record: RunRecord) -> Matched:
+    """Match the listed pairs that are of use, and other queries with their nearest images."""
     unused, listed = set(data.without_pose), data.query_pairs()
     kept = [pair for pair in data.pairs if unused.isdisjoint(pair)]
     lost = [query for query, images in listed.items() if not images]
@@ -127,14 +203,14 @@ def match_pairs(conf: Aachen, data: aachen.Aachen, record: RunRecord) -> Matched
     return match_images(step, inputs, record, choose)
 
 
-def place_queries(
+def pose_night_queries(
     conf: Aachen,
-    data: aachen.Aachen,
+    data: AachenData,
     matched: Matched,
     model: pycolmap.Reconstruction,
     database: Path,
 ) -> list[Localized]:
-    """Poses of the queries in the triangulated model."""
+    """Find the poses of the queries in the triangulated model."""
     refine, verified = None, None
     if conf.refinement.enabled:
         resize_max = conf.extraction.resize_max
@@ -145,7 +221,7 @@ def place_queries(
         )
     queries = MatchedQueries(
         cameras={name: data.cameras[name] for name in data.queries},
-        pairs=aachen.query_first(matched.pairs, matched.queries),
+        pairs=query_first(matched.pairs, matched.queries),
         features=matched.features.path,
         matches=matched.matches.path,
         verified=verified,
@@ -158,6 +234,6 @@ def place_queries(
         refine,
     )
     if conf.fallback:
-        found = with_fallback(found, aachen.by_query(matched.pairs, matched.queries), data.poses)
+        found = with_fallback(found, by_query(matched.pairs, matched.queries), data.poses)
         write_localized(matched.outputs, found)
     return found

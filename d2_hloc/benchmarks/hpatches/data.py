@@ -50,8 +50,8 @@ class HomographyPair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HPatches:
-    """What a folder holds: its pairs, and what is missing or damaged, with the reason."""
+class HPatchesData:
+    """Pairs of a folder, and the reasons why parts of it cannot be used, by name."""
 
     folder: Path
     pairs: Sequence[HomographyPair]
@@ -60,16 +60,16 @@ class HPatches:
 
     @property
     def image_names(self) -> list[str]:
-        """The images of all pairs, sequence by sequence."""
+        """Names of the images of all pairs, sequence by sequence."""
         return list(dict.fromkeys(name for pair in self.pairs for name in pair.names))
 
 
 def kind_of(sequence: str) -> str:
-    """What changes in a sequence: 'illumination' or 'viewpoint'."""
+    """Kind of change in a sequence: 'illumination' or 'viewpoint'."""
     return KINDS[sequence[0]]
 
 
-def read(folder: Path) -> HPatches:
+def read_hpatches(folder: Path) -> HPatchesData:
     """Find the pairs of a data set, and whatever is wrong with it.
 
     Raises:
@@ -90,11 +90,11 @@ def read(folder: Path) -> HPatches:
             "... and homographies H_1_2, H_1_3, ..."
         )
     left_out = [name for name in found if name in LEFT_OUT]
-    return HPatches(folder=folder, pairs=pairs, problems=problems, left_out=left_out)
+    return HPatchesData(folder=folder, pairs=pairs, problems=problems, left_out=left_out)
 
 
 def _read_sequence(folder: Path, name: str, problems: dict[str, str]) -> list[HomographyPair]:
-    """Pairs of image 1 with each other; numbers that lack their image or homography are noted."""
+    """Pair image 1 with each other; numbers that lack image or homography become problems."""
     images = _numbered_images(folder / name)
     homographies = {
         int(path.name[4:]): path
@@ -125,7 +125,7 @@ def _read_sequence(folder: Path, name: str, problems: dict[str, str]) -> list[Ho
 
 
 def _numbered_images(folder: Path) -> dict[int, str]:
-    """File names by number; of several formats the published one, .ppm, is taken."""
+    """Find file names by number; of several formats the published one, .ppm, is taken."""
     files = [
         path
         for path in folder.iterdir()
@@ -136,7 +136,7 @@ def _numbered_images(folder: Path) -> dict[int, str]:
 
 
 def _read_homography(path: Path) -> np.ndarray | str:
-    """The matrix (3, 3), or what is wrong with it."""
+    """Read the matrix (3, 3), or say what is wrong with it."""
     try:
         matrix = np.loadtxt(path, dtype=float, ndmin=2)
     except (OSError, ValueError) as error:

@@ -1,21 +1,17 @@
-"""Scores of HPatches' pairs -> means by kind of sequence, rows, cache file; the paper's curves."""
+"""Means of the scores by kind of sequence, rows of tables, and the paper's curves."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from d2_hloc.benchmarks.hpatches import shared_results
 from d2_hloc.benchmarks.hpatches.data import KINDS, kind_of
-from d2_hloc.benchmarks.hpatches.scores import THRESHOLDS, PairScore
-from d2_hloc.benchmarks.hpatches.shared_results import AccuracyCache
+from d2_hloc.benchmarks.hpatches.scores import THRESHOLDS, HomographyScore
+from d2_hloc.benchmarks.hpatches.shared_results import AccuracyCache, read_accuracy_cache
 from d2_hloc.core import pose_metrics
-from d2_hloc.files.atomic import write_atomically
 
 SHOWN = tuple(range(1, 11))  # pixels, as in the paper's Figure 4
 TABLED = (1, 2, 3, 5, 10)
@@ -42,10 +38,22 @@ class Summary:
     matching_score: float | None = None
     corner_auc: tuple[float, ...] | None = None  # at CORNER_THRESHOLDS
 
+    @property
+    def values(self) -> dict[str, float | int | None]:
+        """Means by names that say the threshold."""
+        areas = self.corner_auc or [None] * len(CORNER_THRESHOLDS)
+        return {
+            "pairs": self.num_pairs,
+            "features": self.num_features,
+            "matches": self.num_matches,
+            **{f"mma_{t}px": a for t, a in zip(SHOWN, self.accuracy, strict=True)},
+            "repeatability": self.repeatability,
+            "matching_score": self.matching_score,
+            **{f"corner_auc_{t:g}px": a for t, a in zip(CORNER_THRESHOLDS, areas, strict=True)},
+        }
 
-def _published(
-    feature: str, num_features: float, num_matches: float, accuracy: Sequence[float]
-) -> Summary:
+
+def _published(feature: str, num_features: float, num_matches: float, accuracy: str) -> Summary:
     return Summary(
         feature=feature,
         source=PUBLISHED,
@@ -54,41 +62,25 @@ def _published(
         num_pairs=540,
         num_features=num_features,
         num_matches=num_matches,
-        accuracy=tuple(accuracy),
+        accuracy=tuple(map(float, accuracy.split())),
     )
 
 
 # Dusmanu et al., CVPR 2019, Figure 4, and the results that its authors publish with it.
 PAPER = (
+    _published("D2-Net SS", 2994, 1183, ".127 .277 .406 .514 .600 .663 .710 .744 .769 .786"),
+    _published("D2-Net MS", 4928, 1698, ".121 .268 .398 .506 .595 .664 .715 .755 .786 .809"),
     _published(
-        "D2-Net SS",
-        2994,
-        1183,
-        (0.127, 0.277, 0.406, 0.514, 0.600, 0.663, 0.710, 0.744, 0.769, 0.786),
+        "D2-Net SS trained", 5965, 2496, ".113 .275 .430 .564 .665 .734 .779 .808 .828 .840"
     ),
     _published(
-        "D2-Net MS",
-        4928,
-        1698,
-        (0.121, 0.268, 0.398, 0.506, 0.595, 0.664, 0.715, 0.755, 0.786, 0.809),
-    ),
-    _published(
-        "D2-Net SS trained",
-        5965,
-        2496,
-        (0.113, 0.275, 0.430, 0.564, 0.665, 0.734, 0.779, 0.808, 0.828, 0.840),
-    ),
-    _published(
-        "D2-Net MS trained",
-        8254,
-        2832,
-        (0.102, 0.251, 0.400, 0.533, 0.640, 0.719, 0.775, 0.816, 0.844, 0.864),
+        "D2-Net MS trained", 8254, 2832, ".102 .251 .400 .533 .640 .719 .775 .816 .844 .864"
     ),
 )
 
 
-def summarize(feature: str, scores: Sequence[PairScore]) -> list[Summary]:
-    """Means over all pairs, and over those of each kind that is there."""
+def means_by_part(feature: str, scores: Sequence[HomographyScore]) -> list[Summary]:
+    """Average over all pairs, and over those of each kind that is there."""
     found = []
     for part, letters in PARTS.items():
         some = [s for s in scores if s.sequence[0] in letters]
@@ -97,7 +89,7 @@ def summarize(feature: str, scores: Sequence[PairScore]) -> list[Summary]:
     return found
 
 
-def _mean(feature: str, part: str, scores: Sequence[PairScore]) -> Summary:
+def _mean(feature: str, part: str, scores: Sequence[HomographyScore]) -> Summary:
     errors = [np.inf if s.corner_error is None else s.corner_error for s in scores]
     accuracy = np.mean([s.accuracy[: len(SHOWN)] for s in scores], axis=0)
     return Summary(
@@ -115,59 +107,35 @@ def _mean(feature: str, part: str, scores: Sequence[PairScore]) -> Summary:
     )
 
 
-def features_by_image(scores: Iterable[PairScore]) -> dict[str, int]:
-    """Number of features of each image, the first of a sequence counted once."""
+def features_by_image(scores: Iterable[HomographyScore]) -> dict[str, int]:
+    """Count the features of each image, the first of a sequence once."""
     counts = {}
     for s in scores:
         counts[s.name0], counts[s.name1] = s.num_features0, s.num_features1
     return counts
 
 
-def by_sequence(scores: Iterable[PairScore]) -> dict[str, list[PairScore]]:
-    """Scores of each sequence, in their order."""
-    found: dict[str, list[PairScore]] = {}
+def by_sequence(scores: Iterable[HomographyScore]) -> dict[str, list[HomographyScore]]:
+    """Group the scores by sequence, in their order."""
+    found: dict[str, list[HomographyScore]] = {}
     for s in scores:
         found.setdefault(s.sequence, []).append(s)
     return found
 
 
-def sequence_rows(feature: str, scores: Sequence[PairScore]) -> list[dict[str, str | int | float]]:
-    """A row of means for each sequence."""
+def sequence_rows(
+    feature: str, scores: Sequence[HomographyScore]
+) -> list[dict[str, str | int | float]]:
+    """Make a row of means for each sequence."""
     rows = []
     for sequence, some in by_sequence(scores).items():
-        summary = _mean(feature, kind_of(sequence), some)
-        row = {
-            "feature": feature,
-            "sequence": sequence,
-            "kind": summary.part,
-            "pairs": summary.num_pairs,
-            "features": summary.num_features,
-            "matches": summary.num_matches,
-        }
-        row |= {f"mma_{t}px": a for t, a in zip(SHOWN, summary.accuracy, strict=True)}
-        row |= {
-            "repeatability": summary.repeatability,
-            "matching_score": summary.matching_score,
-        }
-        corners = zip(CORNER_THRESHOLDS, summary.corner_auc, strict=True)
-        rows.append(row | {f"corner_auc_{t:g}px": a for t, a in corners})
+        mean = _mean(feature, kind_of(sequence), some)
+        rows.append({"feature": feature, "sequence": sequence, "kind": mean.part, **mean.values})
     return rows
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, str | int | float]]) -> Path:
-    """Write rows of equal keys under a header, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        short = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-        writer.writerow(short)
-    write_atomically(path, text.getvalue().encode())
-    return path
-
-
-def to_cache(scores: Sequence[PairScore]) -> AccuracyCache:
-    """What other papers share: sums over pairs, by threshold, and counts."""
+def to_cache(scores: Sequence[HomographyScore]) -> AccuracyCache:
+    """Sum over pairs, by threshold, and count, as other papers share their results."""
     sums = {
         letter: np.sum([s.accuracy for s in scores if s.sequence[0] == letter], axis=0)
         * np.ones(len(THRESHOLDS))
@@ -183,12 +151,12 @@ def to_cache(scores: Sequence[PairScore]) -> AccuracyCache:
 
 
 def read_summaries(path: Path) -> list[Summary]:
-    """The means that a cache file leads to; its features are known for all images only.
+    """Read the means that a cache file leads to; its features are known for all images only.
 
     Raises:
         CacheError: if it cannot be used.
     """
-    cache, found = shared_results.read(path), []
+    cache, found = read_accuracy_cache(path), []
     for part, letters in PARTS.items():
         pairs = zip(cache.num_matches, cache.kinds, strict=True)
         matches = [count for count, kind in pairs if kind in letters]

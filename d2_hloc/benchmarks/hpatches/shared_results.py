@@ -3,32 +3,21 @@
 It is what the notebook of D2-Net's authors saves: a pickled array of three objects, `i_err`,
 `v_err` and `[seq_type, n_feats, n_matches]`. The first two are sums of the matching accuracy over
 pairs, by threshold. The last are lists: the letter of each pair's sequence, the features of each
-image, the matches of each pair. A pickle can run any code, so it is read by an unpickler that knows
-arrays and containers only.
+image, the matches of each pair.
 """
 
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from d2_hloc.files import safe_pickle
 from d2_hloc.files.atomic import write_atomically
-
-ALLOWED = {
-    (f"numpy.{core}.{module}", name)
-    for core in ("core", "_core")
-    for module, name in (
-        ("multiarray", "_reconstruct"),
-        ("multiarray", "scalar"),
-        ("numeric", "_frombuffer"),
-    )
-} | {("numpy", "ndarray"), ("numpy", "dtype")}
+from d2_hloc.files.safe_pickle import PickleRefused
 
 
 class CacheError(ValueError):
@@ -46,13 +35,13 @@ class AccuracyCache:
     num_matches: Sequence[int]  # of each pair
 
     def accuracy(self, kinds: str, thresholds: Sequence[int]) -> list[float]:
-        """Mean over the pairs of these kinds: 'i', 'v' or 'iv'; 0 where there are none."""
+        """Average over the pairs of these kinds: 'i', 'v' or 'iv'; 0 where there are none."""
         sums = {"i": self.illumination, "v": self.viewpoint}
         count = sum(kind in kinds for kind in self.kinds)
         return [sum(sums[k].get(t, 0.0) for k in kinds) / max(count, 1) for t in thresholds]
 
 
-def write(path: Path, cache: AccuracyCache) -> Path:
+def write_accuracy_cache(path: Path, cache: AccuracyCache) -> Path:
     """Write a cache file, whole or not at all."""
     content = np.empty(3, dtype=object)
     content[0] = {int(t): float(s) for t, s in cache.illumination.items()}
@@ -68,7 +57,7 @@ def write(path: Path, cache: AccuracyCache) -> Path:
     return path
 
 
-def read(path: Path) -> AccuracyCache:
+def read_accuracy_cache(path: Path) -> AccuracyCache:
     """Read a cache file; nothing in it can run code.
 
     Raises:
@@ -77,45 +66,25 @@ def read(path: Path) -> AccuracyCache:
     """
     try:
         with path.open("rb") as file:
-            content = _content(file)
-        return _cache(content)
-    except CacheError as error:
-        raise CacheError(f"{path}: {error}") from error
+            return _cache(safe_pickle.read_npy(file))
+    except (CacheError, PickleRefused) as error:
+        raise CacheError(f"{path}: refused, since {error}.") from error
     except OSError as error:
         raise CacheError(f"{path}: cannot be read ({error.strerror}).") from error
-    except Exception as error:  # a damaged pickle can raise anything
+    except Exception as error:  # of other objects than a cache has, whatever they lead to
         raise CacheError(
             f"{path}: is damaged, or not a cache of HPatches' evaluation ({error})."
         ) from error
 
 
-def _content(file: Any) -> Any:
-    """The array of objects behind NumPy's header."""
-    version = np.lib.format.read_magic(file)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in read_header:
-        raise CacheError(f"is of NumPy's format {version}, which has no caches.")
-    _, _, dtype = read_header[version](file)
-    if dtype != np.dtype(object):
-        raise CacheError(f"holds {dtype}, not the objects of a cache.")
-    return _Unpickler(file, encoding="latin1").load()
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
-            raise CacheError(f"refused, since it asks for {module}.{name}.")
-        return super().find_class(module, name)
-
-
-def _cache(content: Any) -> AccuracyCache:
+def _cache(content: np.ndarray) -> AccuracyCache:
+    if content.dtype != object:
+        raise CacheError(f"it holds {content.dtype}, not the objects of a cache")
     i_sums, v_sums, (kinds, num_features, num_matches) = content
-    kinds = [k.decode() if isinstance(k, bytes) else str(k) for k in np.asarray(kinds).tolist()]
+    kinds = [_text(kind) for kind in kinds]
     if not set(kinds) <= {"i", "v"} or len(kinds) != len(num_matches):
-        raise CacheError(f"has {len(num_matches)} pairs, of the kinds {sorted(set(kinds))}.")
+        some = sorted({kind[:9] for kind in kinds})[:9]
+        raise CacheError(f"it has {len(num_matches)} pairs, of the kinds {some}")
     return AccuracyCache(
         illumination={int(t): float(s) for t, s in i_sums.items()},
         viewpoint={int(t): float(s) for t, s in v_sums.items()},
@@ -123,3 +92,9 @@ def _cache(content: Any) -> AccuracyCache:
         num_features=[int(n) for n in num_features],
         num_matches=[int(n) for n in num_matches],
     )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str | bytes):
+        raise CacheError("its kinds are no letters")
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from d2_hloc.benchmarks.inloc.data import short_name
 from d2_hloc.core.pixels import image_centre
-from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.sfm.cameras import CameraError, guess_camera, read_intrinsics
 
@@ -21,9 +20,11 @@ FOCAL = 28 / 36  # of the longest edge: an iPhone 7's 28 mm where 36 mm is as wi
 
 @dataclass(frozen=True, kw_only=True)
 class CameraOptions:
-    """`focal`: InLoc's 4032 * 28 / 36 pixels of a 4032 wide image, or each image's EXIF.
+    """How the focal lengths of the queries are known.
 
-    `intrinsics`: a list `name MODEL w h params...` instead; queries by full or short name.
+    `focal` is InLoc's 4032 * 28 / 36 pixels of a 4032 wide image, or each image's EXIF. A list
+    `intrinsics`, `name MODEL w h params...`, takes the place of both; it has queries by full or
+    short name.
     """
 
     focal: Literal["inloc", "exif"] = "inloc"
@@ -31,17 +32,16 @@ class CameraOptions:
 
 
 def query_cameras(
-    options: CameraOptions, folder: Path, names: Sequence[str], features: Path
+    options: CameraOptions, folder: Path, sizes: Mapping[str, tuple[int, int]]
 ) -> dict[str, pycolmap.Camera]:
-    """A camera for each query that has features.
+    """Find the cameras of queries, given by name with their sizes (w, h).
 
     Raises:
         CameraError: if the list lacks a query, or its size is not the image's.
     """
     listed = read_intrinsics(options.intrinsics) if options.intrinsics else {}
     cameras = {}
-    for name in features_h5.image_names(features, names):
-        size = features_h5.read_image_size(features, name)
+    for name, size in sizes.items():
         if options.intrinsics:
             cameras[name] = _listed(listed, name, size, options.intrinsics)
         else:
@@ -59,7 +59,7 @@ def _camera(options: CameraOptions, path: Path, size: tuple[int, int]) -> pycolm
 
 
 def inloc_camera(size: tuple[int, int]) -> pycolmap.Camera:
-    """The benchmark's camera of an image of size (w, h); it looks through its middle."""
+    """Make the benchmark's camera of an image of size (w, h); it looks through its middle."""
     params = [FOCAL * max(size), *image_centre(*size)]
     return pycolmap.Camera(model="SIMPLE_PINHOLE", width=size[0], height=size[1], params=params)
 

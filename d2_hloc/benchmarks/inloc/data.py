@@ -6,7 +6,7 @@
 
 Taira et al., "InLoc", CVPR 2018. Images are named relative to the folder that holds all of this, as
 hloc names them. A scan's points are in a frame of its own, which its alignment brings to the
-building's; lengths are metres. cutout_maps reads the points.
+building's; lengths are metres. scans.py reads the points.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class InLocError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InLoc:
-    """What a folder holds; names are relative to it and sorted."""
+class InLocData:
+    """Queries and cutouts of a folder, by sorted names relative to it."""
 
     folder: Path
     queries: tuple[str, ...]
     cutouts: tuple[str, ...]
 
 
-def read(folder: Path) -> InLoc:
+def read_inloc(folder: Path) -> InLocData:
     """Find the queries and cutouts of a data set.
 
     Raises:
@@ -47,7 +47,7 @@ def read(folder: Path) -> InLoc:
     if not folder.is_dir():
         raise InLocError(f"{folder}: there is no such folder.")
     queries, cutouts = (_images(folder, part) for part in (QUERIES, CUTOUTS))
-    return InLoc(folder=folder, queries=queries, cutouts=cutouts)
+    return InLocData(folder=folder, queries=queries, cutouts=cutouts)
 
 
 def _images(folder: Path, part: str) -> tuple[str, ...]:
@@ -63,23 +63,23 @@ def _is_image(path: Path) -> bool:
 
 
 def short_name(name: str) -> str:
-    """A query's or cutout's name as InLoc's own lists have it: without the folder of all."""
+    """Shorten the name of a query or cutout to that of InLoc's own lists, without its folder."""
     path = PurePosixPath(name)
     return path.relative_to(CUTOUTS).as_posix() if is_cutout(name) else path.name
 
 
 def is_cutout(name: str) -> bool:
-    """Is it the name of an image of the database?"""
+    """Tell whether a name is that of an image of the database."""
     return name.startswith(CUTOUTS + "/")
 
 
 def scan_of(cutout: str) -> str:
-    """The folder of all cutouts of the same scan: 'database/cutouts/<floor>/<scan>'."""
+    """Folder of all cutouts of the same scan: 'database/cutouts/<floor>/<scan>'."""
     return PurePosixPath(cutout).parent.as_posix()
 
 
 def alignment_path(folder: Path, cutout: str) -> Path:
-    """Where the alignment of a cutout's scan is."""
+    """Path of the alignment of a cutout's scan."""
     path = PurePosixPath(cutout)
     floor, scan = path.parts[-3:-1]
     building = path.name.split("_")[0]
@@ -87,7 +87,7 @@ def alignment_path(folder: Path, cutout: str) -> Path:
 
 
 def read_alignment(folder: Path, cutout: str) -> np.ndarray:
-    """The matrix (4, 4) that brings the points of a cutout's scan to the building's frame.
+    """Read the matrix (4, 4) that brings the points of a cutout's scan to the building's frame.
 
     Raises:
         InLocError: if it is missing, or its lines 8 to 11 do not hold a rotation and translation.

@@ -1,4 +1,4 @@
-"""A pose again, from all points that an image of known depth shows, matched or not.
+"""Estimate a pose again from all points that an image of known depth shows, matched or not.
 
 The first pose says where each point should be seen; shallow maps say where it is. So a view that
 has few matches is held by hundreds of points.
@@ -22,18 +22,18 @@ Places = Float[np.ndarray, "K 2"]
 Search = Callable[[Int[np.ndarray, " K"], Places], tuple[Places, Bool[np.ndarray, " K"]]]
 
 
-def polish_pose(
+def pose_of_visible_points(
     pose: pycolmap.Rigid3d,
     camera: pycolmap.Camera,
     xyz: Float[np.ndarray, "N 3"],
     search: Search,
 ) -> pycolmap.Rigid3d:
-    """The pose of a query from points `xyz` that `search` finds in it; as it was if it finds none.
+    """Estimate a query's pose from the points `xyz` that `search` finds in it, if it finds some.
 
     Places are pixels of the query, with (0, 0) at the centre of the first.
     """
     for _ in range(ROUNDS):
-        index, projected = seen_points(pose, camera, xyz)
+        index, projected = visible_points(pose, camera, xyz)
         xy, is_found = search(index, projected)
         if is_found.sum() < FEWEST:
             break
@@ -43,13 +43,22 @@ def polish_pose(
     return pose
 
 
-def seen_points(
+def visible_points(
     pose: pycolmap.Rigid3d, camera: pycolmap.Camera, xyz: Float[np.ndarray, "N 3"]
 ) -> tuple[Int[np.ndarray, " K"], Places]:
-    """Index of the points that project into the image, and where."""
-    local = xyz @ pose.rotation.matrix().T + pose.translation
-    index = np.flatnonzero((local[:, 2] > 0) & np.isfinite(local).all(axis=1))
-    projected = from_colmap(camera.img_from_cam(local[index]).reshape(-1, 2))
+    """Index of the points that project into the image, and their places."""
+    projected = project_points(pose, camera, xyz)
     edges = np.array([camera.width, camera.height]) - 1
-    is_inside = ((projected >= 0) & (projected <= edges)).all(axis=1)
-    return index[is_inside], projected[is_inside]
+    index = np.flatnonzero(((projected >= 0) & (projected <= edges)).all(axis=1))
+    return index, projected[index]
+
+
+def project_points(
+    pose: pycolmap.Rigid3d, camera: pycolmap.Camera, xyz: Float[np.ndarray, "N 3"]
+) -> Float[np.ndarray, "N 2"]:
+    """Project points; infinite for those that are behind the camera or NaN."""
+    local = xyz @ pose.rotation.matrix().T + pose.translation
+    is_before = (local[:, 2] > 0) & np.isfinite(local).all(axis=1)
+    projected = np.full((len(xyz), 2), np.inf)
+    projected[is_before] = from_colmap(camera.img_from_cam(local[is_before]).reshape(-1, 2))
+    return projected

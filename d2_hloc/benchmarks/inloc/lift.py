@@ -1,4 +1,4 @@
-"""features.h5 + InLoc's cutouts -> points.h5: the 3D point of each keypoint (a step).
+"""Look up the 3D point of each keypoint of InLoc's cutouts (a step).
 
 A map of points is megabytes and is read in a second; the points of its keypoints are kept instead.
 """
@@ -6,6 +6,8 @@ A map of points is megabytes and is read in a second; the points of its keypoint
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,33 +21,43 @@ from d2_hloc.benchmarks.inloc.data import InLocError
 from d2_hloc.benchmarks.inloc.lists import Ranked
 from d2_hloc.benchmarks.inloc.scans import MapCache, points_at
 from d2_hloc.core.threads import in_threads
+from d2_hloc.features.extracted import Extracted
 from d2_hloc.files import features_h5
 from d2_hloc.files.staged_h5 import Staged, Value
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LiftedPoints:
+    """Points of cutouts in a file; `failures` are the reasons why others have none, by name."""
+
+    path: Path
+    cutouts: frozenset[str]
+    failures: Mapping[str, str]
+
+
 def lift(
     folder: Path,
     ranked: Ranked,
-    features: Path,
+    features: Extracted,
     output: Path,
     maps: MapCache,
     workers: int = 1,
-) -> Path:
+) -> LiftedPoints:
     """Look up the points of the ranked cutouts' keypoints, in the building's frame.
 
-    Cutouts that are done stay as they are. Ones that cannot be used are noted in the file with the
-    reason (features_h5.failures): a damaged or missing map, one without depth, a missing alignment.
+    Cutouts that are done stay as they are. Ones that cannot be used are noted with the reason: a
+    damaged or missing map, one without depth, a missing alignment.
 
     Raises:
         StorageError: if the features file cannot be used.
         ConfigurationChanged, DiskFull: as staged_h5.Staged.
     """
-    made_by = {"features": features_h5.read_configuration(features)}
+    made_by = {"features": features_h5.read_configuration(features.path)}
     cutouts = {c.cutout for found in ranked.values() for c in found}
-    names = features_h5.image_names(features, cutouts)
-    with Staged(output, made_by, "points") as staged, features_h5.open_h5(features) as file:
+    names = [name for name in features.names if name in cutouts]
+    with Staged(output, made_by, "points") as staged, features_h5.open_h5(features.path) as file:
         todo = [name for name in names if name not in staged.done]
         found = in_threads(partial(_try, folder, file, maps), todo, workers)
         progress = tqdm(
@@ -58,11 +70,13 @@ def lift(
                 staged.add(name, {"points": Value(points)})
         for name, reason in staged.failures.items():
             logger.warning("skipped %s: %s", name, reason)
-    return output
+    return LiftedPoints(
+        path=output, cutouts=frozenset(staged.done), failures=dict(sorted(staged.failures.items()))
+    )
 
 
 def _try(folder: Path, features: h5py.File, maps: MapCache, name: str) -> np.ndarray | str:
-    """The points, or why there are none."""
+    """Find the points, or say why there are none."""
     try:
         return keypoint_points(folder, features, maps, name)
     except InLocError as error:

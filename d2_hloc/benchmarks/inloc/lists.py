@@ -1,4 +1,4 @@
-"""InLoc's lists: which cutouts a query is compared with, and which poses were found.
+"""InLoc's lists of the cutouts that a query is compared with, and of poses.
 
 ImgList is a MATLAB struct an entry a query: queryname, topNname and topNscore (best first), and P,
 the pose (3, 4) of each, world to camera. Names there are short: IMG_0731.JPG, DUC1/000/..jpg.
@@ -26,7 +26,7 @@ SCORES = "score"  # a matrix: a row a query, a column a cutout
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A cutout that a query is compared with. Lists without scores give 0."""
+    """A cutout that a query is compared with, and its score; 0 from lists without scores."""
 
     cutout: str
     score: float = 0.0
@@ -34,7 +34,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class ListedPose:
-    """An entry of an ImgList: a cutout, the score, and the pose (3, 4) or None."""
+    """Entry of an ImgList: a cutout, its score, and the pose (3, 4) that it led to, or None."""
 
     cutout: str
     score: float
@@ -46,7 +46,7 @@ ImgList = dict[str, list[ListedPose]]
 
 
 def read_retrieval(path: Path, count: int) -> Ranked:
-    """The best `count` cutouts of each query, from hloc's pairs (text) or one of InLoc's `.mat`.
+    """Read the best `count` cutouts of each query, from hloc's pairs (text) or InLoc's `.mat`.
 
     A `.mat` holds ImgList, or `score` beside query_imgnames_all.mat and cutout_imgnames_all.mat.
 
@@ -73,7 +73,7 @@ def _read_text(path: Path) -> Ranked:
 
 
 def read_mat(path: Path) -> dict[str, Any]:
-    """The variables of a `.mat` file of MATLAB 5.
+    """Read the variables of a `.mat` file of MATLAB 5.
 
     Raises:
         InLocError: for a file that is missing, damaged or of another version.
@@ -117,7 +117,7 @@ def _from_list(path: Path, content: Mapping[str, Any]) -> Ranked:
 
 
 def read_list(path: Path) -> ImgList:
-    """An ImgList by query, best first.
+    """Read an ImgList, by query, best first.
 
     Raises:
         InLocError: for a file that is missing, damaged or of another form.

@@ -11,17 +11,18 @@ import h5py
 import numpy as np
 from jaxtyping import Float
 
+from d2_hloc.benchmarks.inloc.lift import LiftedPoints
 from d2_hloc.benchmarks.inloc.lists import Candidate, Ranked
 from d2_hloc.benchmarks.inloc.options import PoseOptions
-from d2_hloc.benchmarks.inloc.spatial_verification import verify
+from d2_hloc.benchmarks.inloc.spatial_verification import verify_spatially
+from d2_hloc.features.extracted import Extracted
 from d2_hloc.files import features_h5
-from d2_hloc.matching.match_pairs import match
+from d2_hloc.matching.match_pairs import MatchedPairs, match
 from d2_hloc.matching.nearest import MatchingOptions
-from d2_hloc.matching.pairs import Pair
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairMatches:
+class CutoutMatches:
     """Matches of a query with a cutout, pixels of the original images, and the cutout's points."""
 
     cutout: str
@@ -34,14 +35,14 @@ class PairMatches:
     def __len__(self) -> int:
         return len(self.xy0)
 
-    def __getitem__(self, chosen: np.ndarray) -> PairMatches:
-        """Some of them, by mask or index."""
+    def __getitem__(self, chosen: np.ndarray) -> CutoutMatches:
+        """Choose some of them, by mask or index."""
         arrays = {k: v[chosen] for k, v in vars(self).items() if k != "cutout"}
-        return PairMatches(cutout=self.cutout, **arrays)
+        return CutoutMatches(cutout=self.cutout, **arrays)
 
 
 class MatchedCutouts:
-    """The matches of pairs, from the open files of features, matches and points."""
+    """Matches of pairs, from the open files of features, matches and points."""
 
     def __init__(self, features: h5py.File, matches: h5py.File, points: h5py.File) -> None:
         self._features, self._matches, self._points = features, matches, points
@@ -52,15 +53,15 @@ class MatchedCutouts:
     def has_points(self, cutout: str) -> bool:
         return cutout in self._points and cutout in self._features
 
-    def between(self, query: str, cutout: str) -> PairMatches:
-        """Matches of a pair whose cutout has points.
+    def between(self, query: str, cutout: str) -> CutoutMatches:
+        """Read the matches of a pair whose cutout has points.
 
         Raises:
             StorageError: if the pair was not matched.
         """
         index0, index1 = features_h5.matches_of(self._matches, query, cutout).pairs.numpy().T
         (xy0, scales0), (xy1, scales1) = (self._keypoints(name) for name in (query, cutout))
-        return PairMatches(
+        return CutoutMatches(
             cutout=cutout,
             xy0=xy0[index0],
             xy1=xy1[index1],
@@ -70,7 +71,7 @@ class MatchedCutouts:
         )
 
     def points_of(self, cutout: str) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N 3"]]:
-        """All keypoints of a cutout that has points, and the points; NaN where there is none."""
+        """Read all keypoints of a cutout, and their points; NaN where there is none."""
         return self._keypoints(cutout)[0], self._points[cutout]["points"][()].astype(float)
 
     def _keypoints(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -79,67 +80,80 @@ class MatchedCutouts:
         return xy, group["scales"][()] if "scales" in group else np.ones(len(xy))
 
 
-@contextmanager
-def open_matched(features: Path, matches: Path, points: Path) -> Iterator[MatchedCutouts]:
-    """Open the three files of a run.
+@dataclass(frozen=True, kw_only=True)
+class QueryFiles:
+    """Features of queries and cutouts, the cutouts' points, and the matches between the two."""
 
-    Raises:
-        StorageError: if one of them cannot be used.
-    """
-    with (
-        features_h5.open_h5(features) as feature_file,
-        features_h5.open_h5(matches) as match_file,
-        features_h5.open_h5(points) as point_file,
-    ):
-        yield MatchedCutouts(feature_file, match_file, point_file)
+    features: Extracted
+    points: LiftedPoints
+    matches: MatchedPairs
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Reasons why images, points and pairs are left out, by name."""
+        return {**self.features.failures, **self.points.failures, **self.matches.failures_by_text}
+
+    @contextmanager
+    def open(self) -> Iterator[MatchedCutouts]:
+        """Open the three files.
+
+        Raises:
+            StorageError: if one of them cannot be used.
+        """
+        with (
+            features_h5.open_h5(self.features.path) as features,
+            features_h5.open_h5(self.matches.path) as matches,
+            features_h5.open_h5(self.points.path) as points,
+        ):
+            yield MatchedCutouts(features, matches, points)
 
 
 def match_candidates(
     options: PoseOptions,
     matching: MatchingOptions,
     ranked: Ranked,
-    features: Path,
-    points: Path,
+    features: Extracted,
+    points: LiftedPoints,
     output: Path,
-) -> Ranked:
-    """Match each query with its candidates into `output`; those that remain of the lists.
+) -> tuple[Ranked, QueryFiles]:
+    """Match each query with its candidates into `output`.
 
     With `enough_inliers`, queries that have so many at once keep only their first candidates.
+
+    Returns:
+        The candidates that remain of each query, and the files of all that is known of them.
     """
+
+    def matched(some: Ranked) -> QueryFiles:
+        pairs = [(q, c.cutout) for q, found in some.items() for c in found]
+        pairs = [pair for pair in pairs if pair[1] in points.cutouts]
+        matches = match(matching, pairs, features.path, output)
+        return QueryFiles(features=features, points=points, matches=matches)
+
     if options.enough_inliers is None:
-        match(matching, _pairs(ranked, points), features, output)
-        return ranked
+        return ranked, matched(ranked)
     first = {query: found[: options.num_first] for query, found in ranked.items()}
-    match(matching, _pairs(first, points), features, output)
     more = {q: found for q, found in ranked.items() if len(found) > len(first[q])}
-    with open_matched(features, output, points) as files:
-        more = {
-            q: all_of for q, all_of in more.items() if not _has_enough(options, files, q, first[q])
-        }
-    match(matching, _pairs(first | more, points), features, output)
-    return first | more
+    with matched(first).open() as files:
+        more = {q: f for q, f in more.items() if not _has_enough(options, files, q, first[q])}
+    return first | more, matched(first | more)
 
 
 def _has_enough(
     options: PoseOptions, files: MatchedCutouts, query: str, first: Sequence[Candidate]
 ) -> bool:
-    """Has one of these candidates so many verified matches that it is the right one?"""
+    """Tell whether one of these candidates has enough verified matches to be the right one."""
     usable = [c.cutout for c in first if files.has_features(query) and files.has_points(c.cutout)]
     return any(
-        len(verified_matches(options, files, query, cutout)) >= options.enough_inliers
+        len(verified_spatially(options, files, query, cutout)) >= options.enough_inliers
         for cutout in usable
     )
 
 
-def _pairs(ranked: Ranked, points: Path) -> list[Pair]:
-    """All queries with their candidates, but for those whose points are not known."""
-    with features_h5.open_h5(points) as file:
-        return [(q, c.cutout) for q, found in ranked.items() for c in found if c.cutout in file]
-
-
-def verified_matches(
+def verified_spatially(
     options: PoseOptions, files: MatchedCutouts, query: str, cutout: str
-) -> PairMatches:
-    """The matches of a pair that lie on its homographies."""
+) -> CutoutMatches:
+    """Read the matches of a pair and keep those that lie on its homographies."""
     found = files.between(query, cutout)
-    return found[verify(options.verification, found.xy0, found.xy1, found.scales0, found.scales1)]
+    places, scales = (found.xy0, found.xy1), (found.scales0, found.scales1)
+    return found[verify_spatially(options.verification, *places, *scales)]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from d2_hloc.benchmarks.inloc.spatial_verification import VerificationOptions
+from d2_hloc.benchmarks.inloc.spatial_verification import SpatialVerificationOptions
 from d2_hloc.sfm.pnp import FEWEST
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoseOptions:
-    """How many candidates, and what counts as an inlier.
+    """Number of candidates, and the largest errors of inliers.
 
-    `max_angle`: degrees between a keypoint's ray and its point, of Direct and Sparse PE.
-    `pooled_error`: pixels of a query 4032 wide, of Pooled PE; less in a smaller one.
-    `num_candidates` are matched, `num_poses` of those estimated by Sparse PE.
-    `enough_inliers`: a query with so many verified matches with one of its first `num_first`
-    candidates is matched with no further ones.
-    `polish`: where keypoints are refined, the best pose of Direct and Sparse PE is found again from
-    all points of its cutout that the query shows.
+    Direct and Sparse PE take matches whose point is within `max_angle` degrees of its keypoint's
+    ray, Pooled PE within `pooled_error` pixels of a query 4032 wide, and less in a smaller one.
+    `num_candidates` are matched, and Sparse PE estimates poses by `num_poses` of them. A query with
+    `enough_inliers` verified matches with one of its first `num_first` candidates is matched with
+    no further ones. `polish`: where keypoints are refined, the best pose of Direct and Sparse PE is
+    estimated again from all points of its cutout that the query shows.
     """
 
     num_candidates: int = 100
@@ -30,7 +29,7 @@ class PoseOptions:
     num_first: int = 10
     polish: bool = True
     random_seed: int = 0
-    verification: VerificationOptions = field(default_factory=VerificationOptions)
+    verification: SpatialVerificationOptions = field(default_factory=SpatialVerificationOptions)
 
     def __post_init__(self) -> None:
         for name in ("num_candidates", "num_poses", "max_angle", "pooled_error"):

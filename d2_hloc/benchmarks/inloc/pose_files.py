@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +15,16 @@ from d2_hloc.benchmarks.inloc.data import short_name
 from d2_hloc.benchmarks.inloc.lists import ImgList, ListedPose, write_list
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
-from d2_hloc.files.provenance import ConfigurationChanged, differences
+from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.result_store import ResultStore
 from d2_hloc.sfm.poses_file import write_poses
-
-SAVE_SECONDS = 2.0  # at most this much work is lost to a kill
 
 Numbers = tuple[float, ...]  # qw qx qy qz tx ty tz
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankedPose:
-    """A pose that a cutout led to, building to camera, or None."""
+    """Pose that a cutout led to, building to camera, or None."""
 
     cutout: str
     pose: Numbers | None
@@ -47,7 +42,7 @@ class RankedPose:
 
 @dataclass(frozen=True, kw_only=True)
 class QueryPoses:
-    """What became of one query: poses, best first, or the reason why there is none."""
+    """Poses of one query, best first, or the reason why there is none."""
 
     name: str
     poses: tuple[RankedPose, ...] = ()
@@ -56,95 +51,41 @@ class QueryPoses:
 
     @property
     def best(self) -> RankedPose | None:
-        """The pose that the query gets, if any."""
+        """Pose that the query gets, if any."""
         return self.poses[0] if self.poses and self.poses[0].pose else None
 
 
 def pose_numbers(pose: pycolmap.Rigid3d) -> Numbers:
-    """qw qx qy qz tx ty tz."""
+    """Write a pose as qw qx qy qz tx ty tz."""
     x, y, z, w = pose.rotation.quat
     return tuple(float(n) for n in (w, x, y, z, *pose.translation))
 
 
-def digest(values: Any) -> str:
-    """What tells long inputs from others: SHA-256 of their JSON."""
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
-class PoseStore:
-    """A file of poses in the making: whole at any time, a few seconds behind at most.
+def query_store(path: Path, configuration: Mapping[str, Any]) -> ResultStore[QueryPoses]:
+    """Open a file of the poses of queries in the making.
 
     Raises:
-        ConfigurationChanged: if the file was made with another configuration.
+        ConfigurationChanged: if it was made with another configuration.
         ValueError: if it is damaged.
     """
-
-    def __init__(self, path: Path, configuration: Mapping[str, Any]) -> None:
-        self._path, self._since = path, time.monotonic()
-        self._configuration = json.loads(json.dumps(configuration))
-        self.found: dict[str, QueryPoses] = {}
-        if path.is_file():
-            self._read()
-
-    def _read(self) -> None:
-        try:
-            content = json.loads(self._path.read_text())
-            there, now = differences(content["configuration"], self._configuration)
-            found = [_query_poses(values) for values in content["queries"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self._path}: is damaged; delete it and run again.") from error
-        if there != now:
-            raise ConfigurationChanged(
-                f"{self._path}: was made with another configuration of {', '.join(sorted(now))}; "
-                "choose another output, or delete it."
-            )
-        self.found = {poses.name: poses for poses in found}
-
-    def add(self, poses: QueryPoses) -> None:
-        """Keep what became of a query."""
-        self.found[poses.name] = poses
-        if time.monotonic() - self._since > SAVE_SECONDS:
-            self.write()
-
-    def write(self) -> None:
-        """Write the file, whole or not at all."""
-        queries = [asdict(poses) for poses in self.found.values()]
-        content = {"configuration": self._configuration, "queries": queries}
-        write_atomically(self._path, json.dumps(content).encode())
-        self._since = time.monotonic()
-
-    @contextmanager
-    def saving(self) -> Iterator[None]:
-        """Write at the end, and also when the work in between is stopped."""
-        try:
-            yield
-        finally:
-            self.write()
-
-
-def _query_poses(values: dict[str, Any]) -> QueryPoses:
-    poses = [
-        RankedPose(**{**pose, "pose": tuple(pose["pose"]) if pose["pose"] else None})
-        for pose in values["poses"]
-    ]
-    return QueryPoses(**{**values, "poses": tuple(poses)})
+    return ResultStore(path, configuration, QueryPoses, lambda query: query.name, "queries")
 
 
 def best_poses(found: Sequence[QueryPoses]) -> dict[str, pycolmap.Rigid3d]:
-    """The poses of those that have one, by the query's short name."""
+    """Poses of the queries that have one, by short name."""
     return {short_name(q.name): q.best.cam_from_world for q in found if q.best is not None}
 
 
-def write_found(folder: Path, found: Sequence[QueryPoses]) -> None:
-    """Write poses.txt (`name qw qx qy qz tx ty tz`), ImgList.mat and queries.csv."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_poses(folder / "poses.txt", best_poses(found))
-    write_list(folder / "ImgList.mat", to_list(found))
-    write_queries(folder / "queries.csv", found)
+def write_found(outputs: Outputs, found: Sequence[QueryPoses]) -> None:
+    """Write poses (`name qw qx qy qz tx ty tz`), ImgList and a table of the queries."""
+    outputs.folder.mkdir(parents=True, exist_ok=True)
+    write_poses(outputs.poses, best_poses(found))
+    write_list(outputs.pose_list, to_list(found))
+    write_queries(outputs.queries_table, found)
 
 
 def to_list(found: Sequence[QueryPoses]) -> ImgList:
-    """As ImgList has it: every candidate that was placed or tried, with its score."""
+    """List every candidate that was tried, with its score, as ImgList has it."""
     return {
         query.name: [
             ListedPose(
@@ -159,7 +100,7 @@ def to_list(found: Sequence[QueryPoses]) -> ImgList:
 
 
 def from_list(poses: ImgList) -> list[QueryPoses]:
-    """The poses of an ImgList; inliers are not known and stand as 0."""
+    """Take the poses of an ImgList; inliers are not known and stand as 0."""
     return [
         QueryPoses(
             name=name,
@@ -183,9 +124,9 @@ def _listed(pose: ListedPose) -> RankedPose:
 
 
 def combine(one: Sequence[QueryPoses], other: Sequence[QueryPoses]) -> list[QueryPoses]:
-    """Of two methods' poses, each query's of the higher score; both are Dense PV's.
+    """Give each query the pose of the higher score, of two methods that both end in Dense PV.
 
-    The 'InLoc + D2 MS' of Dusmanu et al., CVPR 2019, Table 2.
+    This is 'InLoc + D2 MS' of Dusmanu et al., CVPR 2019, Table 2.
     """
     seconds = {query.name: query for query in other}
     merged = []
@@ -197,7 +138,7 @@ def combine(one: Sequence[QueryPoses], other: Sequence[QueryPoses]) -> list[Quer
 
 
 def write_queries(path: Path, found: Sequence[QueryPoses]) -> None:
-    """A line a query: its best cutout, matches, inliers, score, and why there is no pose."""
+    """Write each query's best cutout, matches, inliers, score, and why there is no pose."""
     text = io.StringIO()
     columns = ["name", "localized", "cutout", "matches", "inliers", "score", "seconds", "reason"]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -208,7 +149,7 @@ def write_queries(path: Path, found: Sequence[QueryPoses]) -> None:
 
 
 def query_row(query: QueryPoses) -> dict[str, Any]:
-    """A query's line."""
+    """Row of a query in a table, by column."""
     first = query.poses[0] if query.poses else None
     return {
         "name": short_name(query.name),

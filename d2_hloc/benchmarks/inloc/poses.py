@@ -1,4 +1,4 @@
-"""Queries + matches with cutouts + the cutouts' points -> poses: Direct, Sparse and Pooled PE.
+"""Estimate poses of queries from matches with cutouts and their points: Direct, Sparse, Pooled PE.
 
 Taira et al., "InLoc", CVPR 2018; Dusmanu et al., "D2-Net", CVPR 2019, Section 5.3.
 """
@@ -10,53 +10,45 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
-from d2_hloc.benchmarks.inloc.final_pose import polish_pose
+from d2_hloc.benchmarks.inloc.final_pose import pose_of_visible_points, project_points
 from d2_hloc.benchmarks.inloc.lists import Candidate, Ranked
 from d2_hloc.benchmarks.inloc.matches import (
+    CutoutMatches,
     MatchedCutouts,
-    PairMatches,
-    open_matched,
-    verified_matches,
+    QueryFiles,
+    verified_spatially,
 )
 from d2_hloc.benchmarks.inloc.options import PoseOptions
 from d2_hloc.benchmarks.inloc.pose_files import (
-    PoseStore,
     QueryPoses,
     RankedPose,
-    digest,
     pose_numbers,
+    query_store,
 )
 from d2_hloc.core import config
-from d2_hloc.core.pixels import from_colmap
-from d2_hloc.core.threads import in_threads
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.provenance import digest
 from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.sfm.pnp import absolute_pose
 
 REFERENCE_WIDTH = 4032  # pixels of InLoc's queries, which thresholds in pixels are given for
-
-
 EXTRACTED_EDGE = 1600  # pixels; larger images are reduced to it before extraction
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What every query of a run shares."""
+    """Options, cameras, candidates and files that all queries of a run share."""
 
     options: PoseOptions
     cameras: Mapping[str, pycolmap.Camera]
     ranked: Ranked
-    features: Path
-    matches: Path
-    points: Path
+    files: QueryFiles
     refine: PairRefiner | None = None
     workers: int = 1  # threads; they share the open files and the caches
 
@@ -65,35 +57,33 @@ Method = Callable[[Setting, MatchedCutouts, str, Sequence[Candidate]], list[Rank
 
 
 def pose_queries(method: str, setting: Setting, output: Path) -> list[QueryPoses]:
-    """Poses of all queries by 'direct', 'sparse' or 'pooled', best first, into `output`.
+    """Find poses of all queries by 'direct', 'sparse' or 'pooled', best first, into `output`.
 
-    Queries that are done are left alone; each is stored as it comes. One that cannot be placed is
-    reported with the reason.
+    Queries that are done are left alone. Ones without a pose have the reason instead.
 
     Raises:
         StorageError: if a file of features, matches or points cannot be used.
         ConfigurationChanged: if `output` was made with another configuration.
     """
-    store = PoseStore(output, configuration(method, setting))
-    todo = [name for name in setting.ranked if name not in store.found]
-    with open_matched(setting.features, setting.matches, setting.points) as files:
-        place_one = partial(pose_query, METHODS[method], setting, files)
-        with store.saving():
-            found = in_threads(place_one, todo, setting.workers)
-            progress = tqdm(found, desc=method, unit="query", total=len(todo), disable=not todo)
-            for poses in progress:
-                store.add(poses)
-    return [store.found[name] for name in setting.ranked]
+    store = query_store(output, pose_configuration(method, setting))
+    names = {name: name for name in setting.ranked}
+    with setting.files.open() as files:
+
+        def pose(name: str) -> QueryPoses:
+            return pose_query(METHODS[method], setting, files, name)
+
+        return store.complete(names, pose, method, "query", setting.workers)
 
 
-def configuration(method: str, setting: Setting) -> dict[str, object]:
-    """What the poses depend on."""
+def pose_configuration(method: str, setting: Setting) -> dict[str, object]:
+    """Describe all that the poses depend on; long lists by their digests."""
+    cameras = {n: c.params.tolist() for n, c in sorted(setting.cameras.items())}
     return {
         "method": method,
         "poses": config.to_dict(setting.options),
         "is_refined": setting.refine is not None,
-        "matches": features_h5.read_configuration(setting.matches),
-        "cameras": {n: c.params.tolist() for n, c in sorted(setting.cameras.items())},
+        "matches": features_h5.read_configuration(setting.files.matches.path),
+        "cameras": digest(cameras),
         "candidates": digest(
             [[q, *([c.cutout, c.score] for c in found)] for q, found in setting.ranked.items()]
         ),
@@ -101,7 +91,7 @@ def configuration(method: str, setting: Setting) -> dict[str, object]:
 
 
 def pose_query(method: Method, setting: Setting, files: MatchedCutouts, name: str) -> QueryPoses:
-    """Place one query."""
+    """Find the poses of one query by a method."""
     start = time.perf_counter()
     if not files.has_features(name):
         return QueryPoses(name=name, reason="it has no features")
@@ -126,48 +116,42 @@ def _why_not(poses: Sequence[RankedPose]) -> str:
 def direct_poses(
     setting: Setting, files: MatchedCutouts, query: str, candidates: Sequence[Candidate]
 ) -> list[RankedPose]:
-    """Direct PE: the best retrieved cutout, all of its matches."""
+    """Estimate by Direct PE: all matches with the best retrieved cutout."""
     best = candidates[0]
     found = files.between(query, best.cutout)
-    pose = place(setting, query, [found], best, setting.options.max_angle)
-    return [polished(setting, files, query, pose)]
+    pose = pose_of_matches(setting, query, [found], best, setting.options.max_angle)
+    return [from_visible_points(setting, files, query, pose)]
 
 
 def sparse_poses(
     setting: Setting, files: MatchedCutouts, query: str, candidates: Sequence[Candidate]
 ) -> list[RankedPose]:
-    """Sparse PE: verify spatially, rerank, place by each of the best; that of most inliers first.
+    """Estimate by Sparse PE: verify spatially, rerank, and pose by each of the best.
 
-    A candidate is ranked by its retrieval score plus its verified matches.
+    The pose of most inliers comes first. A candidate is ranked by its retrieval score plus the
+    number of its verified matches.
     """
-    verified = [verified_matches(setting.options, files, query, c.cutout) for c in candidates]
+    verified = [verified_spatially(setting.options, files, query, c.cutout) for c in candidates]
     scores = [c.score + len(found) for c, found in zip(candidates, verified, strict=True)]
     best = np.argsort(-np.array(scores), kind="stable")[: setting.options.num_poses]
-    poses = [
-        place(
-            setting,
-            query,
-            [verified[k]],
-            replace(candidates[k], score=scores[k]),
-            setting.options.max_angle,
-        )
-        for k in best
-    ]
+    shown = [replace(c, score=score) for c, score in zip(candidates, scores, strict=True)]
+    max_angle = setting.options.max_angle
+    poses = [pose_of_matches(setting, query, [verified[k]], shown[k], max_angle) for k in best]
     poses.sort(key=lambda p: (p.pose is None, -p.num_inliers))
-    return [polished(setting, files, query, poses[0]), *poses[1:]]
+    return [from_visible_points(setting, files, query, poses[0]), *poses[1:]]
 
 
 def pooled_poses(
     setting: Setting, files: MatchedCutouts, query: str, candidates: Sequence[Candidate]
 ) -> list[RankedPose]:
-    """Pooled PE, as hloc does it: one pose from the matches with all candidates."""
+    """Estimate by Pooled PE, as hloc does: one pose from the matches with all candidates."""
     found = [files.between(query, c.cutout) for c in candidates]
     # The cutout to show is the one that gives most matches.
     most = max(range(len(found)), key=lambda k: len(found[k]))
     camera = setting.cameras[query]
     pixels = setting.options.pooled_error * max(camera.width, camera.height) / REFERENCE_WIDTH
     max_angle = math.degrees(math.atan(pixels / camera.mean_focal_length()))
-    return [place(setting, query, found, candidates[most], max_angle)]
+    return [pose_of_matches(setting, query, found, candidates[most], max_angle)]
 
 
 METHODS: dict[str, Method] = {
@@ -180,19 +164,19 @@ METHODS: dict[str, Method] = {
 REFINING = threading.Lock()  # refinement has torch use all threads, or one, as a whole
 
 
-def place(
+def pose_of_matches(
     setting: Setting,
     query: str,
-    found: Sequence[PairMatches],
+    found: Sequence[CutoutMatches],
     shown: Candidate,
     max_angle: float,
 ) -> RankedPose:
-    """A pose from the matches with one cutout, or several."""
+    """Estimate a pose from the matches with one cutout, or several."""
     moved = [refined(setting.refine, query, some) for some in found]
     xy = np.concatenate([some.xy0 for some in moved])
     xyz = np.concatenate([some.xyz for some in moved])
     known = np.isfinite(xyz).all(axis=1)
-    pose, inliers = estimate_pose(
+    pose, inliers = pose_within_angle(
         setting.options, xy[known], xyz[known], setting.cameras[query], max_angle
     )
     return RankedPose(
@@ -204,8 +188,8 @@ def place(
     )
 
 
-def refined(refine: PairRefiner | None, query: str, found: PairMatches) -> PairMatches:
-    """The same matches with the query's keypoints moved to where the cutout's are seen.
+def refined(refine: PairRefiner | None, query: str, found: CutoutMatches) -> CutoutMatches:
+    """Move the query's keypoints of matches to where the cutout's are seen.
 
     The cutout's stay, and with them the points that were looked up for them.
     """
@@ -218,42 +202,43 @@ def refined(refine: PairRefiner | None, query: str, found: PairMatches) -> PairM
     return replace(found, xy0=moved.astype(float))
 
 
-def fits_pose(setting: Setting, query: str, pose: RankedPose, found: PairMatches) -> np.ndarray:
+def fitting_matches(
+    setting: Setting, query: str, pose: RankedPose, found: CutoutMatches
+) -> np.ndarray:
     """Mask of the matches whose point is seen near the query's keypoint."""
-    points = pose.cam_from_world * found.xyz
     camera = setting.cameras[query]
-    is_before = points[:, 2] > 0  # not for NaN
-    projected = np.full(found.xy0.shape, np.inf)
-    projected[is_before] = from_colmap(camera.img_from_cam(points[is_before]))
+    projected = project_points(pose.cam_from_world, camera, found.xyz)
     max_error = camera.mean_focal_length() * math.tan(math.radians(setting.options.max_angle))
     return np.linalg.norm(projected - found.xy0, axis=1) <= max_error
 
 
-def polished(setting: Setting, files: MatchedCutouts, query: str, best: RankedPose) -> RankedPose:
-    """The pose again, from all points that its cutout shows."""
+def from_visible_points(
+    setting: Setting, files: MatchedCutouts, query: str, best: RankedPose
+) -> RankedPose:
+    """Estimate a pose again from all points that its cutout shows, where that is asked for."""
     if setting.refine is None or not setting.options.polish or best.pose is None:
         return best
     camera, pair = setting.cameras[query], (best.cutout, query)
     keypoints, xyz = files.points_of(best.cutout)
     matches = files.between(query, best.cutout)
-    near = matches[fits_pose(setting, query, best, matches)]
+    near = matches[fitting_matches(setting, query, best, matches)]
 
     def search(index: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with REFINING:
             return setting.refine.search(pair, keypoints[index], expected, (near.xy1, near.xy0))
 
-    pose = polish_pose(best.cam_from_world, camera, xyz, search)
+    pose = pose_of_visible_points(best.cam_from_world, camera, xyz, search)
     return replace(best, pose=pose_numbers(pose))
 
 
-def estimate_pose(
+def pose_within_angle(
     options: PoseOptions,
     xy: Float[np.ndarray, "K 2"],
     xyz: Float[np.ndarray, "K 3"],
     camera: pycolmap.Camera,
     max_angle: float,
 ) -> tuple[pycolmap.Rigid3d | None, int]:
-    """P3P in LO-RANSAC: the pose (building to camera), or None, and the number of inliers.
+    """Estimate a pose by P3P in LO-RANSAC: building to camera, or None; and the number of inliers.
 
     `max_angle` in degrees is as many pixels as it is wide in the middle of the image.
     """

@@ -1,4 +1,4 @@
-"""Dense PV: is a query what the scan looks like from its estimated pose?
+"""Dense PV compares a query with the scan, rendered from the query's estimated pose.
 
 The scan's coloured points are splatted into the query's camera, both images are described densely
 by RootSIFT, and the score is 1 / the median distance over what was rendered. Taira et al., "InLoc",
@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from d2_hloc.benchmarks.inloc import data as inloc
-from d2_hloc.benchmarks.inloc.data import InLoc, InLocError
+from d2_hloc.benchmarks.inloc.data import InLocData, InLocError
 from d2_hloc.benchmarks.inloc.scans import MapCache
 from d2_hloc.core.cache import BoundedCache
-from d2_hloc.core.images import open_image, to_tensor
+from d2_hloc.core.images import luma, open_image, to_tensor
 from d2_hloc.core.pixels import rescale
 
 BIN = 8  # pixels of a descriptor's cell: it has 4 x 4 of them
@@ -35,12 +35,13 @@ CLOUD_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseOptions:
-    """`longest_edge`: pixels of the query as it is compared; 504 is 1/8 of InLoc's 4032.
+class DensePVOptions:
+    """Size, points and number of the renderings of a query.
 
-    `points`: those of the cutout that led to the pose, or of all cutouts of its scan.
-    Larger cutouts give about as many points along their edges.
-    `min_coverage`: a pose that renders less of the image has score 0.
+    `longest_edge` is that of the query as it is compared, in pixels; 504 is 1/8 of InLoc's 4032.
+    `points` are those of the cutout that led to the pose, or of all cutouts of its scan; larger
+    cutouts give about as many points along their edges. A pose that renders less than
+    `min_coverage` of the image has score 0.
     """
 
     longest_edge: int = 504
@@ -69,7 +70,7 @@ class Cloud:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class QueryView:
     """A pinhole camera and where it stands: x_camera = rotation x + translation.
 
     `principal_point` has (0, 0) at the centre of the first pixel.
@@ -81,13 +82,13 @@ class View:
     rotation: np.ndarray  # (3, 3)
     translation: np.ndarray  # (3,)
 
-    def reduced(self, longest_edge: int) -> View:
-        """The same view with fewer pixels, or as it is."""
+    def reduced(self, longest_edge: int) -> QueryView:
+        """Return the same view with fewer pixels, or as it is."""
         scale = min(1.0, longest_edge / max(self.size))
         size = tuple(max(1, round(edge * scale)) for edge in self.size)
         ratio = np.array(size) / self.size
         x, y = rescale(np.array(self.principal_point), ratio)
-        return View(
+        return QueryView(
             size=size,
             focal=self.focal * float(ratio.mean()),
             principal_point=(float(x), float(y)),
@@ -96,8 +97,10 @@ class View:
         )
 
 
-def render(cloud: Cloud, view: View) -> tuple[Float[Tensor, "3 H W"], Bool[Tensor, "H W"]]:
-    """What a camera sees of the points, and which pixels are rendered.
+def render_cloud(
+    cloud: Cloud, view: QueryView
+) -> tuple[Float[Tensor, "3 H W"], Bool[Tensor, "H W"]]:
+    """Render a view of the points, and say which pixels are rendered.
 
     A point covers the pixel that it falls on, and its neighbours where no other falls. Points
     behind the surface that a neighbour shows are not seen through the gaps between its points.
@@ -115,8 +118,8 @@ def render(cloud: Cloud, view: View) -> tuple[Float[Tensor, "3 H W"], Bool[Tenso
     return _cover_gaps(image.view(3, height, width), mask.view(height, width))
 
 
-def _project(cloud: Cloud, view: View) -> tuple[Tensor, Tensor, Tensor]:
-    """Flat pixel index, depth and row in the cloud of each point that falls into the image."""
+def _project(cloud: Cloud, view: QueryView) -> tuple[Tensor, Tensor, Tensor]:
+    """Project points into the image: flat pixel index, depth and row in the cloud of each."""
     rotation, translation = (
         torch.as_tensor(np.array(a), dtype=torch.float64, device=cloud.xyz.device).float()
         for a in (view.rotation, view.translation)
@@ -134,7 +137,7 @@ def _project(cloud: Cloud, view: View) -> tuple[Tensor, Tensor, Tensor]:
 def _cover_gaps(
     image: Float[Tensor, "3 H W"], mask: Bool[Tensor, "H W"]
 ) -> tuple[Float[Tensor, "3 H W"], Bool[Tensor, "H W"]]:
-    """Pixels beside rendered ones take the mean of those."""
+    """Give pixels beside rendered ones the mean of those."""
     weight = F.avg_pool2d(mask[None].float(), 3, stride=1, padding=1)
     mean = F.avg_pool2d(image * mask, 3, stride=1, padding=1) / weight.clamp(min=1e-6)
     return torch.where(mask, image, mean), weight[0] > 0
@@ -146,13 +149,13 @@ def dense_score(
     mask: Bool[Tensor, "H W"],
     min_coverage: float = 0.0,
 ) -> float:
-    """1 / the median distance of dense RootSIFT over the rendered pixels; 0 where there are none.
+    """Score 1 / the median distance of dense RootSIFT over rendered pixels; 0 where there are none.
 
-    What is not rendered is filled in the same way in both images, so that its edges look alike.
+    The rest is filled in the same way in both images, so that its edges look alike.
     """
     if mask.float().mean() < max(min_coverage, 1e-9):
         return 0.0
-    grey = [_normalised(_grey(image), mask) for image in (query, rendered)]
+    grey = [_normalised(luma(image), mask) for image in (query, rendered)]
     if any(image is None for image in grey):
         return 0.0
     described = _describer().to(mask.device)(torch.stack([_fill(g, mask) for g in grey])[:, None])
@@ -173,21 +176,20 @@ def _describer() -> torch.nn.Module:
     return module.requires_grad_(False)
 
 
-def _grey(image: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
-    return torch.einsum("chw,c->hw", image, image.new_tensor([0.299, 0.587, 0.114]))
-
-
 def _normalised(
     grey: Float[Tensor, "H W"], mask: Bool[Tensor, "H W"]
 ) -> Float[Tensor, "H W"] | None:
-    """Mean 0 and deviation 1 over the mask; None for an image without contrast."""
+    """Bring grey values to mean 0 and deviation 1 over the mask; None without contrast."""
     values = grey[mask]
     deviation = values.std(correction=0)
     return (grey - values.mean()) / deviation if deviation > FLAT else None
 
 
 def _fill(grey: Float[Tensor, "H W"], mask: Bool[Tensor, "H W"]) -> Float[Tensor, "H W"]:
-    """Beyond the mask, the mean over ever larger neighbourhoods: smooth, and equal at its edge."""
+    """Fill pixels beyond the mask with the mean over ever larger neighbourhoods.
+
+    The result is smooth, and equal at the edge of the mask.
+    """
     filled, weight = grey * mask, mask.float()
     if min(grey.shape) > 1 and not mask.all():
         small_weight = F.avg_pool2d(weight[None, None], 2, ceil_mode=True)[0, 0]
@@ -202,7 +204,7 @@ class CloudCache:
     """Clouds of cutouts or of whole scans, made once while they are in use; for several threads."""
 
     def __init__(
-        self, data: InLoc, options: DenseOptions, maps: MapCache, capacity: int = CLOUD_BYTES
+        self, data: InLocData, options: DensePVOptions, maps: MapCache, capacity: int = CLOUD_BYTES
     ) -> None:
         self._data, self._options, self._maps = data, options, maps
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -210,7 +212,7 @@ class CloudCache:
         self._scans: Mapping[str, list[str]] = _by_scan(data.cutouts)
 
     def __getitem__(self, cutout: str) -> Cloud:
-        """The cloud to verify a pose by; parts that cannot be read are left out.
+        """Cloud to verify a pose by; parts that cannot be read are left out.
 
         Raises:
             InLocError: if there is none that can be read.
@@ -225,7 +227,7 @@ class CloudCache:
         for name in names:
             try:
                 folder = self._data.folder
-                parts.append(read_cloud(folder, name, self._maps, self._options.longest_edge))
+                parts.append(cutout_points(folder, name, self._maps, self._options.longest_edge))
             except ValueError as error:
                 problems.append(str(error))
         if not parts:
@@ -241,12 +243,12 @@ def _by_scan(cutouts: Sequence[str]) -> dict[str, list[str]]:
     return scans
 
 
-def read_cloud(
+def cutout_points(
     folder: Path, cutout: str, maps: MapCache, longest_edge: int
 ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
-    """A cutout's points in the building's frame, and their colours, by its map or photograph.
+    """Read a cutout's points in the building's frame, and their colours, by its map or photograph.
 
-    Of a cutout larger than `longest_edge` pixels, those of every second pixel, or third, ...
+    Of a cutout larger than `longest_edge`, points of every second pixel, or third, ..., are taken.
 
     Raises:
         ValueError: if its map, alignment or photograph cannot be used.
@@ -264,7 +266,7 @@ def read_cloud(
 
 
 def read_reduced(path: Path, size: tuple[int, int]) -> Float[Tensor, "3 H W"]:
-    """A query at the size (w, h) that it is compared at.
+    """Read a query at the size (w, h) that it is compared at.
 
     Raises:
         ImageError: if it cannot be read.

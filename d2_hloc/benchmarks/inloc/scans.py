@@ -1,4 +1,4 @@
-"""The 3D points of InLoc's cutouts: `.mat` files of MATLAB 5 and 7.3, a bounded cache, the lookup.
+"""3D points of InLoc's cutouts: `.mat` files of MATLAB 5 and 7.3, a bounded cache, the lookup.
 
 Pixel convention: XYZcut[y, x] is the point that the centre of pixel (x, y) sees, (0, 0) being the
 first pixel. Keypoints have the same origin, so they look points up as they are.
@@ -27,7 +27,7 @@ MAX_GAP = (
 
 @dataclass(frozen=True, kw_only=True)
 class CutoutMap:
-    """A point in the scan's frame for each pixel of a cutout, NaN where there is no depth."""
+    """Points of a cutout's pixels in the scan's frame, NaN where there is no depth."""
 
     xyz: Float[np.ndarray, "H W 3"]  # metres
     rgb: UInt8[np.ndarray, "H W 3"] | None
@@ -37,7 +37,7 @@ class CutoutMap:
         return self.xyz.nbytes + (0 if self.rgb is None else self.rgb.nbytes)
 
 
-def read_map(path: Path) -> CutoutMap:
+def read_cutout_map(path: Path) -> CutoutMap:
     """Read `<cutout>.mat`, of MATLAB 5 or 7.3.
 
     Raises:
@@ -67,7 +67,7 @@ def _read_mat5(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
-    """MATLAB 7.3 stores arrays column by column: HDF5 sees their axes in reverse."""
+    """Read MATLAB 7.3, which stores arrays by columns: HDF5 sees their axes in reverse."""
     with GuardedFile(path) as file:
         return {name: np.asarray(file[name]).T for name in (POINTS, COLOURS) if name in file}
 
@@ -76,16 +76,16 @@ class MapCache(BoundedCache[Path, CutoutMap]):
     """Maps by path, read once while they are in use; for several threads."""
 
     def __init__(self, capacity: int = CACHE_BYTES) -> None:
-        super().__init__(read_map, capacity)
+        super().__init__(read_cutout_map, capacity)
 
 
 def points_at(
     xyz: Float[np.ndarray, "H W 3"], xy: Float[np.ndarray, "N 2"]
 ) -> Float[np.ndarray, "N 3"]:
-    """The points that places between pixels see; (0, 0) is the centre of the first pixel.
+    """Look up the points that places between pixels see; (0, 0) is the centre of the first pixel.
 
-    Bilinear between those of the four neighbours that have a point on the nearest pixel's surface;
-    NaN where the nearest pixel itself has none or lies outside.
+    They are bilinear between those of the four neighbours that have a point on the nearest pixel's
+    surface; NaN where the nearest pixel itself has none or lies outside.
     """
     height, width = xyz.shape[:2]
     low = np.floor(xy).astype(int)

@@ -1,4 +1,4 @@
-"""Poses of InLoc's queries against ground truth, and the published rows beside them."""
+"""Scores of InLoc's queries against ground truth, and the published rows beside them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from d2_hloc.benchmarks.inloc.pose_files import QueryPoses, best_poses
-from d2_hloc.core import pose_metrics
 from d2_hloc.files import features_h5
 from d2_hloc.files.hdf5_guard import GuardedDataset, GuardedGroup
 from d2_hloc.sfm import pose_errors
@@ -19,12 +18,12 @@ THRESHOLDS = ((0.25, 10.0), (0.5, 10.0), (1.0, 10.0))  # metres, degrees: the be
 FINE = (0.05, 1.0)
 MEASURED, PUBLISHED = "measured", "published"
 
-Errors = dict[str, tuple[float, float]]  # metres, degrees; infinite where there is no pose
+Errors = Mapping[str, pose_errors.PoseError]  # by query; infinite where there is no pose
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One method's line of the table. None is not known; shares are of the queries."""
+class MethodRow:
+    """A method's line of the table. None is not known; shares are of the queries."""
 
     method: str
     feature: str
@@ -42,9 +41,11 @@ class Row:
 
 def _published(
     method: str, feature: str, recall: Sequence[float], megabytes: float | None = None
-) -> Row:
+) -> MethodRow:
     shares = tuple(share / 100 for share in recall)
-    return Row(method=method, feature=feature, source=PUBLISHED, recall=shares, megabytes=megabytes)
+    return MethodRow(
+        method=method, feature=feature, source=PUBLISHED, recall=shares, megabytes=megabytes
+    )
 
 
 # Dusmanu et al., CVPR 2019, Table 2.
@@ -62,8 +63,8 @@ PAPER = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A method's poses with one feature, and their errors where the truth is known."""
+class MethodResult:
+    """Poses by a method with one feature, and their errors where the truth is known."""
 
     method: str
     feature: str
@@ -74,27 +75,27 @@ class Measured:
     seconds: float | None = None
 
     @property
-    def row(self) -> Row:
-        errors = list(self.errors.values())
-        placed = np.array([e for e in errors if np.isfinite(e[0])]).reshape(-1, 2)
-        medians = np.median(placed, axis=0).tolist() if len(placed) else (None, None)
-        return Row(
+    def row(self) -> MethodRow:
+        """The method's line of the table."""
+        summary = pose_errors.summarize_poses(self.errors, [*THRESHOLDS, FINE])
+        *recall, fine = (recall.share if self.errors else None for recall in summary.recalls)
+        return MethodRow(
             method=self.method,
             feature=self.feature,
             refined=self.refined,
-            num_queries=len(errors) or len(self.found),
+            num_queries=len(self.errors) or len(self.found),
             num_placed=sum(q.best is not None for q in self.found),
-            recall=tuple(pose_metrics.recall(errors, list(THRESHOLDS))) if errors else None,
-            fine=pose_metrics.recall(errors, [FINE])[0] if errors else None,
-            median_metres=medians[0],
-            median_degrees=medians[1],
+            recall=tuple(recall) if self.errors else None,
+            fine=fine,
+            median_metres=summary.median.metres if summary.median else None,
+            median_degrees=summary.median.degrees if summary.median else None,
             megabytes=self.megabytes,
             seconds=self.seconds,
         )
 
 
 def errors_of(found: Sequence[QueryPoses], truth: pose_errors.Poses | None) -> Errors:
-    """Errors of the queries that the truth names, by short name."""
+    """Measure the poses of the queries that the truth names, by short name."""
     if truth is None:
         return {}
     names = {Path(query.name).name for query in found}
@@ -114,8 +115,8 @@ def _datasets(group: GuardedGroup) -> list[GuardedDataset]:
     return [item for item in group.values() if isinstance(item, GuardedDataset)]
 
 
-def table_row(row: Row) -> dict[str, Any]:
-    """A line to print: shares in per cent, medians in centimetres and degrees."""
+def method_cells(row: MethodRow) -> dict[str, Any]:
+    """Cells of a line to print: shares in per cent, medians in centimetres and degrees."""
     shares = row.recall or [None] * len(THRESHOLDS)
     names = [f"{metres:g} m" for metres, _ in THRESHOLDS]
     return {
@@ -141,14 +142,13 @@ def _fixed(value: float | None, factor: float = 1.0) -> str | None:
     return None if value is None else f"{factor * value:.2f}"
 
 
-def scores_of(row: Row) -> Mapping[str, Any]:
-    """A row as plain values, by names that say the threshold."""
+def method_scores(row: MethodRow) -> Mapping[str, Any]:
+    """Give a row as plain values, by names that say the threshold."""
     shares = row.recall or [None] * len(THRESHOLDS)
     values: dict[str, Any] = {"queries": row.num_queries, "placed": row.num_placed}
-    for (metres, degrees), share in zip(THRESHOLDS, shares, strict=True):
+    for (metres, degrees), share in zip([*THRESHOLDS, FINE], [*shares, row.fine], strict=True):
         values[f"recall_{metres:g}m_{degrees:g}deg"] = share
     return values | {
-        f"recall_{FINE[0]:g}m_{FINE[1]:g}deg": row.fine,
         "median_position_error_m": row.median_metres,
         "median_rotation_error_deg": row.median_degrees,
         "megabytes_an_image": row.megabytes,

@@ -40,8 +40,8 @@ class PosedPair:
         return self.name0, self.name1
 
 
-def read(path: Path) -> list[PosedPair]:
-    """Read a list.
+def read_posed_pairs(path: Path) -> list[PosedPair]:
+    """Read a list of pairs with their poses.
 
     Raises:
         PairListError: if it cannot be read, is empty, or a line is of another form.

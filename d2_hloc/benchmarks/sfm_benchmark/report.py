@@ -1,18 +1,16 @@
-"""Table 1 and the report of a scene: models, dense clouds, depth maps, published rows beside."""
+"""Table 1 and the report of a scene, published rows beside our own."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from d2_hloc.files.atomic import write_atomically
+from d2_hloc.benchmarks.comparison import Evaluation
 from d2_hloc.mvs.report import add_dense
-from d2_hloc.reports.model import add_model, model_rows
+from d2_hloc.mvs.statistics import DenseStatistics
+from d2_hloc.reports.model import add_model
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.reconstruct import ModelRun
 
 COLUMNS = (
@@ -51,54 +49,59 @@ PUBLISHED: Mapping[str, Mapping[str, Sequence[str]]] = {
 }
 
 
-def table_row(name: str, run: ModelRun) -> tuple[Any, ...]:
-    """A feature's line of Table 1 and what is beside it."""
-    scores, counts = run.record.scores, run.record.counts
-    is_refined = run.record.configuration["refinement"]["enabled"]
-    dense = scores.get("dense")
-    return (
-        f"{name}, refined" if is_refined else name,
-        f"{scores['registered_images']} of {counts['images']}",
-        scores["points"],
-        f"{scores['mean_track_length']:.2f}",
-        f"{scores['mean_reprojection_error']:.2f}",
-        dense["points"] if dense else "-",
-        scores["observations"],
-        f"{scores['observations_per_image']:.0f}",
-        counts["inlier_pairs"],
-        counts["inlier_matches"],
+@dataclass(frozen=True, kw_only=True)
+class SfmEvaluation(Evaluation):
+    """A feature's finished model of a scene, and its dense cloud where one was asked for."""
+
+    run: ModelRun
+    dense: DenseStatistics | None
+
+    @property
+    def is_refined(self) -> bool:
+        """Whether the model is of refined keypoints."""
+        return self.run.database.refined is not None
+
+
+def model_row(evaluation: SfmEvaluation) -> dict[str, Any]:
+    """Make a feature's line of Table 1, and the columns beside it."""
+    run, dense = evaluation.run, evaluation.dense
+    found, database = run.statistics, run.database
+    name = evaluation.feature
+    cells = (
+        f"{name}, refined" if evaluation.is_refined else name,
+        f"{found.registered_images} of {len(run.matched.features.names)}",
+        found.points,
+        f"{found.mean_track_length:.2f}",
+        f"{found.mean_reprojection_error:.2f}",
+        dense.points if dense else "-",
+        found.observations,
+        f"{found.observations_per_image:.0f}",
+        database.inlier_pairs,
+        database.inlier_matches,
         f"{sum(run.record.timings.values()):.0f}",
     )
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
-def published_rows(scene: str) -> list[tuple[Any, ...]]:
-    """The paper's rows of a scene, marked as published."""
+def published_model_rows(scene: str) -> list[dict[str, Any]]:
+    """Make the paper's lines of a scene, marked as published."""
     rows = PUBLISHED.get(scene.replace(" ", "_"), {})
-    return [(f"published: {n}", *v, *["-"] * (len(COLUMNS) - 6)) for n, v in rows.items()]
+    unknown = ["-"] * (len(COLUMNS) - 6)
+    return [
+        dict(zip(COLUMNS, [f"published: {name}", *values, *unknown], strict=True))
+        for name, values in rows.items()
+    ]
 
 
-def present(name: str, run: ModelRun) -> None:
-    """Print and report one feature."""
-    print_table(model_rows(run.record))
-    report = Report("Local feature benchmark", subtitle=f"{name}, {run.images}")
-    add_model(report, run)
-    if "dense" in run.record.scores:
-        add_dense(report, run.record.scores["dense"], run.output / "dense")
-    report.write(run.output / "report.html")
-    print(f"\n{run.output / 'report.html'}")
-
-
-def compare(scene: str, runs: Mapping[str, ModelRun], output: Path) -> None:
-    """All features in one table: in the terminal, table.csv and OUT/report.html."""
-    rows = [table_row(name, run) for name, run in runs.items()]
-    text = io.StringIO()
-    csv.writer(text).writerows([COLUMNS, *rows, *published_rows(scene)])
-    output.mkdir(parents=True, exist_ok=True)
-    write_atomically(output / "table.csv", text.getvalue().encode())
-    print("\n" + " | ".join(COLUMNS))
-    for row in rows:
-        print(" | ".join(str(value) for value in row))
-    report = Report("Local feature benchmark", subtitle=scene)
-    report.table("Table 1", [*rows, *published_rows(scene)], columns=COLUMNS)
-    report.write(output / "report.html")
-    print(f"\n{output / 'report.html'}")
+def sfm_report(evaluations: Sequence[SfmEvaluation], scene: str) -> Report:
+    """Make the page: Table 1 of several features, or the model and cloud of one."""
+    first = evaluations[0]
+    if len(evaluations) > 1:
+        report = Report("Local feature benchmark", subtitle=scene)
+        report.table("Table 1", [*map(model_row, evaluations), *published_model_rows(scene)])
+        return report
+    report = Report("Local feature benchmark", subtitle=f"{first.feature}, {first.run.images}")
+    add_model(report, first.run)
+    if first.dense is not None:
+        add_dense(report, first.dense, first.outputs.dense)
+    return report

@@ -1,4 +1,4 @@
-"""Section 5.2: a scene's images -> features -> matches -> model -> dense cloud."""
+"""Models and dense clouds of photo collections, as in Section 5.2 of the D2-Net paper."""
 
 from __future__ import annotations
 
@@ -7,37 +7,54 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from d2_hloc.benchmarks.sfm_benchmark.data import Scene
+from d2_hloc.benchmarks.comparison import Benchmark
+from d2_hloc.benchmarks.sfm_benchmark.data import (
+    PhotoCollection,
+    export_features,
+    export_matches,
+    read_photo_collection,
+)
+from d2_hloc.benchmarks.sfm_benchmark.report import (
+    SfmEvaluation,
+    model_row,
+    published_model_rows,
+    sfm_report,
+)
+from d2_hloc.benchmarks.tables import write_csv
 from d2_hloc.core import config
 from d2_hloc.features.extraction import ExtractionOptions
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.choose_pairs import PairsOptions
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.mvs.reconstruct import DenseOptions, reconstruct_dense
-from d2_hloc.network.weights import BUNDLED
+from d2_hloc.mvs.statistics import DenseStatistics
+from d2_hloc.network.weights.catalogue import BUNDLED
 from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.reports.model import model_rows
+from d2_hloc.reports.page import Report
+from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.cameras import known_or_guessed
 from d2_hloc.sfm.mapping import map_images
-from d2_hloc.sfm.matched import InputImages, Matched, match_images
+from d2_hloc.sfm.matched import InputImages, match_images
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
 from d2_hloc.sfm.reconstruct import ModelRun, finish, prepare_database
-
-SCORES = "dense.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratios:
-    """The benchmark's rule of matching: the largest ratio, by feature; others have none."""
+    """Largest ratios of matching, by feature, as the benchmark has them; others have none."""
 
     sift: float | None = 0.8
     off_the_shelf: float | None = 0.9  # D2-Net
     trained: float | None = 0.95
 
     def of(self, options: ExtractionOptions) -> float | None:
-        """The ratio for a feature, and for D2-Net for its weights."""
+        """Ratio for a feature, and for D2-Net for its weights."""
         if options.feature == "sift":
             return self.sift
         if options.feature not in ("d2net", "d2net-ms"):
@@ -46,18 +63,19 @@ class Ratios:
 
 
 def benchmark_mapping() -> ReconstructionOptions:
-    """COLMAP's mapper as the benchmark ran it, on whichever images it takes at first."""
+    """Options of COLMAP's mapper as the benchmark ran it, whichever images it takes at first."""
     return ReconstructionOptions(
         structure_less_registration_fallback=False, outlier_factor=None, attempts=1
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """Options. Fewer than `min_matches` matches of a pair count as none.
+class PhotoReconstruction:
+    """Features to compare, and the options of all steps.
 
-    `reconstruction` is comparable with the published rows by default; models of refined keypoints
-    are settled by the `refined_outlier_factor`. `dense`: None leaves the dense part out.
+    Fewer than `min_matches` matches of a pair count as none. `reconstruction` is comparable with
+    the published rows by default; models of refined keypoints leave out observations beyond the
+    `refined_outlier_factor`. None for `dense` leaves the dense part out.
     """
 
     features: tuple[str, ...] = ("d2net",)
@@ -71,7 +89,7 @@ class Benchmark:
     dense: DenseOptions | None = field(default_factory=DenseOptions)
 
     def steps(self, feature: str) -> Reconstruct:
-        """The options of one feature's steps."""
+        """Options of one feature's steps."""
         extraction = replace(self.extraction, feature=feature)
         ratio = self.ratios.of(extraction)
         matching = MatchingOptions(ratio_threshold=ratio, min_matches=self.min_matches)
@@ -85,51 +103,114 @@ class Benchmark:
 
     @property
     def mapping(self) -> ReconstructionOptions:
-        """The mapper's options, for raw keypoints or refined ones."""
+        """Options of the mapper, for raw keypoints or refined ones."""
         if not self.refinement.enabled:
             return self.reconstruction
         return replace(self.reconstruction, outlier_factor=self.refined_outlier_factor)
 
 
-def evaluate(conf: Benchmark, feature: str, scene: Scene, output: Path) -> ModelRun:
-    """One feature on one scene: OUT as ever, with fused.ply and dense/ where that is asked for."""
-    asked = replace(conf, features=(feature,))
-    record = RunRecord(output, {"images": str(scene.images.resolve()), **config.to_dict(asked)})
-    steps = conf.steps(feature)
+@dataclass(frozen=True, kw_only=True)
+class SfmBenchmark(Benchmark[SfmEvaluation]):
+    """A scene of the benchmark, and options; `export` writes the benchmark's own files too."""
+
+    conf: PhotoReconstruction
+    scene: PhotoCollection
+    export: bool = False
+
+    @property
+    def shared_configuration(self) -> dict[str, Any]:
+        """Folder and options."""
+        return self._configuration(())
+
+    def _configuration(self, features: tuple[str, ...]) -> dict[str, Any]:
+        options = config.to_dict(replace(self.conf, features=features))
+        return {"images": str(self.scene.images.resolve()), **options}
+
+    def evaluate(self, feature: str, outputs: Outputs) -> SfmEvaluation:
+        """Make the model of a scene, and its depth maps and cloud where that is asked for."""
+        record = RunRecord(outputs.folder, self._configuration((feature,)))
+        run = reconstruct_scene(self.conf, feature, self.scene, record)
+        dense = None
+        if self.conf.dense is not None:
+            dense = reconstruct_depth(self.conf.dense, run)
+        if self.export:
+            matched = run.matched
+            export_features(outputs.exported, matched.features.path, matched.features.names)
+            export_matches(outputs.exported, matched.matches.path, matched.pairs)
+        return SfmEvaluation(feature=feature, record=record, run=run, dense=dense)
+
+    def counts(self, evaluation: SfmEvaluation) -> dict[str, Any]:
+        """Nothing beside the counts that the steps note."""
+        return {}
+
+    def scores(self, evaluation: SfmEvaluation) -> dict[str, Any]:
+        """Statistics of the dense cloud, beside those of the model that finish() notes."""
+        return {} if evaluation.dense is None else {"dense": asdict(evaluation.dense)}
+
+    def print_tables(self, evaluations: Sequence[SfmEvaluation]) -> None:
+        """Print the numbers of one feature, or Table 1 of several."""
+        if len(evaluations) == 1:
+            print_table(model_rows(evaluations[0].run))
+        else:
+            print_table([model_row(e) for e in evaluations])
+
+    def write_tables(self, evaluations: Sequence[SfmEvaluation], outputs: Outputs) -> None:
+        """Write Table 1 of several features, with the paper's lines."""
+        if len(evaluations) > 1:
+            rows = [*map(model_row, evaluations), *published_model_rows(self.scene.name)]
+            write_csv(outputs.reconstruction_table, rows)
+
+    def make_report(self, evaluations: Sequence[SfmEvaluation], outputs: Outputs) -> Report:
+        """Make the page."""
+        return sfm_report(evaluations, self.scene.name)
+
+
+def run_sfm_benchmark(
+    conf: PhotoReconstruction, dataset: Path, output: Path, export: bool = False
+) -> None:
+    """Evaluate one feature in `output`, or several in folders below it, and compare them.
+
+    Raises:
+        ValueError: in one sentence that names the file, whatever cannot be used.
+    """
+    scene = read_photo_collection(dataset)
+    SfmBenchmark(conf=conf, scene=scene, export=export).run(conf.features, output)
+
+
+def reconstruct_scene(
+    conf: PhotoReconstruction, feature: str, scene: PhotoCollection, record: RunRecord
+) -> ModelRun:
+    """Extract and match a scene's images, and map them."""
 
     def cameras(names: Sequence[str]) -> dict[str, pycolmap.Camera]:
         model = conf.reconstruction.camera_model
         return known_or_guessed(scene.cameras, scene.images, names, model)
 
     inputs = InputImages(folder=scene.images, names=scene.names, cameras=cameras)
-    matched = match_images(steps, inputs, record)
+    matched = match_images(conf.steps(feature), inputs, record)
     database, sparse = prepare_database(matched), record.outputs.sparse
-    found = finish(
+    return finish(
         matched,
         database,
         "map",
         lambda: map_images(conf.mapping, database.path, scene.images, sparse),
     )
-    if conf.dense is not None:
-        reconstruct_depth(conf.dense, matched, found)
-    return found
 
 
-def reconstruct_depth(options: DenseOptions, matched: Matched, run: ModelRun) -> None:
-    """Depth maps and the fused cloud of a model; its statistics into the record."""
-    folder = run.output / "dense"
+def reconstruct_depth(options: DenseOptions, run: ModelRun) -> DenseStatistics:
+    """Make depth maps and the fused cloud of a model."""
+    outputs = run.outputs
+    dense = Outputs(outputs.dense)
 
     def make() -> None:
-        found = reconstruct_dense(options, run.output / "sparse", run.images, folder)
-        cloud = run.output / "fused.ply"
-        cloud.unlink(missing_ok=True)
-        os.link(folder / "fused.ply", cloud)
-        write_atomically(run.output / SCORES, json.dumps(asdict(found)).encode())
+        found = reconstruct_dense(options, outputs.sparse, run.images, dense.folder)
+        outputs.cloud.unlink(missing_ok=True)
+        os.link(dense.cloud, outputs.cloud)
+        write_atomically(outputs.dense_statistics, json.dumps(asdict(found)).encode())
 
-    def read() -> dict[str, float | None]:
-        if not (run.output / "fused.ply").is_file():
-            raise ValueError(f"{run.output / 'fused.ply'}: is not there")
-        return json.loads((run.output / SCORES).read_text())
+    def read() -> DenseStatistics:
+        if not outputs.cloud.is_file():
+            raise ValueError(f"{outputs.cloud}: is not there")
+        return config.from_dict(DenseStatistics, json.loads(outputs.dense_statistics.read_text()))
 
-    run.record.scores["dense"] = matched.once("dense", make, read)
-    run.record.write()
+    return run.matched.once("dense", make, read)

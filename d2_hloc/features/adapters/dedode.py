@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.core.structs import Features
-from d2_hloc.features import pretrained
 from d2_hloc.features.options import FeatureOptions
+from d2_hloc.features.pretrained import CachedWeights, PretrainedAdapter, PretrainedExtractor
 
-NOISE = pretrained.NOISE
 DETECTOR, DESCRIPTOR = "L-C4-v2", "B-upright"
 
 
-class DedodeFeatures(pretrained.Ready):
+class DedodeExtractor(PretrainedExtractor):
     """The networks, in single precision everywhere. Keypoints' pixel centres are half-integers."""
 
     def __init__(self, max_keypoints: int | None) -> None:
@@ -38,25 +35,19 @@ class DedodeFeatures(pretrained.Ready):
         )
 
 
-def create(options: FeatureOptions) -> DedodeFeatures:
-    """The networks; their weights have to be there."""
-    pretrained.digests(options.feature, files())
-    return DedodeFeatures(options.kornia_keypoints)
+class DedodeAdapter(PretrainedAdapter):
+    """DeDoDe; it has a detector and a descriptor."""
+
+    def make(self, options: FeatureOptions) -> DedodeExtractor:
+        """Both networks."""
+        return DedodeExtractor(options.kornia_keypoints)
+
+    def weights(self, feature: str) -> list[CachedWeights]:
+        """The weights of the detector and of the descriptor."""
+        from kornia.feature.dedode import dedode
+
+        urls = [dedode.urls["detector"][DETECTOR], dedode.urls["descriptor"][DESCRIPTOR]]
+        return [CachedWeights.published(entry) for entry in urls]
 
 
-def configuration(options: FeatureOptions) -> dict[str, Any]:
-    """The most, and the weights' digests."""
-    return pretrained.configuration(options, files())
-
-
-def download(options: FeatureOptions) -> None:
-    """Fetch the weights that are not there."""
-    pretrained.fetch(files())
-
-
-def files() -> list[pretrained.CachedWeights]:
-    """The weights of the detector and of the descriptor."""
-    from kornia.feature.dedode import dedode
-
-    urls = [dedode.urls["detector"][DETECTOR], dedode.urls["descriptor"][DESCRIPTOR]]
-    return [pretrained.published(entry) for entry in urls]
+ADAPTER = DedodeAdapter()

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jaxtyping import Float
 from torch import Tensor
 
 from d2_hloc.core.structs import Features
-from d2_hloc.features import pretrained
 from d2_hloc.features.options import FeatureOptions
+from d2_hloc.features.pretrained import CachedWeights, PretrainedAdapter, PretrainedExtractor
 
-NOISE = pretrained.NOISE
 
-
-class HardNetFeatures(pretrained.Ready):
+class HardNetExtractor(PretrainedExtractor):
     """Detector, affine shape, orientation and descriptor, as kornia puts them together."""
 
     def __init__(self, feature: str, max_keypoints: int | None) -> None:
@@ -29,7 +25,7 @@ class HardNetFeatures(pretrained.Ready):
         self.model = kinds[feature](**count).eval()
 
     def find(self, image: Float[Tensor, "3 H W"]) -> Features:
-        """Of the frames, their centres; the slots that no detection filled are all zero."""
+        """Centres of the affine frames; the slots that no detection filled are all zero."""
         from kornia.color import rgb_to_grayscale
         from kornia.feature import get_laf_center, get_laf_scale
 
@@ -43,27 +39,21 @@ class HardNetFeatures(pretrained.Ready):
         )
 
 
-def create(options: FeatureOptions) -> HardNetFeatures:
-    """The networks; their weights have to be there."""
-    pretrained.digests(options.feature, files(options.feature))
-    return HardNetFeatures(options.feature, options.kornia_keypoints)
+class HardNetAdapter(PretrainedAdapter):
+    """Two features that differ in their detector, and in whether an orientation is estimated."""
+
+    def make(self, options: FeatureOptions) -> HardNetExtractor:
+        """The networks of one of them."""
+        return HardNetExtractor(options.feature, options.kornia_keypoints)
+
+    def weights(self, feature: str) -> list[CachedWeights]:
+        """The weights of each network."""
+        from kornia.feature import affine_shape, hardnet, keynet, orientation
+
+        urls = [affine_shape.urls["affnet"], hardnet.urls["liberty_aug"]]
+        if feature == "keynet-affnet-hardnet":
+            urls += [keynet.KeyNet_URL, orientation.urls["orinet"]]
+        return [CachedWeights.published(entry) for entry in urls]
 
 
-def configuration(options: FeatureOptions) -> dict[str, Any]:
-    """The most, and the weights' digests."""
-    return pretrained.configuration(options, files(options.feature))
-
-
-def download(options: FeatureOptions) -> None:
-    """Fetch the weights that are not there."""
-    pretrained.fetch(files(options.feature))
-
-
-def files(feature: str) -> list[pretrained.CachedWeights]:
-    """The weights of each network."""
-    from kornia.feature import affine_shape, hardnet, keynet, orientation
-
-    urls = [affine_shape.urls["affnet"], hardnet.urls["liberty_aug"]]
-    if feature == "keynet-affnet-hardnet":
-        urls += [keynet.KeyNet_URL, orientation.urls["orinet"]]
-    return [pretrained.published(entry) for entry in urls]
+ADAPTER = HardNetAdapter()

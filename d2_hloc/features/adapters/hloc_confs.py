@@ -1,6 +1,6 @@
-"""Any conf of local features that an installed hloc has: `hloc:disk`, `hloc:superpoint_max`, ...
+"""Local features of an installed hloc, by the name of a conf: `hloc:disk`, `hloc:superpoint_max`.
 
-Of a conf, the model and whether it sees grey images count. Sizes are those that all features here
+The model of a conf, and whether it sees grey images, count. Sizes are those that all features here
 are extracted at, so that a comparison is of features alone.
 """
 
@@ -19,18 +19,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from d2_hloc.core.structs import Features
-from d2_hloc.features import pretrained
+from d2_hloc.features.adapter import Adapter
+from d2_hloc.features.adapters.sift import luma_bytes
 from d2_hloc.features.options import FeatureOptions
-from d2_hloc.features.pretrained import first_line
+from d2_hloc.features.pretrained import PretrainedExtractor
 from d2_hloc.features.registry import HLOC
-from d2_hloc.features.sift import to_grey
-from d2_hloc.network.weights import WeightsError
+from d2_hloc.network.weights.catalogue import WeightsError
+from d2_hloc.network.weights.state import first_line
 
-NOISE = pretrained.NOISE
 Conf = dict[str, Any]
 
 
-class HlocFeatures(pretrained.Ready):
+class HlocExtractor(PretrainedExtractor):
     """A model of hloc's."""
 
     def __init__(self, model: nn.Module, is_grey: bool) -> None:
@@ -39,7 +39,7 @@ class HlocFeatures(pretrained.Ready):
 
     def find(self, image: Float[Tensor, "3 H W"]) -> Features:
         """hloc's output without its batch, descriptors N x D."""
-        seen = grey(image) if self.is_grey else image
+        seen = quantized_luma(image) if self.is_grey else image
         found = {key: value[0] for key, value in self.model({"image": seen[None]}).items()}
         ones = torch.ones(len(found["keypoints"]), device=image.device)
         return Features(
@@ -50,35 +50,13 @@ class HlocFeatures(pretrained.Ready):
         )
 
 
-def grey(image: Float[Tensor, "3 H W"]) -> Float[Tensor, "1 H W"]:
-    """8-bit luma in [0, 1], as hloc reads a grey image."""
-    values = torch.from_numpy(to_grey(image).astype(np.float32) / 255)
+def quantized_luma(image: Float[Tensor, "3 H W"]) -> Float[Tensor, "1 H W"]:
+    """Brightness in steps of 1 / 255, as hloc reads a grey image."""
+    values = torch.from_numpy(luma_bytes(image).astype(np.float32) / 255)
     return values[None].to(image.device)
 
 
-def create(options: FeatureOptions) -> HlocFeatures:
-    """hloc's model, made without the network; download() lets hloc fetch what it needs."""
-    conf = conf_of(options.feature)
-    with offline(options.feature):
-        model = build(options.feature, conf)
-    return HlocFeatures(model, bool(conf["preprocessing"].get("grayscale")))
-
-
-def configuration(options: FeatureOptions) -> dict[str, Any]:
-    """The conf's model."""
-    return {"hloc": deepcopy(conf_of(options.feature)["model"])}
-
-
-def download(options: FeatureOptions) -> None:
-    """Make the model once: hloc fetches its weights when it does.
-
-    Raises:
-        WeightsError: if that fails.
-    """
-    build(options.feature, conf_of(options.feature))
-
-
-def build(feature: str, conf: Conf) -> nn.Module:
+def build_model(feature: str, conf: Conf) -> nn.Module:
     """hloc's own way from a conf to a model.
 
     Raises:
@@ -136,3 +114,29 @@ def offline(feature: str) -> Iterator[None]:
         raise
     finally:
         socket.getaddrinfo = look_up
+
+
+class HlocAdapter(Adapter):
+    """Local features of hloc's; their names are 'hloc:' and the conf's."""
+
+    def create(self, options: FeatureOptions) -> HlocExtractor:
+        """hloc's model, made without the network; download() lets hloc fetch what it needs."""
+        conf = conf_of(options.feature)
+        with offline(options.feature):
+            model = build_model(options.feature, conf)
+        return HlocExtractor(model, bool(conf["preprocessing"].get("grayscale")))
+
+    def configuration(self, options: FeatureOptions) -> dict[str, Any]:
+        """The conf's model."""
+        return {"hloc": deepcopy(conf_of(options.feature)["model"])}
+
+    def download(self, options: FeatureOptions) -> None:
+        """Make the model once: hloc fetches its weights when it does.
+
+        Raises:
+            WeightsError: if that fails.
+        """
+        build_model(options.feature, conf_of(options.feature))
+
+
+ADAPTER = HlocAdapter()

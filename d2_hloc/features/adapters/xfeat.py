@@ -10,20 +10,19 @@ from torch import Tensor
 
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
-from d2_hloc.features import pretrained
 from d2_hloc.features.options import FeatureOptions
+from d2_hloc.features.pretrained import CachedWeights, PretrainedAdapter, PretrainedExtractor
 
-NOISE = pretrained.NOISE
 MULTIPLE = 32  # pixels; the network resizes an image down to such edges
 
 
-class XFeatFeatures(pretrained.Ready):
+class XFeatExtractor(PretrainedExtractor):
     """The network. It scales its pixels back about the corner; here, about pixel centres."""
 
     def __init__(self, max_keypoints: int | None) -> None:
         super().__init__()
         count = {} if max_keypoints is None else {"top_k": max_keypoints}
-        self.model = network().from_pretrained(**count).eval()
+        self.model = kornia_xfeat().from_pretrained(**count).eval()
 
     def find(self, image: Float[Tensor, "3 H W"]) -> Features:
         """The best of the keypoints above kornia's threshold."""
@@ -38,28 +37,19 @@ class XFeatFeatures(pretrained.Ready):
         )
 
 
-def create(options: FeatureOptions) -> XFeatFeatures:
-    """The network; its weights have to be there."""
-    pretrained.digests(options.feature, files())
-    return XFeatFeatures(options.kornia_keypoints)
+class XFeatAdapter(PretrainedAdapter):
+    """XFeat; one network detects and describes."""
+
+    def make(self, options: FeatureOptions) -> XFeatExtractor:
+        """The network."""
+        return XFeatExtractor(options.kornia_keypoints)
+
+    def weights(self, feature: str) -> list[CachedWeights]:
+        """The network's weights."""
+        return [CachedWeights.published(kornia_xfeat().weights_url)]
 
 
-def configuration(options: FeatureOptions) -> dict[str, Any]:
-    """The most, and the weights' digest."""
-    return pretrained.configuration(options, files())
-
-
-def download(options: FeatureOptions) -> None:
-    """Fetch the weights if they are not there."""
-    pretrained.fetch(files())
-
-
-def files() -> list[pretrained.CachedWeights]:
-    """The network's weights."""
-    return [pretrained.published(network().weights_url)]
-
-
-def network() -> Any:
+def kornia_xfeat() -> Any:
     """kornia's class.
 
     Raises:
@@ -70,3 +60,6 @@ def network() -> Any:
     if not hasattr(kornia.feature, "XFeat"):
         raise ValueError(f"kornia {kornia.__version__} has no XFeat: install a newer kornia.")
     return kornia.feature.XFeat
+
+
+ADAPTER = XFeatAdapter()

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from d2_hloc.core.structs import Features
-from d2_hloc.features import pretrained
 from d2_hloc.features.options import FeatureOptions
+from d2_hloc.features.pretrained import CachedWeights, PretrainedAdapter, PretrainedExtractor
 
-NOISE = pretrained.NOISE
 CHECKPOINT = "depth"
 
 
-class DiskFeatures(pretrained.Ready):
+class DiskExtractor(PretrainedExtractor):
     """The network; it takes edges that are multiples of 16, and is given padding up to those."""
 
     def __init__(self, max_keypoints: int | None) -> None:
@@ -37,24 +34,18 @@ class DiskFeatures(pretrained.Ready):
         )
 
 
-def create(options: FeatureOptions) -> DiskFeatures:
-    """The network; its weights have to be there."""
-    pretrained.digests(options.feature, files())
-    return DiskFeatures(options.kornia_keypoints)
+class DiskAdapter(PretrainedAdapter):
+    """DISK; one network detects and describes."""
+
+    def make(self, options: FeatureOptions) -> DiskExtractor:
+        """The network."""
+        return DiskExtractor(options.kornia_keypoints)
+
+    def weights(self, feature: str) -> list[CachedWeights]:
+        """The network's weights."""
+        from kornia.feature.disk import disk
+
+        return [CachedWeights.published(disk.urls[CHECKPOINT])]
 
 
-def configuration(options: FeatureOptions) -> dict[str, Any]:
-    """The most, and the weights' digest."""
-    return pretrained.configuration(options, files())
-
-
-def download(options: FeatureOptions) -> None:
-    """Fetch the weights if they are not there."""
-    pretrained.fetch(files())
-
-
-def files() -> list[pretrained.CachedWeights]:
-    """The network's weights."""
-    from kornia.feature.disk import disk
-
-    return [pretrained.published(disk.urls[CHECKPOINT])]
+ADAPTER = DiskAdapter()

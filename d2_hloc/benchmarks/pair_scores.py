@@ -1,0 +1,110 @@
+"""Scores of pairs of images whose true geometry is known, from features.h5 and matches.h5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import h5py
+import numpy as np
+
+from d2_hloc.core.structs import Matches
+from d2_hloc.files import features_h5
+from d2_hloc.files.result_store import ResultStore
+from d2_hloc.matching.match_pairs import MatchedPairs
+from d2_hloc.matching.pairs import Pair
+
+Size = tuple[int, int]  # w, h
+Points = np.ndarray  # (K, 2), pixels; (0, 0) is the centre of the first
+# Moves the matched keypoints (K, 2) of a pair of images, given by name.
+Refine = Callable[[Pair, Points, Points], tuple[Points, Points]]
+
+
+class KnownPair(Protocol):
+    """Two images, by name, whose true geometry is known."""
+
+    @property
+    def names(self) -> Pair: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairScore:
+    """Number of matches of a pair; each benchmark adds its errors."""
+
+    name0: str
+    name1: str
+    num_matches: int
+
+    @property
+    def names(self) -> Pair:
+        return self.name0, self.name1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchedPair:
+    """Keypoints of two images, row by row the two ends of their matches, and the sizes."""
+
+    keypoints: tuple[Points, Points]  # (N0, 2), (N1, 2)
+    matched: tuple[Points, Points]  # (K, 2) each
+    sizes: tuple[Size, Size]
+
+
+K = TypeVar("K", bound=KnownPair)
+S = TypeVar("S", bound=PairScore)
+
+
+def score_pairs(
+    pairs: Sequence[K],
+    features: Path,
+    matches: MatchedPairs,
+    store: ResultStore[S],
+    score: Callable[[K, MatchedPair], S],
+    refine: Refine | None = None,
+) -> list[S]:
+    """Score the pairs that were matched, one at a time, and keep the scores in the store.
+
+    Raises:
+        StorageError: if a features or matches file cannot be used.
+    """
+    todo = {pair.names: pair for pair in pairs if pair.names not in matches.failures}
+    with (
+        features_h5.open_h5(features) as features_file,
+        features_h5.open_h5(matches.path) as matches_file,
+    ):
+
+        def score_one(pair: K) -> S:
+            return score(pair, read_pair(pair.names, features_file, matches_file, refine))
+
+        return store.complete(todo, score_one, "score", "pair")
+
+
+def pair_store(path: Path, configuration: Mapping[str, Any], kind: type[S]) -> ResultStore[S]:
+    """Open a file of scores in the making.
+
+    Raises:
+        ConfigurationChanged: if it was made with another configuration.
+        ValueError: if it is damaged.
+    """
+    return ResultStore(path, configuration, kind, lambda score: score.names, "pairs")
+
+
+def read_pair(
+    names: Pair, features: h5py.File, matches: h5py.File, refine: Refine | None = None
+) -> MatchedPair:
+    """Read a pair of images; of its features, only the keypoints are read."""
+    xy0, xy1 = (features_h5.keypoints_of(features, name).astype(np.float64) for name in names)
+    size0, size1 = (features_h5.image_size_of(features, name) for name in names)
+    found = features_h5.matches_of(matches, *names)
+    matched = matched_keypoints(names, xy0, xy1, found, refine)
+    return MatchedPair(keypoints=(xy0, xy1), matched=matched, sizes=(size0, size1))
+
+
+def matched_keypoints(
+    names: Pair, keypoints0: Points, keypoints1: Points, matches: Matches, refine: Refine | None
+) -> tuple[Points, Points]:
+    """Row by row the two ends (K, 2) of each match, moved by `refine` where it is given."""
+    index = matches.pairs.numpy()
+    xy0, xy1 = keypoints0[index[:, 0]], keypoints1[index[:, 1]]
+    return (xy0, xy1) if refine is None else refine(names, xy0, xy1)

@@ -1,0 +1,97 @@
+"""Results of a long run by key, in a JSON file that a kill leaves whole."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from tqdm import tqdm
+
+from d2_hloc.core import config
+from d2_hloc.core.threads import in_threads
+from d2_hloc.files.atomic import write_atomically
+from d2_hloc.files.provenance import check_configuration
+
+SAVE_SECONDS = 2.0  # at most this much work is lost to a kill
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class ResultStore(Generic[Result]):
+    """A file of results in the making, and the configuration that makes them.
+
+    Results are dataclasses of numbers, text and tuples; `key_of` tells one from another. `name` is
+    what the file calls them. Infinite numbers are JSON's as Python writes it.
+
+    Raises:
+        ConfigurationChanged: if the file was made with another configuration.
+        ValueError: if it is damaged.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        configuration: Mapping[str, Any],
+        kind: type[Result],
+        key_of: Callable[[Result], Hashable],
+        name: str,
+    ) -> None:
+        self._path, self._kind, self._key_of, self._name = path, kind, key_of, name
+        self._configuration = json.loads(json.dumps(configuration))
+        self._since = time.monotonic()
+        self.found: dict[Hashable, Result] = {}
+        if path.is_file():
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            content = json.loads(self._path.read_text())
+            made_by = dict(content["configuration"])
+            found = [config.from_dict(self._kind, values) for values in content[self._name]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self._path}: is damaged; delete it and run again.") from error
+        remedy = "Choose another output, or delete it."
+        check_configuration(self._path, made_by, self._configuration, remedy)
+        self.found = {self._key_of(result): result for result in found}
+
+    def complete(
+        self,
+        items: Mapping[Hashable, Item],
+        make: Callable[[Item], Result],
+        activity: str,
+        unit: str,
+        workers: int = 1,
+    ) -> list[Result]:
+        """Make the results of the items, by key, that are missing, and return those of all items.
+
+        Each is kept as it comes, and written with the others every few seconds, at the end, and
+        also when the work is stopped. `workers` are threads; `activity` and `unit` are shown.
+        """
+        todo = [item for key, item in items.items() if key not in self.found]
+        results: Iterable[Result] = map(make, todo)
+        if workers > 1:
+            results = in_threads(make, todo, workers)
+        show = partial(tqdm, desc=activity, unit=unit, total=len(todo), disable=not todo)
+        try:
+            for result in show(results):
+                self._add(result)
+        finally:
+            self._write()
+        return [self.found[key] for key in items]
+
+    def _add(self, result: Result) -> None:
+        self.found[self._key_of(result)] = result
+        if time.monotonic() - self._since > SAVE_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        results = [asdict(result) for result in self.found.values()]
+        content = {"configuration": self._configuration, self._name: results}
+        write_atomically(self._path, json.dumps(content).encode())
+        self._since = time.monotonic()

@@ -1,0 +1,140 @@
+"""The report of a reconstruction, from a model whose parts are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from synthetic import synthesize
+
+from d2_hloc.features.extracted import Extracted
+from d2_hloc.files.colmap import open_database, pycolmap
+from d2_hloc.files.run_record import RunRecord
+from d2_hloc.matching.match_pairs import MatchedPairs
+from d2_hloc.refinement.tracks import RefinedTracks
+from d2_hloc.reports.model import (
+    add_errors,
+    add_failures,
+    add_model,
+    extreme_pairs,
+    failure_rows,
+    model_rows,
+    score_rows,
+)
+from d2_hloc.reports.page import Report
+from d2_hloc.reports.pair_graph import link_matrix, verified_links
+from d2_hloc.reports.unplaced import reason_without_pose, unplaced_images
+from d2_hloc.sfm.database import build_database, verify_geometry
+from d2_hloc.sfm.mapping import model_statistics
+from d2_hloc.sfm.matched import Matched
+from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
+from d2_hloc.sfm.pose_errors import PoseError, summarize_poses
+from d2_hloc.sfm.reconstruct import ModelRun, VerifiedDatabase
+
+HOSTILE = "<script>alert(1)</script>.jpg"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> ModelRun:
+    """Six images; the first is in no model, for all its verified matches."""
+    folder = tmp_path_factory.mktemp("model")
+    scene = synthesize(folder)
+    path = folder / "database.db"
+    build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
+    verify_geometry(path, scene.pairs, ReconstructionOptions(), scene.matches)
+    with open_database(path) as db:
+        pairs, matches = db.num_verified_image_pairs(), db.num_inlier_matches()
+    model = pycolmap.Reconstruction(scene.model)
+    first = min(model.images.values(), key=lambda image: image.name)
+    model.deregister_frame(first.frame_id)
+    matched = Matched(
+        conf=Reconstruct(),
+        images=folder / "images",
+        record=RunRecord(folder / "run", {}),
+        features=replace(Extracted.read(scene.features), failures={HOSTILE: "is cut"}),
+        matches=MatchedPairs.read(scene.matches, scene.pairs),
+        cameras=scene.cameras,
+    )
+    refined = RefinedTracks(path=scene.features, outcomes={"moved": 7, "flat": 2})
+    database = VerifiedDatabase(
+        path=path, matches=matches, inlier_pairs=pairs, inlier_matches=matches, refined=refined
+    )
+    statistics = model_statistics(model)
+    return ModelRun(matched=matched, database=database, model=model, statistics=statistics)
+
+
+def test_the_rows_are_the_runs_own_numbers(run):
+    rows = dict(
+        model_rows(run, summarize_poses({"a": PoseError(0.5, 3.0), "b": PoseError(np.inf, np.inf)}))
+    )
+    assert rows["registered images"] == "5 of 6"
+    assert rows["observations"] == run.model.compute_num_observations()
+    assert rows["matched pairs"] == rows["verified pairs"] == 15
+    assert rows["keypoints moved in refinement"] == 7
+    assert rows["mean camera-centre error, mm"] == 500
+    assert rows["median rotation error, deg"] == 3
+    assert rows["images that could not be used"] == 1
+    assert "pairs skipped" not in rows
+
+
+def test_scores_of_no_pose_and_failures_of_none_have_no_rows():
+    assert score_rows(None) == []
+    assert score_rows(summarize_poses({"a": PoseError(np.inf, np.inf)})) == []
+    assert failure_rows({}, {}) == []
+
+
+def test_an_image_without_a_pose_is_named_with_the_reason(run):
+    (image,) = unplaced_images(run)
+    assert image.name == min(run.matched.features.names)
+    assert (image.pairs, image.verified_pairs) == (5, 5)
+    assert image.keypoints > 100
+    expected = f"its {image.verified_matches} verified matches with 5 images of the model did not"
+    assert image.reason.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("keypoints", "pairs", "links", "reason"),
+    [
+        (0, 3, {}, "it has no keypoints"),
+        (9, 0, {}, "it is in no pair"),
+        (9, 3, {}, "none of its pairs was verified"),
+        (9, 3, {"b": 5}, "with images that have no pose either"),
+        (9, 3, {"a": 4, "b": 5}, "its 4 verified matches with 1 image of the model"),
+        (9, 3, {"a": 4, "c": 5}, "its 9 verified matches with 2 images of the model"),
+    ],
+)
+def test_the_reason_is_the_first_step_that_was_not_passed(keypoints, pairs, links, reason):
+    assert reason in reason_without_pose(keypoints, pairs, links, {"a", "c"})
+
+
+def test_the_pair_graph_is_that_of_the_database(run):
+    names = run.matched.features.names
+    matrix = link_matrix(verified_links(run.database.path), names)
+    assert matrix.sum() == 2 * run.database.inlier_matches
+    np.testing.assert_array_equal(matrix, matrix.T)
+    assert not matrix.diagonal().any()
+
+
+def test_the_pairs_that_are_drawn_are_those_of_most_and_fewest_matches(run):
+    found = extreme_pairs(run.database.path)
+    counts = [len(index) for _, index in found]
+    assert len(counts) == 3
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_the_report_names_what_is_missing_and_escapes_it(run):
+    report = Report("t")
+    add_model(report, run)
+    html = report.html()
+    for heading in ("Numbers", "Images without a pose", "Pairs", "Reprojection errors", "Skipped"):
+        assert f"<h2>{heading}</h2>" in html
+    assert html.count("<img ") == 3  # drawn though the photographs are gone
+    assert "&lt;script&gt;alert(1)" in html
+    assert "<script>alert" not in html
+
+
+def test_skipped_pairs_are_named():
+    report = Report("t")
+    add_failures(report, {}, {("a.jpg", HOSTILE): "no features"})
+    assert "a.jpg &lt;script&gt;" in report.html()
+    add_errors(report, pycolmap.Reconstruction())
+    assert "Reprojection errors" not in report.html()
