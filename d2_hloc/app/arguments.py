@@ -81,7 +81,9 @@ def model_configuration(args: argparse.Namespace) -> Reconstruct:
     intrinsics = getattr(args, "intrinsics", None)  # a model that is given has its own
     matching = conf.matching
     if args.ratio is not None:
-        matching = MatchingOptions(ratio_threshold=args.ratio if args.ratio < 1 else None)
+        matching = MatchingOptions(ratio_threshold=args.ratio)
+        if args.ratio == 1:
+            matching = MatchingOptions()
     pairs = given_pairs(conf.pairs, args.pairs)
     if args.reference is not None:
         pairs = dataclasses.replace(pairs, reference=args.reference)

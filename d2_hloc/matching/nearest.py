@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from d2_hloc.core.ranges import MANY, RATIOS, check_ranges
 from d2_hloc.core.structs import Matches
 from d2_hloc.matching.neighbours import Neighbours, nearest_neighbours
 from d2_hloc.matching.prepared import PreparedDescriptors, prepare_descriptors
@@ -29,10 +30,9 @@ class MatchingOptions:
     min_matches: int = 0  # fewer are none
 
     def __post_init__(self) -> None:
-        for name in ("ratio_threshold", "distance_threshold"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:  # nor NaN
-                raise ValueError(f"{name} must be positive, not {value}.")
+        check_ranges(
+            self, ratio_threshold=RATIOS, distance_threshold=(1e-3, 2), min_matches=(0, MANY)
+        )
 
 
 def accepted(neighbours: Neighbours, options: MatchingOptions, with_ratio: bool) -> Tensor:

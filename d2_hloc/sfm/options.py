@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, THREADS, check_ranges
 from d2_hloc.features.extraction import ExtractionOptions
 from d2_hloc.matching.choose_pairs import PairsOptions
 from d2_hloc.matching.guided import GuidedOptions
@@ -42,6 +43,17 @@ class VerificationOptions:
     max_log_false_alarms: float = -3.0
     guided: GuidedOptions = field(default_factory=GuidedOptions)
 
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            max_error=PIXELS,
+            confidence=(0, 1 - 1e-9),
+            min_num_inliers=(0, MANY),
+            max_num_trials=(1, MANY),
+            min_support=(0, MANY),
+            max_log_false_alarms=(-1e6, 1e6),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionOptions:
@@ -70,8 +82,16 @@ class ReconstructionOptions:
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.outlier_factor is not None and not self.outlier_factor > 1:
-            raise ValueError(f"outlier_factor must be above 1, not {self.outlier_factor}.")
+        check_ranges(
+            self,
+            min_num_matches=(0, MANY),
+            min_model_size=(0, MANY),
+            attempts=(1, 1000),
+            small_collection=(0, MANY),
+            outlier_factor=(1 + 1e-6, 1e6),
+            random_seed=SEEDS,
+            num_threads=(-1, THREADS[1]),
+        )
 
     def for_images(self, count: int) -> ReconstructionOptions:
         """The same with threads and attempts for a collection of so many images."""

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from d2_hloc.core.pixels import TRAINING_STRIDE
+from d2_hloc.core.ranges import MANY, SEEDS, check_ranges
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.network.backbone import LAYERS
 from d2_hloc.training import test_form
@@ -57,12 +58,18 @@ class TrainingOptions:
     cache: CacheOptions = field(default_factory=CacheOptions)
 
     def __post_init__(self) -> None:
-        positive = "epochs", "learning_rate", "halve_every", "batch_size", "min_correspondences"
-        for name in (*positive, "matched_pairs"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
-        if self.workers < 0:
-            raise ValueError(f"workers must not be negative, not {self.workers}.")
+        check_ranges(
+            self,
+            epochs=(1, MANY),
+            learning_rate=(1e-12, 1e3),
+            halve_every=(1, MANY),
+            batch_size=(1, 10**5),
+            min_correspondences=(1, MANY),
+            seed=SEEDS,
+            workers=(0, 1024),
+            matched_pairs=(1, MANY),
+            save_seconds=(0, MANY),
+        )
 
 
 class Trainer:
