@@ -24,7 +24,7 @@ from d2_hloc.training.matcher.loss import assignment_loss, measure
 from d2_hloc.training.matcher.truth import NOWHERE, TruthOptions, find_truth
 from d2_hloc.training.matcher.views import ViewOptions, draw_view
 from d2_hloc.training.pair import generator
-from d2_hloc.training.scene_info import View
+from d2_hloc.training.scene_info import SceneImage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -265,8 +265,8 @@ def test_depth_says_where_features_lie():
     intrinsics = np.array([[50.0, 0, 50], [0, 50.0, 40], [0, 0, 1]])
     beside = np.eye(4)
     beside[0, 3] = -1.0
-    first = View(image="a", depth="a", intrinsics=intrinsics, cam_from_world=np.eye(4))
-    second = View(image="b", depth="b", intrinsics=intrinsics, cam_from_world=beside)
+    first = SceneImage(image="a", depth="a", intrinsics=intrinsics, cam_from_world=np.eye(4))
+    second = SceneImage(image="b", depth="b", intrinsics=intrinsics, cam_from_world=beside)
     depth0, depth1 = np.full((80, 100), 10.0), np.full((80, 100), 10.0)
     depth1[:, 60:80] = 5.0  # something that the first does not see there
     depth0[:10] = 0

@@ -22,7 +22,7 @@ from d2_hloc.training.matcher.cache import CachedView, Extract, read_views, to_b
 from d2_hloc.training.matcher.truth import NOWHERE, TruthOptions, find_truth
 from d2_hloc.training.megadepth import load_view
 from d2_hloc.training.photometric import PhotometricOptions, relight
-from d2_hloc.training.scene_info import View, read_scene
+from d2_hloc.training.scene_info import SceneImage, read_scene
 
 FIRST_LIGHT = PhotometricOptions(
     night=0, exposure=0.2, contrast=0.1, colour=0.05, blur=0.2, noise=0.005, jpeg=0.2
@@ -127,7 +127,7 @@ def lit_views(
 
 
 def pair_of(
-    views: tuple[View, View],
+    views: tuple[SceneImage, SceneImage],
     depths: tuple[Depth, Depth],
     found: tuple[CachedView, CachedView],
     options: SceneOptions,
@@ -147,8 +147,8 @@ def pair_of(
 
 
 def places(
-    view0: View,
-    view1: View,
+    view0: SceneImage,
+    view1: SceneImage,
     depth0: Depth,
     depth1: Depth,
     keypoints: Float[Tensor, "N 2"],
