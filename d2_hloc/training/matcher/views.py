@@ -51,7 +51,7 @@ class Pose:
 def draw_view(
     photo_size: tuple[int, int], number: int, options: ViewOptions, rng: np.random.Generator
 ) -> Pose:
-    """SceneImage `number` of a photograph."""
+    """View `number` of a photograph."""
     edge = int(rng.choice(options.edge))
     scale = edge / max(photo_size)
     size = round(photo_size[0] * scale), round(photo_size[1] * scale)
