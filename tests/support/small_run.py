@@ -70,6 +70,7 @@ def run_cli(
         capture_output=True,
         text=True,
         timeout=seconds,
+        cwd=cwd,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=False,
     )
