@@ -17,6 +17,7 @@ from tqdm import tqdm
 from d2_hloc.core import config
 from d2_hloc.core.images import ImageError, list_images, read_image
 from d2_hloc.core.pixels import rescale
+from d2_hloc.core.ranges import EDGES, MANY, check_ranges
 from d2_hloc.core.structs import Features
 from d2_hloc.features import compression, registry
 from d2_hloc.features.adapter import Extractor
@@ -37,7 +38,7 @@ CreateExtractor = Callable[[FeatureOptions], Extractor]
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractionOptions(FeatureOptions):
-    """Which features, from images of which size, in what precision they are stored.
+    """Options of extraction: a feature, the size of images, and the form that is stored.
 
     `top_k` keeps that many of an image, those of the highest scores; all for None. `compression`
     says how descriptors are stored in fewer bytes, and then `descriptor_dtype` says nothing.
@@ -50,11 +51,9 @@ class ExtractionOptions(FeatureOptions):
     compression: CompressionOptions | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         registry.check_name(self.feature)
-        for name in ("resize_max", "batch_size", "top_k", "kornia_keypoints"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be positive, not {value}.")
+        check_ranges(self, resize_max=EDGES, batch_size=(1, 10**5), top_k=(1, MANY))
 
 
 def create_extractor(options: FeatureOptions) -> Extractor:
@@ -66,7 +65,7 @@ def create_extractor(options: FeatureOptions) -> Extractor:
 
 
 def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
-    """What the features depend on: the options that apply, and the weights' digest."""
+    """Everything that the features depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     for key in ("d2net", "sift", "kornia_keypoints", "batch_size"):
         del values[key]
@@ -76,7 +75,13 @@ def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
 
 
 def recorded_options(made_by: dict[str, Any], where: str) -> ExtractionOptions:
-    """The options behind a file's configuration, to extract more images in the same way."""
+    """The options behind a file's configuration, to extract more images in the same way.
+
+    `where` begins the text of an error.
+
+    Raises:
+        ConfigError: if the configuration is none of ours.
+    """
     values = {k: v for k, v in made_by.items() if k not in DIGESTS}
     return config.from_dict(ExtractionOptions, values, where)
 
@@ -184,7 +189,7 @@ def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
 
 
 def file_checksum(path: Path) -> tuple[int, int]:
-    """What tells an image file from another: its length in bytes and their CRC-32."""
+    """Length of a file in bytes and their CRC-32, which tell an image from another."""
     data = path.read_bytes()
     return len(data), zlib.crc32(data)
 

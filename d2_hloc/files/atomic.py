@@ -12,8 +12,14 @@ class DiskFull(OSError):
     """No space to write to; what was written before is whole."""
 
 
+ALMOST_FULL = 16 << 20  # bytes: a library that fails with less left has probably run out of it
+
+
 class disk_full_in_a_sentence:  # noqa: N801 - reads as a statement
-    """Turn 'no space left' into a sentence that names the file and the remedy."""
+    """Turn 'no space left' into a sentence that names the file and the remedy.
+
+    COLMAP and SQLite do not always say so; an error of theirs counts where almost none is left.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -22,10 +28,20 @@ class disk_full_in_a_sentence:  # noqa: N801 - reads as a statement
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            is_full = True
+        else:
+            is_full = isinstance(error, RuntimeError) and is_almost_full(self.path)
+        if is_full:
             raise DiskFull(
                 f"{self.path}: the disk is full; free some space and run again, "
                 "it goes on from here."
             ) from error
+
+
+def is_almost_full(path: Path) -> bool:
+    """True if the disk that a path is on, or would be on, has almost no space left."""
+    existing = next((p for p in (path, *path.resolve().parents) if p.exists()), path)
+    return shutil.disk_usage(existing).free < ALMOST_FULL
 
 
 def write_atomically(path: Path, data: bytes) -> None:

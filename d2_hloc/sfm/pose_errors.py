@@ -92,7 +92,7 @@ class Recall:
 
     @property
     def name(self) -> str:
-        """Name that says the threshold, as run.json has it."""
+        """Name of the share in run.json, with the thresholds."""
         return f"recall_{self.metres:g}m_{self.degrees:g}deg"
 
 

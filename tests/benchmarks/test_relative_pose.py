@@ -166,7 +166,7 @@ def test_too_few_matches_have_an_infinite_error(count):
 
 
 def test_the_largest_error_is_positive():
-    with pytest.raises(ValueError, match="max_error must be positive, not 0"):
+    with pytest.raises(ValueError, match=r"max_error must be from 0\.001 to 100000, not 0"):
         RelativePoseOptions(max_error=0)
 
 

@@ -9,7 +9,7 @@ from stereo_scene import CENTRES, render
 
 from d2_hloc.mvs import plane_sweep
 from d2_hloc.mvs.correlation import Correlation
-from d2_hloc.mvs.plane_sweep import Matcher, SweepOptions, best_hypothesis, median, sweep
+from d2_hloc.mvs.plane_sweep import PhotoConsistency, SweepOptions, best_hypothesis, median, sweep
 from d2_hloc.mvs.views import pixel_grid, projection
 
 OPTIONS = SweepOptions()
@@ -82,7 +82,7 @@ def test_the_same_images_give_the_same_depth(scene, swept):
 
 
 def test_the_true_surface_looks_alike(scene):
-    matcher = Matcher(scene[0].view, [r.view for r in scene[1:]], OPTIONS)
+    matcher = PhotoConsistency(scene[0].view, [r.view for r in scene[1:]], OPTIONS)
     score = matcher(torch.from_numpy(1 / scene[0].depth).float())
     assert score.median() > 0.98
 
@@ -143,8 +143,8 @@ def test_a_median_removes_what_stands_alone():
     ("values", "message"),
     [
         ({"window": 6}, "window is 6; it takes an odd number from 3 on"),
-        ({"hypotheses": 1}, "hypotheses is 1; it takes 3 or more"),
-        ({"refinements": 0}, "refinements is 0; it takes 1 or more"),
+        ({"hypotheses": 1}, "hypotheses must be from 3 to 100000, not 1"),
+        ({"refinements": 0}, "refinements must be from 1 to 100, not 0"),
     ],
 )
 def test_wrong_options_are_named(values, message):

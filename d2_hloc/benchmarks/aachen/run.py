@@ -18,6 +18,7 @@ from d2_hloc.benchmarks.aachen.report import AachenEvaluation, aachen_report, fe
 from d2_hloc.benchmarks.aachen.results import read_truth, with_fallback, write_submission
 from d2_hloc.benchmarks.comparison import Benchmark
 from d2_hloc.core import config
+from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.features.extraction import ExtractionOptions
 from d2_hloc.files.colmap import pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
@@ -77,6 +78,9 @@ class Aachen:
     localization: LocalizationOptions | None = None
     retrieved: int = 20
     fallback: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self, retrieved=(1, MANY))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from d2_hloc.benchmarks.pair_scores import (
 )
 from d2_hloc.core import config, homography_metrics
 from d2_hloc.core.pixels import to_colmap
+from d2_hloc.core.ranges import PIXELS, check_ranges
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.matching.match_pairs import MatchedPairs
@@ -39,9 +40,7 @@ class ScoringOptions:
     ransac_error: float = 3.0
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "ransac_error"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
+        check_ranges(self, threshold=PIXELS, ransac_error=PIXELS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from d2_hloc.benchmarks.pair_scores import MatchedPair, PairScore, pair_store, s
 from d2_hloc.benchmarks.relative_pose.data import PosedPair
 from d2_hloc.core import config, pose_metrics
 from d2_hloc.core.pixels import to_colmap
+from d2_hloc.core.ranges import PIXELS, check_ranges
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.matching.match_pairs import MatchedPairs
@@ -30,8 +31,7 @@ class RelativePoseOptions:
     max_error: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.max_error <= 0:
-            raise ValueError(f"max_error must be positive, not {self.max_error}.")
+        check_ranges(self, max_error=PIXELS)
 
 
 @dataclass(frozen=True, kw_only=True)
