@@ -1,4 +1,4 @@
-"""What smaller descriptors cost: bytes against matching accuracy, models and poses.
+"""Measure what smaller descriptors cost: bytes against matching accuracy, models and poses.
 
 The same keypoints with their descriptors in fewer numbers and bytes are matched, mapped and
 localized anew by the pipelines' own steps, keypoints unrefined unless --refinement is given. Scenes
@@ -81,7 +81,7 @@ class Bench:
     def features(
         self, name: str, images: Path, options: ExtractionOptions, names: list[str] | None = None
     ) -> Path:
-        """Of a set, in a folder of the variant's own."""
+        """Features file of a set, in a folder of the variant's own."""
         folder = self.output / name
         source = folder / "features.h5"
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,10 +92,10 @@ class Bench:
         small = options.compression
         path = folder / f"{small.dimensions or 512}-{small.dtype}" / "features.h5"
         path.parent.mkdir(exist_ok=True)
-        return compress(small, source, path)
+        return compress(small, source, path).path
 
     def folder(self, features: Path) -> Path:
-        """Where a variant's run goes on from its features."""
+        """Folder in which a variant's run goes on from its features."""
         if features.parent.parent != self.output:
             return features.parent
         folder = features.parent / "512-float32"
@@ -151,7 +151,7 @@ def run_scene(bench: Bench, small: CompressionOptions | None, name: str) -> Resu
 
 
 def map_again(run: ModelRun, conf: Reconstruct, seed: int) -> ModelRun:
-    """From the same verified matches, with other random numbers."""
+    """Map the same verified matches with other random numbers."""
     options = dataclasses.replace(conf.reconstruction, random_seed=100 * seed)
     known = known_names(conf.intrinsics)
     database, sparse = run.outputs.database, run.outputs.folder / "again"

@@ -127,7 +127,7 @@ def measure(method: str, case: str, repeats: int) -> dict[str, float]:
 
 
 def multiply_adds(scales: tuple[float, ...], size: tuple[int, int]) -> float:
-    """Of the trunk's direct convolutions over all levels; conv4 is as dense as conv3."""
+    """Multiply-adds of the trunk's direct convolutions, all levels; conv4 is as dense as conv3."""
     total = 0.0
     for scale in scales:
         for name, (channels_in, channels_out, _) in LAYERS.items():

@@ -113,7 +113,7 @@ def dense(matches: Path, pair: Pair, count: int) -> np.ndarray:
 
 
 def compare(features: Path, pairs: list[Pair], folder: Path) -> str:
-    """Are the matches of both the same?"""
+    """Say whether the matches of both are the same, and how far they differ."""
     total, different, largest = 0, 0, 0.0
     for pair in pairs:
         count = len(features_h5.read_keypoints(features, pair[0]))

@@ -1,4 +1,4 @@
-"""What collections of other sizes would take, from the measured rates of a finished run.
+"""Plan what collections of other sizes would take, from the measured rates of a finished run.
 
     python benchmarks/plan.py RUN [--images 1344 10000 100000 10000000] [--pairs-per-image 20]
         [--gpu-tflops 100] [--plot plan.svg]
@@ -84,7 +84,7 @@ def trunk(size: tuple[int, int]) -> float:
 
 
 def num_pairs(images: int, pairs_per_image: int) -> int:
-    """Exhaustive, as far as that is less than retrieval."""
+    """Number of pairs: exhaustive, as far as those are fewer than the retrieved ones."""
     return min(images * (images - 1) // 2, images * pairs_per_image)
 
 

@@ -1,4 +1,4 @@
-"""What each part of refinement brings: a table of variants on a scene with known poses.
+"""Measure what each part of refinement brings: a table of variants on a scene with known poses.
 
 Every variant moves the same keypoints, verifies the same matches and maps anew; its errors are
 those of the camera centres after alignment with the ground truth. Times are processor seconds on
@@ -145,7 +145,7 @@ class Bench:
 
 
 def share_moved(outcomes: Mapping[str, torch.Tensor]) -> float:
-    """Of the keypoints that were to be moved."""
+    """Share that moved, of the keypoints that were to."""
     found = torch.cat(list(outcomes.values()))
     return float((found == Outcome.MOVED).sum() / (found >= 0).sum())
 

@@ -1,4 +1,4 @@
-"""How well global descriptors find images of the same place, among others and among distractors.
+"""Measure how well global descriptors find images of a place among others and distractors.
 
     python benchmarks/retrieval.py PLACE=FEATURES.h5 ... [--distractors FEATURES.h5]
 
@@ -29,7 +29,7 @@ def read(path: Path) -> Descriptors:
 
 
 def variants(taught: Descriptors) -> dict[str, Callable[[Descriptors], Descriptors]]:
-    """What may be done to descriptors before they are compared."""
+    """Changes of descriptors before they are compared, by name."""
     found: dict[str, Callable[[Descriptors], Descriptors]] = {
         "as they are": lambda x: x,
         "without the images' own mean (the package's)": lambda x: x - x.mean(axis=0),
@@ -46,7 +46,7 @@ def variants(taught: Descriptors) -> dict[str, Callable[[Descriptors], Descripto
 
 
 def measure(descriptors: Descriptors, places: np.ndarray) -> dict[str, tuple[float, float]]:
-    """By place: recall of the first image, and mean average precision."""
+    """Recall of the first image and mean average precision, by place."""
     unit = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
     scores = unit @ unit.T
     np.fill_diagonal(scores, -np.inf)

@@ -21,7 +21,7 @@ from d2_hloc.files.run_record import RunRecord
 from d2_hloc.network.weights.files import locate_weights
 from d2_hloc.training.distributed import joined
 from d2_hloc.training.loop import Trainer, TrainingOptions
-from d2_hloc.training.megadepth import MegaDepthOptions, MegaDepthPairs, Part
+from d2_hloc.training.megadepth import MegaDepthOptions, MegaDepthPairs, ScenePart
 from d2_hloc.training.pair import PairSource, split
 from d2_hloc.training.photographs import PhotographOptions, PhotographPairs
 from d2_hloc.training.report import TrainingRun, report_training, write_training_report
@@ -32,7 +32,7 @@ CONFIG = Path(__file__).parents[1] / "configs" / "train_photos.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """What to train with, and how.
+    """Data to train with, and how to.
 
     `scenes` is MegaDepth's folder of scenes (DATASET/scene_info); the lists name those to train
     with and those held back. Without lists, `held_back` of the scenes or photographs are, or of the
@@ -77,14 +77,14 @@ def sources(conf: Train) -> tuple[PairSource, PairSource]:
     )
 
 
-def scenes(conf: Train, folder: Path) -> list[tuple[list[Path], Part | None]]:
+def scenes(conf: Train, folder: Path) -> list[tuple[list[Path], ScenePart | None]]:
     """Scenes to train with, and held back; of a scene that is alone, a part is either."""
     if conf.train_scenes is not None and conf.valid_scenes is not None:
         lists = conf.train_scenes, conf.valid_scenes
         return [(find_scenes(folder, read_scene_list(path)), None) for path in lists]
     found = find_scenes(folder, None)
     if len(found) == 1:
-        return [(found, Part(share=conf.held_back, is_held_back=h)) for h in (False, True)]
+        return [(found, ScenePart(share=conf.held_back, is_held_back=h)) for h in (False, True)]
     return [(part, None) for part in split(found, conf.held_back, conf.training.seed)]
 
 

@@ -44,7 +44,7 @@ class PairScore:
 
 @dataclass(frozen=True, kw_only=True)
 class MatchedPair:
-    """Keypoints of two images, row by row the two ends of their matches, and the sizes."""
+    """Keypoints of two images, those of their matches in a row per match, and the sizes."""
 
     keypoints: tuple[Points, Points]  # (N0, 2), (N1, 2)
     matched: tuple[Points, Points]  # (K, 2) each
@@ -104,7 +104,7 @@ def read_pair(
 def matched_keypoints(
     names: Pair, keypoints0: Points, keypoints1: Points, matches: Matches, refine: Refine | None
 ) -> tuple[Points, Points]:
-    """Row by row the two ends (K, 2) of each match, moved by `refine` where it is given."""
+    """Keypoints (K, 2) of both images, a row per match, moved by `refine` where it is given."""
     index = matches.pairs.numpy()
     xy0, xy1 = keypoints0[index[:, 0]], keypoints1[index[:, 1]]
     return (xy0, xy1) if refine is None else refine(names, xy0, xy1)

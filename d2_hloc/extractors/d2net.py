@@ -9,10 +9,10 @@ from torch import Tensor
 from d2_hloc.features.adapters.d2net import D2NetAdapter
 from d2_hloc.hloc.base_model import BaseModel
 from d2_hloc.hloc.d2net_conf import d2net_options_of
-from d2_hloc.network.d2net import D2Net as Network
+from d2_hloc.network.d2net import D2Net
 
 
-class D2Net(BaseModel):
+class D2NetExtractor(BaseModel):
     """`conf` holds D2NetOptions' keys and `multiscale`, or those of hloc's own d2net.
 
     Keypoints are float64, so that hloc's `as_half`, which its pipelines leave on, passes them by:
@@ -27,7 +27,7 @@ class D2Net(BaseModel):
     detection_noise = D2NetAdapter.noise
 
     def _init(self, conf: dict[str, Any]) -> None:
-        self.net = Network(d2net_options_of(conf))
+        self.net = D2Net(d2net_options_of(conf))
 
     def _forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """RGB in [0, 1] -> keypoints 1 x N x 2 (pixels), scores and scales 1 x N, descriptors

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from d2_hloc.core import config
 from d2_hloc.core.ranges import check_ranges
+from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.projection import BUNDLED, MOST, load_projection
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import file_sha256
@@ -37,13 +38,13 @@ class CompressionOptions:
             raise ValueError("a projection needs dimensions to project onto.")
 
     @property
-    def file(self) -> Path:
-        """Of the projection."""
+    def projection_file(self) -> Path:
+        """Path of the projection's file."""
         return self.projection or BUNDLED
 
 
 def compression_configuration(options: CompressionOptions | None) -> dict[str, Any]:
-    """What compressed descriptors depend on; nothing where they are not compressed.
+    """Everything that compressed descriptors depend on; empty where they are not compressed.
 
     Raises:
         ValueError: if there is no such projection, or it has fewer dimensions.
@@ -53,18 +54,18 @@ def compression_configuration(options: CompressionOptions | None) -> dict[str, A
     values: dict[str, Any] = {"compression": config.to_dict(options)}
     if options.dimensions is not None:
         projection_of(options)  # a mistake in it should not cost an hour of extraction
-        values["projection_sha256"] = file_sha256(options.file)
+        values["projection_sha256"] = file_sha256(options.projection_file)
     return values
 
 
 def projection_of(options: CompressionOptions | None) -> Callable[[Tensor], Tensor]:
-    """What makes descriptors (N, D) shorter, or leaves them as they are."""
+    """The function that makes descriptors (N, D) shorter, or leaves them as they are."""
     if options is None or options.dimensions is None:
         return lambda descriptors: descriptors
-    return load_projection(options.file).first(options.dimensions).apply
+    return load_projection(options.projection_file).first(options.dimensions).apply
 
 
-def compress(options: CompressionOptions, features: Path, output: Path) -> Path:
+def compress(options: CompressionOptions, features: Path, output: Path) -> Extracted:
     """Write features with their descriptors compressed; images that are done are left alone.
 
     Raises:
@@ -87,7 +88,7 @@ def compress(options: CompressionOptions, features: Path, output: Path) -> Path:
         todo = [n for n in features_h5.image_names(features) if n not in staged.done]
         for name in tqdm(todo, desc="compress", unit="image", disable=not todo):
             staged.add(name, _compressed(file, name, project, options.dtype))
-    return output
+    return Extracted.read(output)
 
 
 def _refuse_changed(file: h5py.File, features: Path, output: Path, done: Set[str]) -> None:

@@ -38,7 +38,7 @@ CreateExtractor = Callable[[FeatureOptions], Extractor]
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractionOptions(FeatureOptions):
-    """Which features, from images of which size, in what precision they are stored.
+    """Options of extraction: a feature, the size of images, and the form that is stored.
 
     `top_k` keeps that many of an image, those of the highest scores; all for None. `compression`
     says how descriptors are stored in fewer bytes, and then `descriptor_dtype` says nothing.
@@ -65,7 +65,7 @@ def create_extractor(options: FeatureOptions) -> Extractor:
 
 
 def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
-    """What the features depend on: the options that apply, and the weights' digest."""
+    """Everything that the features depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     for key in ("d2net", "sift", "kornia_keypoints", "batch_size"):
         del values[key]
@@ -75,7 +75,13 @@ def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
 
 
 def recorded_options(made_by: dict[str, Any], where: str) -> ExtractionOptions:
-    """The options behind a file's configuration, to extract more images in the same way."""
+    """The options behind a file's configuration, to extract more images in the same way.
+
+    `where` begins the text of an error.
+
+    Raises:
+        ConfigError: if the configuration is none of ours.
+    """
     values = {k: v for k, v in made_by.items() if k not in DIGESTS}
     return config.from_dict(ExtractionOptions, values, where)
 
@@ -183,7 +189,7 @@ def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
 
 
 def file_checksum(path: Path) -> tuple[int, int]:
-    """What tells an image file from another: its length in bytes and their CRC-32."""
+    """Length of a file in bytes and their CRC-32, which tell an image from another."""
     data = path.read_bytes()
     return len(data), zlib.crc32(data)
 

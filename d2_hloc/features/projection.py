@@ -72,8 +72,13 @@ def _roots(descriptors: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
     return F.normalize(descriptors.sign() * descriptors.abs().sqrt())
 
 
-def learn(features: Path, roots: bool = True, whitening: float = WHITENING) -> Projection:
-    """Learn from a features file, a bounded number of descriptors at even distances; repeatable.
+def learn_projection(
+    features: Path, roots: bool = True, whitening: float = WHITENING
+) -> Projection:
+    """Learn a projection from a bounded number of descriptors of a file, at even distances.
+
+    The same file gives the same projection. `roots` takes square roots first, `whitening` is the
+    power of each direction's variance that it is divided by.
 
     Raises:
         ValueError: if the file holds too few descriptors.

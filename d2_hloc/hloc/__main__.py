@@ -74,7 +74,7 @@ def run(command: str, arguments: list[str]) -> None:
 
 
 def run_hloc(command: str, arguments: list[str]) -> None:
-    """Run hloc.<command> as it is imported, with our confs, or as a script.
+    """Run hloc.<command>: its function, with our confs, or its module as a script.
 
     extract_features and match_features look up confs in their own modules. Run as scripts they
     would have new ones, without ours, so their functions are called. All others import those two.
@@ -95,7 +95,7 @@ def run_hloc(command: str, arguments: list[str]) -> None:
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
-def extract_features(arguments: list[str]) -> None:
+def call_extract_features(arguments: list[str]) -> None:
     """Call hloc's extract_features with the arguments of its command."""
     hloc = sys.modules["hloc.extract_features"]
     given = commands.extraction_parser(hloc.confs, "superpoint_aachen").parse_args(arguments)
@@ -108,7 +108,7 @@ def extract_features(arguments: list[str]) -> None:
     )
 
 
-def match_features(arguments: list[str]) -> None:
+def call_match_features(arguments: list[str]) -> None:
     """Call hloc's match_features with the arguments of its command."""
     hloc = sys.modules["hloc.match_features"]
     parser = commands.matching_parser(hloc.confs, "superglue", "feats-superpoint-n4096-r1024")
@@ -122,11 +122,11 @@ def match_features(arguments: list[str]) -> None:
     )
 
 
-CALLED = {"extract_features": extract_features, "match_features": match_features}
+CALLED = {"extract_features": call_extract_features, "match_features": call_match_features}
 
 
 def given_of(given: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """Those of the arguments that were given; hloc's functions have defaults for the others."""
+    """Arguments that were given, of these; hloc's functions have defaults for the others."""
     return {name: value for name in names if (value := getattr(given, name)) is not None}
 
 

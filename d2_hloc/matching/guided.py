@@ -129,7 +129,8 @@ def mutual_best(
     (best0, second0), (best1, second1) = (_two_best(c, cosines) for c in cells)
     keep = best0 & best1
     distances = [np.sqrt(np.maximum(2 - 2 * v, 0)) for v in (cosines, second0, second1)]
-    keep &= distances[0] <= ratio_threshold * np.minimum(distances[1], distances[2])
+    rival = np.minimum(distances[1], distances[2])
+    keep &= (distances[0] <= ratio_threshold * rival) & (distances[0] < rival)
     found = np.stack([cells[0][keep], cells[1][keep]], axis=1)
     order = np.argsort(found[:, 0], kind="stable")
     return found[order], cosines[keep][order]

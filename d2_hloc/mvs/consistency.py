@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from d2_hloc.core.ranges import MANY, PIXELS, check_ranges
-from d2_hloc.mvs.views import View, pixel_grid, projection
+from d2_hloc.mvs.views import StereoView, pixel_grid, projection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,10 @@ class ConsistencyOptions:
         )
 
 
-def consistent(
+def consistent_depth(
     depth: Float[Tensor, "H W"],
-    view: View,
-    others: Iterable[tuple[Float[Tensor, "_ _"], View]],
+    view: StereoView,
+    others: Iterable[tuple[Float[Tensor, "_ _"], StereoView]],
     options: ConsistencyOptions,
 ) -> Float[Tensor, "H W"]:
     """The depth where enough of the others (depth and view) confirm it, 0 elsewhere."""
@@ -52,9 +52,9 @@ def consistent(
 
 def confirmed(
     depth: Float[Tensor, "H W"],
-    view: View,
+    view: StereoView,
     other_depth: Float[Tensor, "_ _"],
-    other: View,
+    other: StereoView,
     options: ConsistencyOptions,
 ) -> Int[Tensor, "H W"]:
     """1 where the other view's depth agrees, 0 elsewhere."""
@@ -70,7 +70,10 @@ def confirmed(
 
 
 def _transform(
-    pixels: Float[Tensor, "3 H W"], inverse: Float[Tensor, "H W"], source: View, target: View
+    pixels: Float[Tensor, "3 H W"],
+    inverse: Float[Tensor, "H W"],
+    source: StereoView,
+    target: StereoView,
 ) -> Float[Tensor, "3 H W"]:
     """Pixels of `source` at these inverse depths, as homogeneous pixels of `target`."""
     A, b = (matrix.to(pixels) for matrix in projection(target, source))

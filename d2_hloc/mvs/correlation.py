@@ -11,7 +11,10 @@ NOISE = 1e-5  # variance of grey values: what has less than this has no texture
 
 
 def _box_sum(maps: Tensor, window: int) -> Tensor:
-    """By shifted additions: differences of running sums lose the digits of small variances."""
+    """Sums over each pixel's window, by shifted additions.
+
+    Differences of running sums would lose the digits of small variances.
+    """
     height, width = maps.shape[-2:]
     padded = F.pad(maps, [window // 2] * 4)
     rows = padded[..., :width].clone()

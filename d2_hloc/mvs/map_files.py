@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float
 
 from d2_hloc.files.atomic import write_whole
-from d2_hloc.files.hdf5_guard import GuardedFile, Refused
 
 HEADER_BYTES = 64  # more than 'width&height&channels&' takes
 
@@ -19,7 +18,7 @@ class DepthMapError(ValueError):
     """A map that cannot be used; the text names the file and the remedy."""
 
 
-def write_map(path: Path, values: Float[np.ndarray, "*C H W"]) -> Path:
+def write_stereo_map(path: Path, values: Float[np.ndarray, "*C H W"]) -> Path:
     """Write a depth (H, W) or normal (3, H, W) map as COLMAP does, whole or not at all.
 
     Raises:
@@ -36,8 +35,8 @@ def write_map(path: Path, values: Float[np.ndarray, "*C H W"]) -> Path:
     return path
 
 
-def read_map(path: Path) -> Float[np.ndarray, "*C H W"]:
-    """Read what write_map() wrote: (H, W) if there is one channel.
+def read_stereo_map(path: Path) -> Float[np.ndarray, "*C H W"]:
+    """Read what write_stereo_map() wrote: (H, W) if there is one channel.
 
     Raises:
         DepthMapError: if it is missing, damaged or cut short.
@@ -54,8 +53,8 @@ def read_map(path: Path) -> Float[np.ndarray, "*C H W"]:
     return values[0] if channels == 1 else values
 
 
-def is_map(path: Path, height: int, width: int, channels: int = 1) -> bool:
-    """Is there a whole map of this shape? Only its first bytes and its length are looked at."""
+def is_stereo_map(path: Path, height: int, width: int, channels: int = 1) -> bool:
+    """Tell whether there is a whole map of this shape, by its first bytes and its length."""
     try:
         with path.open("rb") as file:
             shape = _header(file.read(HEADER_BYTES))
@@ -80,20 +79,3 @@ def write_depth_h5(path: Path, depth: Float[np.ndarray, "H W"]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, buffer.getvalue())
     return path
-
-
-def read_depth_h5(path: Path) -> Float[np.ndarray, "H W"]:
-    """Read a depth map in MegaDepth's form.
-
-    Raises:
-        DepthMapError: if it is missing, damaged or holds no `/depth`.
-    """
-    try:
-        with GuardedFile(path) as file:
-            return file["depth"][()].astype(np.float32)
-    except Refused as error:
-        raise DepthMapError(str(error)) from error
-    except FileNotFoundError as error:
-        raise DepthMapError(f"{path}: there is no such file.") from error
-    except (OSError, RuntimeError, KeyError) as error:
-        raise DepthMapError(f"{path}: is damaged or holds no /depth; make it again.") from error

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from d2_hloc.core.ranges import check_ranges
 from d2_hloc.mvs.correlation import Correlation
-from d2_hloc.mvs.views import View, pixel_grid, projection
+from d2_hloc.mvs.views import StereoView, pixel_grid, projection
 
 SPREAD = 4, 12  # pixels at half the size, from neighbour to neighbour
 
@@ -55,10 +55,12 @@ class SweepOptions:
             raise ValueError(f"window is {self.window}; it takes an odd number from 3 on.")
 
 
-class Matcher:
-    """How alike a view and its sources are through a surface."""
+class PhotoConsistency:
+    """Measures how alike a view and its sources look through a surface."""
 
-    def __init__(self, reference: View, sources: Sequence[View], options: SweepOptions) -> None:
+    def __init__(
+        self, reference: StereoView, sources: Sequence[StereoView], options: SweepOptions
+    ) -> None:
         self.correlation = Correlation(reference.image, options.window)
         self.best_sources = min(options.best_sources, len(sources))
         grid = pixel_grid(reference.image)
@@ -90,7 +92,7 @@ class Matcher:
 
 
 def _to_unit_square(
-    source: View, reference: View, grid: Float[Tensor, "3 H W"]
+    source: StereoView, reference: StereoView, grid: Float[Tensor, "3 H W"]
 ) -> tuple[Float[Tensor, "3 H W"], list[float]]:
     """projection() of the reference's pixels, with the source's corner pixels at -1 and 1."""
     A, b = projection(source, reference)
@@ -130,7 +132,11 @@ def best_hypothesis(scores: Iterable[Float[Tensor, "H W"]]) -> Peak:
 
 
 def sweep(
-    reference: View, sources: Sequence[View], near: float, far: float, options: SweepOptions
+    reference: StereoView,
+    sources: Sequence[StereoView],
+    near: float,
+    far: float,
+    options: SweepOptions,
 ) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W"]]:
     """Depth (z in the camera's frame, in the model's units; 0 = none) and score of each pixel.
 
@@ -143,7 +149,7 @@ def sweep(
         raise ValueError(f"A sweep needs sources and 0 < near < far, not {near} and {far}.")
     inverse, step = _sweep_half_size(reference, sources, (1 / far, 1 / near), options)
     inverse = F.interpolate(inverse[None, None], size=reference.size, mode="bilinear")[0, 0]
-    matcher = Matcher(reference, sources, options)
+    matcher = PhotoConsistency(reference, sources, options)
     for _ in range(options.refinements):
         inverse, score, step = _refine(matcher, inverse, step, options.refinement_hypotheses)
     is_valid = (score >= options.min_ncc) & (inverse >= 1 / far) & (inverse <= 1 / near)
@@ -151,10 +157,13 @@ def sweep(
 
 
 def _sweep_half_size(
-    reference: View, sources: Sequence[View], span: tuple[float, float], options: SweepOptions
+    reference: StereoView,
+    sources: Sequence[StereoView],
+    span: tuple[float, float],
+    options: SweepOptions,
 ) -> tuple[Float[Tensor, "h w"], float]:
     """Inverse depth at half the size, and the distance between planes."""
-    matcher = Matcher(reference.halved(), [s.halved() for s in sources], options)
+    matcher = PhotoConsistency(reference.halved(), [s.halved() for s in sources], options)
     step = (span[1] - span[0]) / (options.hypotheses - 1)
     peak = best_hypothesis(matcher(span[0] + k * step) for k in range(options.hypotheses))
     inverse = span[0] + peak.index * step
@@ -162,7 +171,7 @@ def _sweep_half_size(
     return _spread(matcher, median(inverse)), step
 
 
-def _spread(matcher: Matcher, inverse: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+def _spread(matcher: PhotoConsistency, inverse: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """Take over a neighbour's surface where it looks more alike.
 
     Frontal planes fail on steep surfaces: what was found of those grows here.
@@ -181,7 +190,7 @@ def _spread(matcher: Matcher, inverse: Float[Tensor, "h w"]) -> Float[Tensor, "h
 
 
 def _refine(
-    matcher: Matcher, inverse: Float[Tensor, "H W"], step: float, count: int
+    matcher: PhotoConsistency, inverse: Float[Tensor, "H W"], step: float, count: int
 ) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W"], float]:
     """Surfaces up to 1.5 steps before and behind; inverse depth, score and their distance."""
     inverse = median(inverse)

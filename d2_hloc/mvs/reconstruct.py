@@ -23,12 +23,19 @@ from d2_hloc.files.colmap import ModelError, pycolmap
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.shards import WHOLE, Shard
 from d2_hloc.mvs import poisson
-from d2_hloc.mvs.consistency import ConsistencyOptions, consistent
-from d2_hloc.mvs.map_files import is_map, read_map, write_map
+from d2_hloc.mvs.cloud import num_vertices
+from d2_hloc.mvs.consistency import ConsistencyOptions, consistent_depth
+from d2_hloc.mvs.map_files import is_stereo_map, read_stereo_map, write_stereo_map
 from d2_hloc.mvs.normals import normals
 from d2_hloc.mvs.plane_sweep import SweepOptions, sweep
-from d2_hloc.mvs.statistics import DenseStatistics, dense_statistics, num_vertices
-from d2_hloc.mvs.workspace import DenseView, Reader, Workspace, prepare_workspace, read_workspace
+from d2_hloc.mvs.statistics import DenseStatistics, dense_statistics
+from d2_hloc.mvs.workspace import (
+    DenseView,
+    Workspace,
+    WorkspaceReader,
+    prepare_workspace,
+    read_workspace,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +48,7 @@ MIN_MESH_POINTS = 1000  # COLMAP's Poisson reconstruction crashes on almost empt
 
 @dataclass(frozen=True, kw_only=True)
 class FusionOptions:
-    """Which pixels become one point: errors in pixels, a share of the depth, and degrees."""
+    """Limits within which pixels become one point: in pixels, a share of the depth, and degrees."""
 
     min_num_pixels: int = 3
     max_reproj_error: float = 1.5
@@ -72,7 +79,7 @@ class MeshOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DenseOptions:
-    """From a model to a dense point cloud.
+    """Options of dense stereo, from a model to a point cloud.
 
     Images are undistorted with their longest edge at most `max_image_size` pixels. `backend` makes
     the depth maps: 'torch' is the package's plane sweep with `sweep`, 'colmap' PatchMatch, which
@@ -94,7 +101,7 @@ class DenseOptions:
 def reconstruct_dense(
     options: DenseOptions, model_folder: Path, images: Path, output: Path
 ) -> DenseStatistics:
-    """A model and its images in; `output` gets fused.ply and what leads to it.
+    """Make a dense cloud, `output`/fused.ply, and what leads to it, of a model and its images.
 
     `output` is a workspace in COLMAP's layout: images/, sparse/, stereo/. A run that was killed
     goes on from where it was. Fusion and mesh are made anew, so their options may change.
@@ -106,19 +113,19 @@ def reconstruct_dense(
         DiskFull: if there is no space.
     """
     backend = choose_backend(options.backend)
-    workspace = prepare(options, backend, model_folder, images, output)
+    workspace = open_workspace(options, backend, model_folder, images, output)
     BACKENDS[backend](options, workspace)
     check_depth_maps(options.consistency, workspace)
     fuse(options.fusion, workspace)
     if options.mesh.enabled:
-        mesh(options.mesh, output)
+        make_mesh(options.mesh, output)
     return dense_statistics(workspace)
 
 
-def prepare(
+def open_workspace(
     options: DenseOptions, backend: str, model_folder: Path, images: Path, output: Path
 ) -> Workspace:
-    """The workspace of a model, which is made unless it is there already.
+    """Read the workspace of a model; make it unless it is there already.
 
     Raises:
         ModelError, ImageError, ConfigurationChanged, DiskFull: as reconstruct_dense.
@@ -149,15 +156,15 @@ def choose_backend(backend: Literal["auto", "colmap", "torch"]) -> Literal["colm
 
 def sweep_depth_maps(options: DenseOptions, workspace: Workspace, shard: Shard = WHOLE) -> None:
     """Write the photometric depth map of every view of the shard that has none yet."""
-    reader = Reader(workspace, default_device())
+    reader = WorkspaceReader(workspace, default_device())
     views = shard.of(list(workspace.views.values()))
     todo = [v for v in views if not has_map(workspace, v, "photometric")]
     for view in tqdm(todo, desc="depth maps", unit="map", disable=not todo):
         depth = sweep_view(options, reader, view)
-        write_map(workspace.map_path(view.name, "depth", "photometric"), depth.cpu().numpy())
+        write_stereo_map(workspace.map_path(view.name, "depth", "photometric"), depth.cpu().numpy())
 
 
-def sweep_view(options: DenseOptions, reader: Reader, view: DenseView) -> torch.Tensor:
+def sweep_view(options: DenseOptions, reader: WorkspaceReader, view: DenseView) -> torch.Tensor:
     """Depth of one view (H, W); all 0 where no other view shares points with it."""
     sources = [reader.view(name) for name in view.sources[: options.num_sources]]
     if not sources:
@@ -168,7 +175,7 @@ def sweep_view(options: DenseOptions, reader: Reader, view: DenseView) -> torch.
 
 
 def _patch_match(options: DenseOptions, workspace: Workspace) -> None:
-    """COLMAP's maps. It takes a half-written one for whole, so those go first."""
+    """Make COLMAP's maps. It takes a half-written one for whole, so those go first."""
     todo = [v for v in workspace.views.values() if not has_map(workspace, v, "photometric")]
     for view in todo:
         for kind in ("depth", "normal"):
@@ -186,9 +193,9 @@ BACKENDS = {"torch": sweep_depth_maps, "colmap": _patch_match}
 
 
 def has_map(workspace: Workspace, view: DenseView, stage: str, kind: str = "depth") -> bool:
-    """Is the view's map there, whole?"""
+    """Tell whether a view's map is there, whole."""
     channels = 3 if kind == "normal" else 1
-    return is_map(workspace.map_path(view.name, kind, stage), *view.size, channels)
+    return is_stereo_map(workspace.map_path(view.name, kind, stage), *view.size, channels)
 
 
 def default_device() -> torch.device:
@@ -200,7 +207,7 @@ def check_depth_maps(
     options: ConsistencyOptions, workspace: Workspace, shard: Shard = WHOLE
 ) -> None:
     """Write what other views confirm of each depth map of the shard, and its normals."""
-    reader = Reader(workspace, default_device())
+    reader = WorkspaceReader(workspace, default_device())
     todo = [
         view
         for view in shard.of(list(workspace.views.values()))
@@ -209,10 +216,10 @@ def check_depth_maps(
     for view in tqdm(todo, desc="consistency", unit="map", disable=not todo):
         others = ((reader.depth(n), reader.view(n)) for n in view.sources[: options.num_views])
         reference = reader.view(view.name)
-        depth = consistent(reader.depth(view.name), reference, others, options)
+        depth = consistent_depth(reader.depth(view.name), reference, others, options)
         found = _normals(workspace, view, depth, reference.K)
-        write_map(workspace.map_path(view.name, "normal", "geometric"), found.cpu().numpy())
-        write_map(workspace.map_path(view.name, "depth", "geometric"), depth.cpu().numpy())
+        write_stereo_map(workspace.map_path(view.name, "normal", "geometric"), found.cpu().numpy())
+        write_stereo_map(workspace.map_path(view.name, "depth", "geometric"), depth.cpu().numpy())
 
 
 def _normals(
@@ -221,7 +228,7 @@ def _normals(
     """COLMAP's normals where its PatchMatch made them, otherwise those of the depth."""
     if has_map(workspace, view, "photometric", "normal"):
         path = workspace.map_path(view.name, "normal", "photometric")
-        return torch.from_numpy(read_map(path)).nan_to_num(0)
+        return torch.from_numpy(read_stereo_map(path)).nan_to_num(0)
     return normals(depth, intrinsics)
 
 
@@ -265,8 +272,8 @@ def fuse(options: FusionOptions, workspace: Workspace) -> Path:
     return target
 
 
-def mesh(options: MeshOptions, folder: Path) -> Path:
-    """A surface through a workspace's `fused.ply`, `mesh.ply`, by Poisson reconstruction.
+def make_mesh(options: MeshOptions, folder: Path) -> Path:
+    """Make `mesh.ply`, a surface through a workspace's cloud, by Poisson reconstruction.
 
     It runs in a process of its own: on some clouds it crashes.
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from d2_hloc.files.colmap import read_model
 from d2_hloc.files.outputs import Outputs
-from d2_hloc.mvs.map_files import read_map
-from d2_hloc.mvs.statistics import DenseStatistics, read_coloured_cloud
+from d2_hloc.mvs.cloud import read_coloured_cloud
+from d2_hloc.mvs.map_files import read_stereo_map
+from d2_hloc.mvs.statistics import DenseStatistics
 from d2_hloc.reports.model_figure import model_figure
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
@@ -43,7 +44,7 @@ def add_dense(report: Report, found: DenseStatistics, folder: Path) -> None:
     report.figure("The dense cloud", *cloud_figure(outputs))
     maps = sorted(outputs.depth_maps.rglob("*.geometric.bin"))
     pictures = [
-        (draw_depth(read_map(path)), path.name.removesuffix(".geometric.bin"))
+        (draw_depth(read_stereo_map(path)), path.name.removesuffix(".geometric.bin"))
         for path in maps[:: max(1, len(maps) // SHOWN_MAPS)]
     ]
     if pictures:

@@ -21,7 +21,7 @@ from d2_hloc.mvs.reconstruct import (
     check_depth_maps,
     choose_backend,
     has_map,
-    prepare,
+    open_workspace,
     reconstruct_dense,
     sweep_depth_maps,
 )
@@ -42,7 +42,7 @@ def dense_shard(
     stage: Stage,
     shard: Shard,
 ) -> Path:
-    """A part of dense.reconstruct_dense(), which does what is left when all parts are done.
+    """Do a part of dense stereo; reconstruct_dense() does what is left when all parts are done.
 
     'prepare' is for one process alone; then come all shards of 'maps', then all of 'consistency'.
 
@@ -54,7 +54,7 @@ def dense_shard(
     options = _own_maps(options)
     if stage != "prepare" and not Outputs(output).workspace_record.is_file():
         raise ModelError(f"{output}: is not prepared; run the stage 'prepare' once, then shards.")
-    workspace = prepare(options, options.backend, model_folder, images, output)
+    workspace = open_workspace(options, options.backend, model_folder, images, output)
     if stage != "prepare":
         make_maps(options, workspace, stage, shard)
     return output
@@ -63,14 +63,14 @@ def dense_shard(
 def reconstruct_dense_on(
     cluster: Cluster, options: DenseOptions, model_folder: Path, images: Path, output: Path
 ) -> DenseStatistics:
-    """As dense.reconstruct_dense(); the cluster makes the maps, this process the rest.
+    """Make a dense cloud; the cluster makes the maps, this process the rest.
 
     Raises:
-        ClusterError: as cluster.run_shards().
+        ClusterError: as ray.run_shards().
         ModelError, ImageError, ConfigurationChanged, DiskFull: as reconstruct_dense().
     """
     options = _own_maps(options)
-    workspace = prepare(options, options.backend, model_folder, images, output)
+    workspace = open_workspace(options, options.backend, model_folder, images, output)
     shards = Shard.all(min(-(-len(workspace.views) // MAPS), MOST))
     sizes = {shard: len(shard.of(list(workspace.views))) for shard in shards}
     for stage in STAGES[1:]:
@@ -81,7 +81,7 @@ def reconstruct_dense_on(
 
 
 def make_maps(options: DenseOptions, workspace: Workspace, stage: Stage, shard: Shard) -> None:
-    """A shard's maps of one stage.
+    """Make a shard's maps of one stage.
 
     Raises:
         ModelError, Busy: as dense_shard().
@@ -97,7 +97,7 @@ def make_maps(options: DenseOptions, workspace: Workspace, stage: Stage, shard: 
 
 
 def _own_maps(options: DenseOptions) -> DenseOptions:
-    """With the backend that can make one view's map without the others'."""
+    """Options with the backend that can make one view's map without the others'."""
     if choose_backend(options.backend) == "colmap" and options.backend != "auto":
         raise ValueError(
             "backend: 'colmap' makes all maps in one process; take 'torch' for shards."
@@ -106,7 +106,7 @@ def _own_maps(options: DenseOptions) -> DenseOptions:
 
 
 def _is_done(workspace: Workspace, stage: Stage) -> list[bool]:
-    """Of each view: has it what the stage makes last?"""
+    """Per view, whether it has what the stage makes last."""
     made = "photometric" if stage == "maps" else "geometric"
     return [has_map(workspace, view, made) for view in workspace.views.values()]
 

@@ -1,4 +1,4 @@
-"""Which views to compare a view with, and where its depths lie: from the model's own points."""
+"""Choice of views to compare a view with, and of its range of depths, by the model's points."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def choose_sources(
     centres: Float[np.ndarray, "V 3"],
     count: int,
 ) -> list[list[int]]:
-    """For each view the indices of up to `count` others, best first.
+    """Indices of up to `count` other views per view, best first.
 
     `seen` are the indices of each view's points, `centres` the cameras' places in the world. Views
     score by shared points, those under a good angle counting most.
@@ -43,7 +43,7 @@ def choose_sources(
 
 
 def shared_points(seen: Sequence[Indices], num_points: int) -> Int[np.ndarray, "V V"]:
-    """How many points each two views share; on the diagonal, how many each has."""
+    """Numbers of points that each two views share; on the diagonal, those that each has."""
     lengths = [len(s) for s in seen]
     rows = np.repeat(np.arange(len(seen)), lengths)
     columns = np.concatenate([*seen, np.zeros(0, np.int64)])

@@ -1,20 +1,18 @@
-"""What dense stereo found: counts, and how it agrees with the model's own points."""
+"""Counts of dense stereo, and how well it agrees with the model's own points."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from scipy.spatial import cKDTree
 
-from d2_hloc.mvs.map_files import read_map
+from d2_hloc.mvs.cloud import read_point_cloud
+from d2_hloc.mvs.map_files import read_stereo_map
 from d2_hloc.mvs.workspace import DenseView, Workspace
 
 NEIGHBOURS = 12  # points that a local surface is fitted to
-TYPES = {"float": "<f4", "double": "<f8", "uchar": "u1", "int": "<i4", "uint": "<u4"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +39,13 @@ def dense_statistics(workspace: Workspace) -> DenseStatistics:
     shares, errors = [], [np.zeros(0)]
     observations = 0
     for view in workspace.views.values():
-        depth = read_map(workspace.map_path(view.name, "depth", "geometric"))
+        depth = read_stereo_map(workspace.map_path(view.name, "depth", "geometric"))
         shares.append((depth > 0).mean())
         found, expected = depth_at_points(depth, view, workspace)
         observations += len(expected)
         errors.append(np.abs(found / expected - 1)[found > 0])
     relative = np.concatenate(errors)
-    cloud = read_cloud(workspace.outputs.cloud)
+    cloud = read_point_cloud(workspace.outputs.cloud)
     distances = surface_distances(np.array(list(workspace.points.values())), cloud)
     return DenseStatistics(
         depth_maps=len(workspace.views),
@@ -86,68 +84,3 @@ def surface_distances(
     spread = np.einsum("nki,nkj->nij", neighbours - middle, neighbours - middle)
     normal = np.linalg.eigh(spread).eigenvectors[:, :, 0]
     return np.abs(((points - middle[:, 0]) * normal).sum(axis=1))
-
-
-def num_vertices(path: Path) -> int:
-    """How many points a PLY file has.
-
-    Raises:
-        ValueError: if it is missing or cut short.
-    """
-    return len(_vertices(path))
-
-
-def read_cloud(path: Path) -> Float[np.ndarray, "N 3"]:
-    """The points of a binary PLY file.
-
-    Raises:
-        ValueError: if it is missing or cut short.
-    """
-    found = _vertices(path)
-    return np.stack([found[axis] for axis in "xyz"], axis=1).astype(float)
-
-
-def read_coloured_cloud(
-    path: Path,
-) -> tuple[Float[np.ndarray, "N 3"], UInt8[np.ndarray, "N 3"]]:
-    """The points of a binary PLY file and their colours, 0 to 255.
-
-    Raises:
-        ValueError: if it is missing, cut short or has no colours.
-    """
-    found = _vertices(path)
-    if "red" not in found.dtype.names:
-        raise ValueError(f"{path}: its points have no colours; fuse again.")
-    xyz = np.stack([found[axis] for axis in "xyz"], axis=1).astype(float)
-    return xyz, np.stack([found[c] for c in ("red", "green", "blue")], axis=1)
-
-
-def _vertices(path: Path) -> np.ndarray:
-    try:
-        with path.open("rb") as file:
-            count, dtype = _header(iter(file.readline, b""))
-            start = file.tell()
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: is missing or not a binary PLY file; fuse again.") from error
-    if path.stat().st_size < start + count * dtype.itemsize:
-        raise ValueError(f"{path}: is cut short; fuse again.")
-    return np.fromfile(path, dtype=dtype, count=count, offset=start)
-
-
-def _header(lines: Iterator[bytes]) -> tuple[int, np.dtype]:
-    """The number of vertices and the form of one."""
-    count, fields, element = 0, [], ""
-    if next(lines, b"").strip() != b"ply":
-        raise ValueError("no PLY header")
-    for line in lines:
-        words = line.decode("ascii").split()
-        if words[0] == "end_header":
-            return count, np.dtype(fields)
-        if words[0] == "format" and words[1] != "binary_little_endian":
-            raise ValueError("not binary")
-        if words[0] == "element":
-            element, number = words[1:]
-            count = int(number) if element == "vertex" else count
-        if words[0] == "property" and element == "vertex":
-            fields.append((words[2], TYPES[words[1]]))
-    raise ValueError("the header has no end")

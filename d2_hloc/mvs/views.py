@@ -13,7 +13,7 @@ from d2_hloc.core.pixels import rescale
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class StereoView:
     """An image without distortion; pixel (0, 0) is the centre of the first one.
 
     The image's device is the one that is computed on; matrices are float64 on the CPU.
@@ -29,7 +29,7 @@ class View:
         height, width = self.image.shape
         return height, width
 
-    def halved(self) -> View:
+    def halved(self) -> StereoView:
         """The view at half the size, filtered."""
         size = tuple(max(1, edge // 2) for edge in self.size)
         image = F.interpolate(self.image[None, None], size=size, mode="bilinear", antialias=True)
@@ -40,7 +40,9 @@ class View:
         return replace(self, image=image[0, 0], K=K)
 
 
-def projection(target: View, source: View) -> tuple[Float[Tensor, "3 3"], Float[Tensor, " 3"]]:
+def projection(
+    target: StereoView, source: StereoView
+) -> tuple[Float[Tensor, "3 3"], Float[Tensor, " 3"]]:
     """A and b with target pixel ~ A (x, y, 1) + inverse_depth * b for a pixel (x, y) of source.
 
     The third component is the ratio of the target's to the source's depth.

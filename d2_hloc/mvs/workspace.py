@@ -29,9 +29,9 @@ from d2_hloc.files.atomic import DiskFull, write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration
-from d2_hloc.mvs.map_files import read_map
+from d2_hloc.mvs.map_files import read_stereo_map
 from d2_hloc.mvs.sources import choose_sources, depth_range
-from d2_hloc.mvs.views import View
+from d2_hloc.mvs.views import StereoView
 
 CACHED = 16  # images, and as many depth maps, held at a time
 BYTES_PER_PIXEL = 22  # of two depth maps, normals and an image
@@ -99,7 +99,7 @@ def prepare_workspace(
     wanted = _made_from(model_folder, images, max_image_size, configuration)
     if _is_prepared(folder, wanted):
         return folder
-    check_images(model, images)
+    check_model_images(model, images)
     _check_space(model, folder, max_image_size)
     part = folder.with_name(folder.name + ".undistorting")
     shutil.rmtree(part, ignore_errors=True)
@@ -152,7 +152,7 @@ def _is_prepared(folder: Path, wanted: dict[str, Any]) -> bool:
     return True
 
 
-def check_images(model: pycolmap.Reconstruction, images: Path) -> None:
+def check_model_images(model: pycolmap.Reconstruction, images: Path) -> None:
     """Decode every registered image; COLMAP would abort or take a damaged one for black.
 
     Raises:
@@ -274,7 +274,7 @@ def _point_ids(image: pycolmap.Image) -> np.ndarray:
     return np.unique(np.array(ids, dtype=np.int64))
 
 
-class Reader:
+class WorkspaceReader:
     """A workspace's images and photometric depths as tensors, the last few of them held."""
 
     def __init__(self, workspace: Workspace, device: torch.device) -> None:
@@ -282,10 +282,10 @@ class Reader:
         self.depth = lru_cache(maxsize=CACHED)(partial(_read_depth, workspace, device))
 
 
-def _read_view(workspace: Workspace, device: torch.device, name: str) -> View:
+def _read_view(workspace: Workspace, device: torch.device, name: str) -> StereoView:
     view = workspace.views[name]
     image, _ = read_image(workspace.outputs.undistorted_images / name)
-    return View(
+    return StereoView(
         image=luma(image).to(device),
         K=torch.from_numpy(view.K),
         cam_from_world=torch.from_numpy(view.cam_from_world),
@@ -294,5 +294,5 @@ def _read_view(workspace: Workspace, device: torch.device, name: str) -> View:
 
 def _read_depth(workspace: Workspace, device: torch.device, name: str) -> Float[Tensor, "H W"]:
     """0 wherever COLMAP marks a pixel as invalid by another value."""
-    depth = read_map(workspace.map_path(name, "depth", "photometric"))
+    depth = read_stereo_map(workspace.map_path(name, "depth", "photometric"))
     return torch.from_numpy(depth).to(device).nan_to_num(0, 0, 0).clamp(min=0)

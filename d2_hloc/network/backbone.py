@@ -61,7 +61,7 @@ class Backbone(nn.Module):
     def training_trunk(
         self, images: Float[Tensor, "B 3 H W"], until: str
     ) -> Float[Tensor, "B D h w"]:
-        """What the training form hands to the layer `until`, one of conv4."""
+        """Input of the layer `until`, one of conv4, in the training form."""
         x = F.max_pool2d(self._to_conv3(preprocess(images)), 2)
         for name in CONV4[: CONV4.index(until)]:
             x = F.relu_(self.get_submodule(name)(x))

@@ -25,7 +25,7 @@ SCALES = 0.01, 16.0  # beyond, nothing is left of an image, or it is no longer h
 
 @dataclass(frozen=True, kw_only=True)
 class D2NetOptions:
-    """What D2-Net computes; the defaults are single-scale and off the shelf.
+    """Options of D2-Net; the defaults are single-scale and off the shelf.
 
     `position`: 'centre' puts a keypoint at its receptive field's centre; 'released' where the
     authors' code does, 2 pixels of the level up and to the left of it.
@@ -108,5 +108,8 @@ class D2Net(nn.Module):
 
 
 def is_flat(image: Float[Tensor, "3 H W"]) -> bool:
-    """One colour, to within half a grey level? What the network finds there is its own border."""
+    """Tell whether an image is of one colour, to within half a grey level.
+
+    The network would find its own border there.
+    """
     return bool((image.amax(dim=(1, 2)) - image.amin(dim=(1, 2))).max() < 1 / 510)

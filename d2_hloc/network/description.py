@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def has_corners(positions: Float[Tensor, "N 2"], height: int, width: int) -> Bool[Tensor, " N"]:
-    """Do the four cells around a position (row, column) lie in the map?"""
+    """Mask of the positions (row, column) whose four cells around lie in the map."""
     low, high = positions.floor(), positions.ceil()
     size = positions.new_tensor([height, width])
     return ((low >= 0) & (high < size)).all(dim=1)
 
 
 def describe(maps: Float[Tensor, "D h w"], positions: Float[Tensor, "N 2"]) -> Float[Tensor, "N D"]:
-    """Eq. 1 at fractional positions (row, column): bilinear, then unit length."""
+    """Descriptors (Eq. 1) at fractional positions (row, column): bilinear, then unit length."""
     by_cell = maps.permute(1, 2, 0)
     low, high = positions.floor().long(), positions.ceil().long()
     di, dj = (positions - low).T[..., None]
@@ -43,7 +43,11 @@ class GeneralizedMean:
         self.total = part if self.total is None else self.total + part
 
     def result(self) -> Float[Tensor, " D"]:
-        """Unit length; the number of cells cancels out."""
+        """The descriptor, of unit length; the number of cells cancels out.
+
+        Raises:
+            ValueError: if no maps were added.
+        """
         if self.total is None:
             raise ValueError("No maps were added.")
         return F.normalize(self.total.pow(1 / self.POWER), dim=0)

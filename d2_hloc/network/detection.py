@@ -30,11 +30,12 @@ class Detections:
     steps: Float[Tensor, "N 2"]  # sub-cell step, row and column; may be too large
 
     def where(self, keep: Bool[Tensor, " N"]) -> Detections:
+        """The detections of a mask."""
         return Detections(cells=self.cells[keep], values=self.values[keep], steps=self.steps[keep])
 
     @property
     def stable(self) -> Bool[Tensor, " N"]:
-        """Those whose step stays within their own cell."""
+        """Mask of the detections whose step stays within their own cell."""
         return (self.steps.abs() < MAX_STEP).all(dim=1)
 
     @property
@@ -69,7 +70,7 @@ def hard_detections(
 def is_local_maximum(
     maps: Float[Tensor, "D h w"], values: Float[Tensor, "h w"], channels: Int[Tensor, "h w"]
 ) -> Bool[Tensor, "h w"]:
-    """Eq. 3: is a cell's highest response also the highest of its channel in 3 x 3 cells?"""
+    """Mask of the cells whose highest response is the highest of its channel in 3 x 3 (Eq. 3)."""
     _, height, width = maps.shape
     by_cell = maps.permute(1, 2, 0)
     result = torch.ones_like(values, dtype=torch.bool)
@@ -121,14 +122,14 @@ def second_differences(patches: Float[Tensor, "N 3 3"]) -> Float[Tensor, "N 3"]:
 
 
 def is_not_edge(hessians: Float[Tensor, "N 3"], threshold: float) -> Bool[Tensor, " N"]:
-    """SIFT's test: the ratio of principal curvatures is at most `threshold`."""
+    """Mask of the peaks whose principal curvatures have a ratio up to `threshold` (SIFT's test)."""
     dii, djj, dij = hessians.unbind(dim=1)
     determinant, trace = dii * djj - dij**2, dii + djj
     return (determinant > 0) & (trace**2 / determinant <= (threshold + 1) ** 2 / threshold)
 
 
 def is_curved(hessians: Float[Tensor, "N 3"], values: Float[Tensor, " N"]) -> Bool[Tensor, " N"]:
-    """Is there a peak beyond rounding? Where an image is of one colour, its maps are not quite."""
+    """Mask of the peaks that stand out from rounding; maps of one colour are not quite even."""
     dii, djj, dij = hessians.unbind(dim=1)
     return dii * djj - dij**2 > (ROUNDING * values) ** 2
 

@@ -22,8 +22,8 @@ STRIP_CELLS = 1 << 16  # of the maps at once: 128 MiB in float32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """Features of one image, from one level or a strip of it."""
+class LevelFeatures:
+    """Features of one image, on one level of the pyramid or a strip of it."""
 
     positions: Float[Tensor, "N 2"]  # row, column in cells of the level
     values: Float[Tensor, " N"]  # response at the integer cell
@@ -34,7 +34,7 @@ class Part:
 class Level:
     """One level of the pyramid, with the features found on it in each image of the batch."""
 
-    parts: list[Part]
+    parts: list[LevelFeatures]
     index: int  # 0 is the first, the coarsest
     scale: float
     size: tuple[int, int]  # w, h of the level's image, pixels
@@ -82,7 +82,7 @@ def levels(
         pooled = backbone.pooled(image)
         banned = resize_mask(banned, pooled)
         fused = None if index == len(scales) - 1 else backbone.empty_maps(pooled)
-        parts: list[list[Part]] = [[] for _ in images]
+        parts: list[list[LevelFeatures]] = [[] for _ in images]
         for strip in fused_strips(backbone, pooled, coarse):
             if fused is not None:
                 fused[:, :, strip.top : strip.bottom] = strip.inner
@@ -90,7 +90,7 @@ def levels(
                 pools[k].add(strip.inner[k])
                 parts[k].append(features_of_strip(maps, strip, banned[k], edge_threshold))
         size = (image.shape[3], image.shape[2])
-        yield Level(parts=[join(p) for p in parts], index=index, scale=scale, size=size)
+        yield Level(parts=[joined_strips(p) for p in parts], index=index, scale=scale, size=size)
         coarse = fused
 
 
@@ -106,6 +106,7 @@ class Strip:
 
     @property
     def inner(self) -> Float[Tensor, "B D rows w"]:
+        """Rows top..bottom alone."""
         return self.maps[:, :, self.top - self.start : self.bottom - self.start]
 
 
@@ -129,7 +130,7 @@ def features_of_strip(
     strip: Strip,
     banned: Bool[Tensor, "h w"],
     edge_threshold: float,
-) -> Part:
+) -> LevelFeatures:
     """Detect and describe; add the detections to `banned`, as the released code does before it
     drops those whose step is too large."""
     found = detect(maps, edge_threshold)
@@ -139,7 +140,7 @@ def features_of_strip(
     offset = maps.new_tensor([strip.start, 0], dtype=torch.float32)
     new &= found.stable & has_corners(found.positions + offset, strip.height, maps.shape[2])
     found = found.where(new)
-    return Part(
+    return LevelFeatures(
         positions=found.positions + offset,
         values=found.values,
         descriptors=describe(maps, found.positions),
@@ -156,9 +157,9 @@ def resize_mask(
     return F.interpolate(mask[:, None].float(), size=size)[:, 0].bool()
 
 
-def join(parts: list[Part]) -> Part:
-    """The strips of one image as one."""
-    return Part(
+def joined_strips(parts: list[LevelFeatures]) -> LevelFeatures:
+    """Features of all strips of one image."""
+    return LevelFeatures(
         positions=torch.cat([p.positions for p in parts]),
         values=torch.cat([p.values for p in parts]),
         descriptors=torch.cat([p.descriptors for p in parts]),

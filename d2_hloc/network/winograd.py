@@ -41,7 +41,7 @@ _transformed: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def is_faster(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Is this a layer and an input that gain by it? GPUs have their own ways."""
+    """Tell whether a layer and its input gain by this form. GPUs have their own ways."""
     is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
     if conv.weight.is_inference():  # made in inference mode: whether it changed cannot be known
         return False

@@ -135,18 +135,18 @@ def _relative_pose(
     start: pycolmap.TwoViewGeometry | None,
 ) -> pycolmap.Rigid3d | None:
     cameras = pinhole(points.camera0), pinhole(points.camera1)
+    first = None
     if start is not None:
-        if start.cam2_from_cam1 is None or not len(points):
-            return None
-        first = poselib.CameraPose()
-        first.R = start.cam2_from_cam1.rotation.matrix()
-        first.t = start.cam2_from_cam1.translation
-        bundle = {"loss_type": "CAUCHY", "loss_scale": float(ransac["max_epipolar_error"]) / 2}
-        pose, _ = poselib.refine_relative_pose(rays0, rays1, first, *cameras, bundle)
-    else:
-        if drawn.sum() < FEWEST:
-            return None
-        pose, _ = poselib.estimate_relative_pose(rays0[drawn], rays1[drawn], *cameras, ransac, {})
+        drawn = np.ones(len(points), bool)
+        if start.cam2_from_cam1 is not None:
+            first = poselib.CameraPose()
+            first.R = start.cam2_from_cam1.rotation.matrix()
+            first.t = start.cam2_from_cam1.translation
+    if drawn.sum() < FEWEST:
+        return None
+    pose, _ = poselib.estimate_relative_pose(
+        rays0[drawn], rays1[drawn], *cameras, ransac, {}, first
+    )
     return rigid(pose)
 
 
@@ -204,7 +204,11 @@ def _hypotheses(
     Facades are nearly planes: seven points on one determine no fundamental matrix, five a pose.
     """
     if start is not None:
-        return [] if start.F is None else [np.asarray(start.F)]
+        if start.F is None or len(points) < FEWEST:
+            return []
+        first = np.asarray(start.F)
+        found, _ = poselib.estimate_fundamental(points.xy0, points.xy1, ransac, {}, first)
+        return [first, np.asarray(found)]
     if drawn.sum() < FEWEST:
         return []
     found = []

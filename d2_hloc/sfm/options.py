@@ -15,23 +15,26 @@ from d2_hloc.refinement.patches import RefinementOptions
 
 # The rule that each feature's authors match with when there is a model to build; of the others,
 # the mutual nearest neighbours are taken.
-MATCHING = {
+NEAREST = {
     "d2net": MatchingOptions(ratio_threshold=0.95),
     "d2net-ms": MatchingOptions(ratio_threshold=0.95),
     "sift": MatchingOptions(ratio_threshold=0.8),
 }
+MATCHING = NEAREST  # what was measured best
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerificationOptions:
     """Two-view geometry by robust estimation; distances in pixels of the original images.
 
-    `estimator`: PoseLib's, or COLMAP's own, for which the last four do not count.
+    `estimator`: PoseLib's, or COLMAP's own, for which the last five do not count.
     `min_support`: hypotheses are drawn from the matches that their neighbours support by so much
     (consistency.local_consistency), before they are drawn from all; 0 is from all at once.
     `max_log_false_alarms`: a pair counts where fewer than ten to this power geometries as good are
     expected among random matches (significance.log_false_alarms).
     `guided`: a second look for matches along epipolar lines.
+    `refined_max_error`: the error after refinement, in pixels of the images that features were
+    extracted from.
     """
 
     estimator: Literal["poselib", "colmap"] = "poselib"
@@ -42,6 +45,7 @@ class VerificationOptions:
     min_support: float = 15.0
     max_log_false_alarms: float = -3.0
     guided: GuidedOptions = field(default_factory=GuidedOptions)
+    refined_max_error: float = 1.0
 
     def __post_init__(self) -> None:
         check_ranges(

@@ -136,9 +136,8 @@ def estimate_two_view(
     """COLMAP's two-view geometry of matched points, and the mask (K,) of its inliers.
 
     `first` (K,) masks the matches that hypotheses are drawn from; where they lead to nothing, all
-    are. With `start`, the geometry of the same pair before its keypoints moved, nothing is drawn
-    but the start adjusted, unless that fails. The geometry is degenerate where its inliers are too
-    few, or chance.
+    are. `start`, the geometry of the same pair before its keypoints moved, is the first hypothesis.
+    The geometry is degenerate where its inliers are too few, or chance.
     """
     every = np.ones(len(points), bool)
     ways = [(None, start)] if start is not None else []

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.files.atomic import write_atomically
-from d2_hloc.files.provenance import ConfigurationChanged
+from d2_hloc.files.provenance import check_configuration
 
 MISSING = -1
 LARGEST = 65504.0  # of half precision
@@ -37,7 +37,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions:
-    """With a cache the crops are fixed: every epoch sees those of the first.
+    """Options of the cache. With one, the crops are fixed: every epoch sees those of the first.
 
     `enabled` is None for a cache on a CPU alone, where the trunk takes most of the time.
     """
@@ -49,7 +49,7 @@ class CacheOptions:
         check_ranges(self, max_gib=(0, MANY))
 
     def is_enabled_on(self, device: torch.device) -> bool:
-        """Whether to keep activations when computing there."""
+        """Tell whether to keep activations when computing there."""
         return device.type == "cpu" if self.enabled is None else self.enabled
 
 
@@ -80,7 +80,7 @@ class ActivationCache:
         self._positions = _open(folder / "positions", (self.slots, cells, 4), np.float32)
 
     def has(self, index: int) -> bool:
-        """Is this one here?"""
+        """Tell whether an example is here."""
         return index < self.slots and self._counts[index] != MISSING
 
     def get(self, index: int) -> Example:
@@ -107,11 +107,9 @@ class ActivationCache:
 
 def _check(path: Path, configuration: dict[str, Any]) -> None:
     wanted = json.loads(json.dumps(configuration))
-    if path.is_file() and json.loads(path.read_text()) != wanted:
-        raise ConfigurationChanged(
-            f"{path.parent}: holds activations of other crops or weights; delete it or choose "
-            "another output."
-        )
+    if path.is_file():
+        remedy = "Delete it or choose another output."
+        check_configuration(path.parent, json.loads(path.read_text()), wanted, remedy)
     write_atomically(path, json.dumps(wanted).encode())
 
 

@@ -25,7 +25,7 @@ from d2_hloc.training.network import Network
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a run stands."""
+    """Place of a run in its schedule, and its best measure so far."""
 
     epoch: int = 0  # the epoch under way
     step: int = 0  # its steps that are done

@@ -1,4 +1,4 @@
-"""Depth maps and what they say about two views: which pixels show the same point of the scene."""
+"""Depth maps, and the pixels of two views that show the same point of the scene."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.files.hdf5_guard import GuardedFile, Refused
-from d2_hloc.training.scene_info import SceneError, View
+from d2_hloc.training.scene_info import SceneError, SceneImage
 
 Depth = Float[np.ndarray, "H W"]
 
@@ -34,15 +34,15 @@ def read_depth(path: Path) -> Depth:
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0)
 
 
-def correspond(
-    view0: View,
-    view1: View,
+def corresponding_pixels(
+    view0: SceneImage,
+    view1: SceneImage,
     depth0: Depth,
     depth1: Depth,
     xy0: Float[np.ndarray, "N 2"],
     max_depth_error: float,
 ) -> tuple[Float[np.ndarray, "K 2"], Float[np.ndarray, "K 2"]]:
-    """Those of the pixels `xy0` that view 1 shows too, and where.
+    """Pixels of `xy0` that view 1 shows too, and where it does.
 
     A pixel counts if view 1's own depth there differs from the point's by less than
     `max_depth_error` of it: else something stands before it. (0, 0) is the centre of an image's
@@ -57,9 +57,9 @@ def correspond(
 
 
 def project(
-    view0: View, view1: View, xy0: Float[np.ndarray, "N 2"], z0: Float[np.ndarray, " N"]
+    view0: SceneImage, view1: SceneImage, xy0: Float[np.ndarray, "N 2"], z0: Float[np.ndarray, " N"]
 ) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, " N"]]:
-    """Pixels of view 0 at these depths -> pixels of view 1 (NaN behind it) and depths there."""
+    """Move pixels of view 0 at these depths to view 1 (NaN behind it); also their depths there."""
     rays = np.c_[to_colmap(xy0), np.ones(len(xy0))] @ np.linalg.inv(view0.intrinsics).T
     cam1_from_cam0 = view1.cam_from_world @ np.linalg.inv(view0.cam_from_world)
     points = (rays * z0[:, None]) @ cam1_from_cam0[:3, :3].T + cam1_from_cam0[:3, 3]

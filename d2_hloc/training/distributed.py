@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Which of how many processes this is, and where it computes."""
+    """Place of this process among all that train, and the device that it computes on."""
 
     device: torch.device
     rank: int = 0
@@ -22,17 +22,17 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes the files."""
+        """True in the process that writes the files."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+        """Sum values over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         if self.size > 1:
             dist.barrier()
 

@@ -32,7 +32,7 @@ from d2_hloc.training.history import LOSSES, VALIDATION, Row, Table
 from d2_hloc.training.loss import LossOptions, pair_loss
 from d2_hloc.training.network import Network, Precision, TrainedFrom
 from d2_hloc.training.pair import MIN_CORRESPONDENCES, PairSource, TrainingPair
-from d2_hloc.training.validation import MEASURES, measure
+from d2_hloc.training.validation import MEASURES, measure_maps
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class Trainer:
     def _step(self, batch: Sequence[Example]) -> Row:
         """One step of Adam on the mean loss of the pairs of all processes."""
         self.optimizer.zero_grad(set_to_none=False)
-        maps = self.network(join(batch)) if batch else None
+        maps = self.network(joined_activations(batch)) if batch else None
         losses = [
             pair_loss(self.options.loss, maps[2 * k], maps[2 * k + 1], *self._ends(example))[0]
             for k, example in enumerate(batch)
@@ -232,7 +232,9 @@ class Trainer:
             for example in batch:
                 with torch.no_grad():
                     maps = self.network(example.activations)
-                measures = measure(self.options.loss, *maps, *self._ends(example)).double().cpu()
+                measures = (
+                    measure_maps(self.options.loss, *maps, *self._ends(example)).double().cpu()
+                )
                 sums += torch.cat([measures, torch.ones(1, dtype=torch.float64)])
         sums = self.world.sum(sums.to(self.world.device)).tolist()
         if not sums[-1]:
@@ -265,7 +267,7 @@ class Trainer:
             progress.best_accuracy = row["matching_accuracy"]
         if self.world.is_first:
             self.validation.append(row)
-            logger.info("%s", describe(row))
+            logger.info("%s", validation_line(row))
             if is_best:
                 save_best(self.outputs.folder, self.network, progress)
             self._save()
@@ -280,7 +282,7 @@ class Trainer:
         self._saved = time.monotonic()
 
 
-def describe(row: Row) -> str:
+def validation_line(row: Row) -> str:
     """A line of validation to read."""
     return (
         f"after {row['epoch']} epochs, {row['pairs']} pairs held back: loss {row['loss']:.4f}, "
@@ -290,7 +292,7 @@ def describe(row: Row) -> str:
     )
 
 
-def join(batch: Sequence[Example]) -> Tensor:
+def joined_activations(batch: Sequence[Example]) -> Tensor:
     """The activations (2B, D, h, w) of a batch, image 0 and 1 of each pair in turn."""
     return torch.cat([example.activations for example in batch])
 

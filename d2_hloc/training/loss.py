@@ -143,7 +143,7 @@ def margin_terms(
 def ratio_terms(
     positive: Float[Tensor, " K"], negative: Float[Tensor, " K"], ratio: float
 ) -> Float[Tensor, " K"]:
-    """How far a correspondence is from passing the ratio test p < ratio * n, of squares."""
+    """Distance of a correspondence from passing the ratio test p < ratio * n, of squares."""
     return F.relu(positive - ratio**2 * negative)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from d2_hloc.core.images import open_image
 from d2_hloc.files.atomic import write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap, sparse_folder
 from d2_hloc.files.outputs import Outputs
-from d2_hloc.mvs.map_files import read_map, write_depth_h5
+from d2_hloc.mvs.map_files import read_stereo_map, write_depth_h5
 from d2_hloc.mvs.workspace import read_undistorted
 from d2_hloc.training.depth_maps import read_depth
 from d2_hloc.training.scene_info import SceneError, objects, pair_matrices
@@ -49,14 +49,8 @@ def make_training_scene(
     registered = sorted(
         (reconstruction.images[i] for i in reconstruction.reg_image_ids()), key=lambda i: i.name
     )
-    check_cameras(model, registered)
-    maps = {i.name: find_depth(depth, i.name) for i in registered if (images / i.name).is_file()}
-    maps = {n: path for n, path in maps.items() if path is not None}
-    if len(maps) < 2:
-        raise SceneError(
-            f"{depth}: holds depth maps of {len(maps)} of the {len(registered)} images, and two "
-            "are needed; their names are the images', followed by .h5 or .geometric.bin."
-        )
+    check_pinholes(model, registered)
+    maps = find_maps(depth, images, [image.name for image in registered])
     rows = [_geometry(image, reconstruction) for image in registered]
     images_below = within(output, images, name, "images")
     maps_below = within(output, maps_folder(depth), name, "depths")
@@ -64,7 +58,7 @@ def make_training_scene(
         found, path = maps.get(image.name), images / image.name
         row["image_paths"] = f"{images_below}/{image.name}" if found else None
         if found:
-            values = read_depth(found) if found.suffix == ".h5" else read_map(found)
+            values = read_depth(found) if found.suffix == ".h5" else read_stereo_map(found)
             check_sizes(image, {found: values.shape[::-1], path: open_image(path).size})
             below = maps_below if found.suffix == ".h5" else f"depths/{name}"
             row["depth_paths"] = f"{below}/{image.name}.h5"
@@ -75,7 +69,23 @@ def make_training_scene(
     return write_scene(rows, output / "scene_info" / f"{name}.npz")
 
 
-def check_cameras(model: Path, images: list[pycolmap.Image]) -> None:
+def find_maps(depth: Path, images: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Depth maps of the images that are there, by name.
+
+    Raises:
+        SceneError: if there are fewer than two.
+    """
+    found = {name: find_depth(depth, name) for name in names if (images / name).is_file()}
+    maps = {name: path for name, path in found.items() if path is not None}
+    if len(maps) < 2:
+        raise SceneError(
+            f"{depth}: holds depth maps of {len(maps)} of the {len(names)} images, and two are "
+            "needed; their names are the images', followed by .h5 or .geometric.bin."
+        )
+    return maps
+
+
+def check_pinholes(model: Path, images: list[pycolmap.Image]) -> None:
     """Raise SceneError for a camera that is not a plain pinhole."""
     for image in images:
         if image.camera.model.name not in UNDISTORTED:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from d2_hloc.core.images import ImageError, open_image, to_tensor
 from d2_hloc.core.ranges import MANY, check_ranges
-from d2_hloc.training.depth_maps import Depth, correspond, read_depth
+from d2_hloc.training.depth_maps import Depth, corresponding_pixels, read_depth
 from d2_hloc.training.pair import (
     CROP,
     MIN_CORRESPONDENCES,
@@ -30,7 +30,7 @@ from d2_hloc.training.pair import (
     to_float,
     warn_once,
 )
-from d2_hloc.training.scene_info import Scene, SceneError, View, read_scene
+from d2_hloc.training.scene_info import SceneError, SceneImage, SceneInfo, read_scene
 
 ATTEMPTS = 5  # at crops of a pair that have enough in common
 SCENES_HELD = 256
@@ -62,8 +62,8 @@ class MegaDepthOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """Pairs of which an image is among those held back of each scene, or those of which none is."""
+class ScenePart:
+    """A part of each scene's pairs: those with an image that is held back, or those without."""
 
     share: float  # of the images
     is_held_back: bool
@@ -77,7 +77,7 @@ class MegaDepthPairs:
         options: MegaDepthOptions,
         root: Path,
         scenes: Sequence[Path],
-        part: Part | None = None,
+        part: ScenePart | None = None,
         *,
         seed: int,
     ) -> None:
@@ -109,30 +109,34 @@ class MegaDepthPairs:
                 raise SceneError(f"{path}: no two of its images overlap as is asked for.")
             chosen = scene.pairs[rng.integers(len(scene.pairs))]
             views = [scene.views[int(k)] for k in chosen]
-            return make_pair(self.root, views[0], views[1], self.options, rng)
+            return pair_from_views(self.root, views[0], views[1], self.options, rng)
         except (SceneError, ImageError) as error:
             warn_once(f"{error} The pair is left out.")
             return None
 
 
 @lru_cache(maxsize=SCENES_HELD)
-def _read(path: Path, options: MegaDepthOptions, part: Part | None) -> Scene:
+def _read(path: Path, options: MegaDepthOptions, part: ScenePart | None) -> SceneInfo:
     limits = options.min_overlap, options.max_overlap
     scene = read_scene(path, limits, options.max_scale_ratio)
     return scene if part is None else part_of(scene, part)
 
 
-def part_of(scene: Scene, part: Part) -> Scene:
+def part_of(scene: SceneInfo, part: ScenePart) -> SceneInfo:
     """The scene with the pairs of its part. The images held back are always the same."""
     _, held_back = split(sorted(scene.views), part.share, seed=0)
     is_held_back = np.isin(scene.pairs, held_back).any(axis=1)
     return replace(scene, pairs=scene.pairs[is_held_back == part.is_held_back])
 
 
-def make_pair(
-    root: Path, view0: View, view1: View, options: MegaDepthOptions, rng: np.random.Generator
+def pair_from_views(
+    root: Path,
+    view0: SceneImage,
+    view1: SceneImage,
+    options: MegaDepthOptions,
+    rng: np.random.Generator,
 ) -> TrainingPair | None:
-    """Crops of two views around a point that both show, and what corresponds in them.
+    """Make a pair: crops of two views around a point that both show, and correspondences.
 
     None where the images show nothing in common or are smaller than a crop.
 
@@ -146,7 +150,7 @@ def make_pair(
             warn_once(f"{root / view.image}: is smaller than a crop; its pairs are left out.")
             return None
     grid = cell_centres(*images[0].size)
-    centres = correspond(view0, view1, *depths, grid, options.max_depth_error)
+    centres = corresponding_pixels(view0, view1, *depths, grid, options.max_depth_error)
     if not len(centres[0]):
         return None
     for _ in range(ATTEMPTS):
@@ -155,7 +159,7 @@ def make_pair(
             corner(xy[k], image.size, options.crop)
             for xy, image in zip(centres, images, strict=True)
         ]
-        xy0, xy1 = correspond_crops(view0, view1, depths, corners, options)
+        xy0, xy1 = corresponding_cells(view0, view1, depths, corners, options)
         if len(xy0) >= MIN_CORRESPONDENCES:
             break
     crops = [
@@ -171,7 +175,7 @@ def make_pair(
     )
 
 
-def load_view(root: Path, view: View) -> tuple[Image.Image, Depth]:
+def load_view(root: Path, view: SceneImage) -> tuple[Image.Image, Depth]:
     """A view's photograph and depth map.
 
     Raises:
@@ -192,16 +196,18 @@ def corner(xy: np.ndarray, size: tuple[int, int], crop: int) -> np.ndarray:
     return np.clip(xy.round().astype(int) - crop // 2, 0, np.array(size) - crop)
 
 
-def correspond_crops(
-    view0: View,
-    view1: View,
+def corresponding_cells(
+    view0: SceneImage,
+    view1: SceneImage,
     depths: Sequence[Depth],
     corners: Sequence[np.ndarray],
     options: MegaDepthOptions,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cell centres of crop 0 and where they are in crop 1, in pixels of either crop."""
+    """Cell centres of crop 0 that crop 1 shows too, and where, in pixels of either crop."""
     grid = cell_centres(options.crop, options.crop) + corners[0]
-    xy0, xy1 = correspond(view0, view1, depths[0], depths[1], grid, options.max_depth_error)
+    xy0, xy1 = corresponding_pixels(
+        view0, view1, depths[0], depths[1], grid, options.max_depth_error
+    )
     xy0, xy1 = xy0 - corners[0], xy1 - corners[1]
     keep = are_inside(xy1, options.crop, options.crop)
     return xy0[keep], xy1[keep]

@@ -39,7 +39,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def trunk(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
-        """What the frozen layers make of crops; nothing that is learned changes it."""
+        """Activations of the frozen layers; nothing that is learned changes them."""
         with self._autocast():
             return self.backbone.training_trunk(images.to(self.device), self.trained_from)
 
@@ -54,6 +54,7 @@ class Network(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Device of the layers."""
         return self.backbone.conv4_3.weight.device
 
     def _autocast(self) -> torch.autocast:

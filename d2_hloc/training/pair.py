@@ -1,4 +1,4 @@
-"""What the loop trains on: a pair of crops with correspondences, and where such pairs come from."""
+"""A training pair: two crops with correspondences; and the sources of such pairs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PairSource(Protocol):
 
     @property
     def identity(self) -> str:
-        """What tells the data behind the pairs from other data, for what is kept of them."""
+        """Digest that tells the data behind the pairs from other data, for what is kept of them."""
         ...
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Pairs made from single photographs: two views of each by random homographies, in other light.
+"""Training pairs from single photographs: two views of each by random homographies, in other light.
 
 Correspondences are exact, since the homography is known. What a plane cannot show, such as
 occlusion, is missing from them.
@@ -18,6 +18,7 @@ from kornia.geometry.transform import get_perspective_transform, warp_perspectiv
 from PIL import Image
 from torch import Tensor
 
+from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.core.images import ImageError, open_image, to_tensor
 from d2_hloc.core.pixels import resize_matrix
 from d2_hloc.core.ranges import MANY, check_ranges
@@ -39,7 +40,7 @@ ATTEMPTS = 10  # at two views that have enough in common
 
 @dataclass(frozen=True, kw_only=True)
 class ViewOptions:
-    """How far the second view may differ from the first."""
+    """Limits within which the second view differs from the first."""
 
     rotation: float = 30.0  # degrees, either way, at most
     scale: float = 1.6  # larger or smaller by, at most
@@ -100,18 +101,18 @@ class PhotographPairs:
         except ImageError as error:
             warn_once(f"{error} It is left out.")
             return None
-        return make_pair(name, photo, self.options, generator(self.seed, epoch, index))
+        return pair_from_photograph(name, photo, self.options, generator(self.seed, epoch, index))
 
 
-def make_pair(
+def pair_from_photograph(
     name: str, photo: Image.Image, options: PhotographOptions, rng: np.random.Generator
 ) -> TrainingPair:
-    """Draw two views, again where they have too little in common, and make their crops."""
+    """Make a pair of two random views of a photograph, drawn again while they share too little."""
     size = options.crop, options.crop
     for _ in range(ATTEMPTS):
         crops_from_photo = draw_views(photo.size, options.view, options.crop, rng)
         first, second = crops_from_photo
-        xy0, xy1 = correspond(second @ np.linalg.inv(first), size)
+        xy0, xy1 = homography_correspondences(second @ np.linalg.inv(first), size)
         if len(xy0) >= MIN_CORRESPONDENCES:
             break
     image0, image1 = (
@@ -123,23 +124,14 @@ def make_pair(
     )
 
 
-def correspond(
+def homography_correspondences(
     homography: Float[np.ndarray, "3 3"], size: tuple[int, int]
 ) -> tuple[Float[np.ndarray, "K 2"], Float[np.ndarray, "K 2"]]:
-    """Cell centres of crop 0 and where they are in crop 1, for those that are in it."""
+    """Cell centres of crop 0 that the homography keeps in crop 1, and where they are there."""
     xy0 = cell_centres(*size)
     xy1 = transfer(xy0, homography)
     keep = are_inside(xy1, *size)
     return xy0[keep], xy1[keep]
-
-
-def transfer(
-    xy: Float[np.ndarray, "N 2"], homography: Float[np.ndarray, "3 3"]
-) -> Float[np.ndarray, "N 2"]:
-    """Positions under a homography; NaN beyond its horizon."""
-    moved = np.c_[xy, np.ones(len(xy))] @ homography.T
-    depth = np.where(moved[:, 2:] > 0, moved[:, 2:], np.nan)
-    return moved[:, :2] / depth
 
 
 def draw_views(

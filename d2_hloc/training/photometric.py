@@ -25,7 +25,7 @@ SKY = np.array([0.75, 0.9, 1.2])  # what is left of the daylight
 
 @dataclass(frozen=True, kw_only=True)
 class PhotometricOptions:
-    """How much crops may change; each crop draws its own. Zeros leave it as it is."""
+    """Limits of the changes; each crop draws its own. Zeros leave it as it is."""
 
     night: float = 0.35  # share of crops
     exposure: float = 1.0  # stops up or down, at most
@@ -65,7 +65,7 @@ def relight(
     contrast = 1 + options.contrast * rng.uniform(-1, 1)
     result = ((result - result.mean()) * contrast + result.mean()).clamp(0, 1)
     if rng.random() < options.jpeg:
-        result = compress(result, int(rng.integers(25, 90)))
+        result = through_jpeg(result, int(rng.integers(25, 90)))
     return result
 
 
@@ -103,8 +103,8 @@ def add_noise(
     return linear + sigma * (0.05 + linear.clamp(0, 1)).sqrt() * draws
 
 
-def compress(image: Float[Tensor, "3 H W"], quality: int) -> Float[Tensor, "3 H W"]:
-    """Through JPEG and back."""
+def through_jpeg(image: Float[Tensor, "3 H W"], quality: int) -> Float[Tensor, "3 H W"]:
+    """A crop as JPEG keeps it at a quality from 1 to 95."""
     values = (image * 255).round().byte().permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "JPEG", quality=quality)

@@ -29,7 +29,7 @@ class SceneError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class SceneImage:
     """An image with its depth map and camera."""
 
     image: str  # paths relative to the data set
@@ -39,10 +39,10 @@ class View:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
+class SceneInfo:
     """The views that have a depth map, by their row, and the pairs of them that overlap."""
 
-    views: dict[int, View]
+    views: dict[int, SceneImage]
     pairs: Int[np.ndarray, "P 2"]
 
 
@@ -75,7 +75,7 @@ def objects(values: Sequence[Any]) -> np.ndarray:
     return array
 
 
-def read_scene(path: Path, overlap: tuple[float, float], max_scale_ratio: float) -> Scene:
+def read_scene(path: Path, overlap: tuple[float, float], max_scale_ratio: float) -> SceneInfo:
     """Read either form; pairs have an overlap within these limits.
 
     LoFTR's form has no scale ratios: `max_scale_ratio` applies to D2-Net's alone.
@@ -110,13 +110,13 @@ def read_scene(path: Path, overlap: tuple[float, float], max_scale_ratio: float)
             f"{path}: is not a scene in D2-Net's or LoFTR's form ({reason}); fetch it again."
         ) from error
     usable = [bool(i in views and j in views and i != j) for i, j in pairs.tolist()]
-    return Scene(views=views, pairs=pairs[np.array(usable, dtype=bool)])
+    return SceneInfo(views=views, pairs=pairs[np.array(usable, dtype=bool)])
 
 
-def _views(values: dict[str, np.ndarray]) -> dict[int, View]:
+def _views(values: dict[str, np.ndarray]) -> dict[int, SceneImage]:
     rows = zip(*(values[key] for key in KEYS), strict=True)
     return {
-        k: View(
+        k: SceneImage(
             image=str(image),
             depth=str(depth),
             intrinsics=np.asarray(intrinsics, dtype=float).reshape(3, 3),

@@ -51,7 +51,7 @@ def features(
 
 
 def follow(pair: TrainingPair, xy: Float[Tensor, "N 2"]) -> Float[Tensor, "N 2"]:
-    """Where pixels of crop 0 are in crop 1, between the correspondences of the four cells around
+    """Pixels of crop 0 moved to crop 1, between the correspondences of the four cells around
     each; NaN where one of those has none."""
     height, width = (edge // TRAINING_STRIDE for edge in pair.image0.shape[1:])
     flow = torch.full((height + 1, width + 1, 2), torch.nan)  # one more, for the rim's neighbours

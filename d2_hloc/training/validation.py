@@ -1,4 +1,4 @@
-"""How good the maps are on pairs held back: the loss, and whether nearest neighbours are right."""
+"""Measures of the maps on pairs held back: the loss, and the share of right neighbours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOLERANCE = 1  # cells, Linf, between a nearest neighbour and the right cell
 
 
 @torch.no_grad()
-def measure(
+def measure_maps(
     options: LossOptions,
     maps0: Float[Tensor, "D h0 w0"],
     maps1: Float[Tensor, "D h1 w1"],
@@ -48,7 +48,7 @@ def measure(
 def are_right(
     descriptors: Float[Tensor, "K D"], others: Float[Tensor, "D h w"], cells: Int[Tensor, "K 2"]
 ) -> Bool[Tensor, " K"]:
-    """Is the nearest of the other image's descriptors within TOLERANCE of the right cell?"""
+    """Mask of the descriptors whose nearest of the other image is within TOLERANCE of its cell."""
     nearest = (descriptors @ others.flatten(1)).argmax(dim=1)
     width = others.shape[2]
     found = torch.stack([nearest // width, nearest % width], dim=1)

@@ -11,13 +11,9 @@ import torch.nn.functional as F
 from d2_hloc.app import cli
 from d2_hloc.core import config
 from d2_hloc.core.structs import Features
-from d2_hloc.features.compression import (
-    CompressionOptions,
-    compress,
-    compression_configuration,
-)
+from d2_hloc.features.compression import CompressionOptions, compress, compression_configuration
 from d2_hloc.features.extraction import ExtractionOptions, extraction_configuration
-from d2_hloc.features.projection import learn, save_projection
+from d2_hloc.features.projection import learn_projection, save_projection
 from d2_hloc.files import features_h5
 from d2_hloc.files.features_h5 import StorageError
 from d2_hloc.files.provenance import ConfigurationChanged
@@ -52,7 +48,7 @@ def features(tmp_path):
 
 @pytest.fixture
 def projection(features, tmp_path):
-    return save_projection(tmp_path / "p.safetensors", learn(features))
+    return save_projection(tmp_path / "p.safetensors", learn_projection(features))
 
 
 @pytest.mark.parametrize("dimensions", [None, 8])
@@ -62,7 +58,7 @@ def test_the_rest_stays_and_the_planted_matches_are_found(
 ):
     file = projection if dimensions else None
     options = CompressionOptions(dimensions=dimensions, dtype=dtype, projection=file)
-    path = compress(options, features, tmp_path / "small.h5")
+    path = compress(options, features, tmp_path / "small.h5").path
     assert features_h5.read_failures(path) == {"c.jpg": "cannot be read"}
     with h5py.File(features) as before, h5py.File(path) as after:
         for name in NAMES:
@@ -82,7 +78,7 @@ def test_the_rest_stays_and_the_planted_matches_are_found(
 
 def test_hloc_reads_whole_numbers_of_one_scale(features, tmp_path):
     """As its loader does: neighbours by dot product are the same as those of unit descriptors."""
-    path = compress(CompressionOptions(), features, tmp_path / "small.h5")
+    path = compress(CompressionOptions(), features, tmp_path / "small.h5").path
     with h5py.File(path) as file:
         read = [torch.from_numpy(file[n]["descriptors"].__array__()).float() for n in NAMES]
         scales = [file[n]["descriptors"].attrs["scale"] for n in NAMES]
@@ -95,23 +91,23 @@ def test_hloc_reads_whole_numbers_of_one_scale(features, tmp_path):
 
 
 def test_a_resumed_run_goes_on_and_another_configuration_stops(features, tmp_path):
-    path = compress(CompressionOptions(), features, tmp_path / "small.h5")
+    path = compress(CompressionOptions(), features, tmp_path / "small.h5").path
     before = path.stat().st_mtime_ns
-    assert compress(CompressionOptions(), features, path).stat().st_mtime_ns == before
+    assert compress(CompressionOptions(), features, path).path.stat().st_mtime_ns == before
     with pytest.raises(ConfigurationChanged, match=r'"int8".*"float16"'):
         compress(CompressionOptions(dtype="float16"), features, path)
 
 
 def test_a_projection_that_changed_is_another_configuration(features, projection, tmp_path):
     options = CompressionOptions(dimensions=8, projection=projection)
-    path = compress(options, features, tmp_path / "small.h5")
-    save_projection(projection, learn(features, roots=False))
+    path = compress(options, features, tmp_path / "small.h5").path
+    save_projection(projection, learn_projection(features, roots=False))
     with pytest.raises(ConfigurationChanged, match="projection_sha256"):
         compress(options, features, path)
 
 
 def test_what_cannot_be_compressed_is_one_sentence(features, projection, tmp_path):
-    small = compress(CompressionOptions(), features, tmp_path / "small.h5")
+    small = compress(CompressionOptions(), features, tmp_path / "small.h5").path
     with pytest.raises(StorageError, match=r"small\.h5: is compressed already"):
         compress(CompressionOptions(), small, tmp_path / "smaller.h5")
     with pytest.raises(ValueError, match="would be written over"):
@@ -129,9 +125,11 @@ def test_what_cannot_be_compressed_is_one_sentence(features, projection, tmp_pat
 
 
 def test_descriptors_of_two_projections_are_not_matched(features, projection, tmp_path):
-    other = save_projection(tmp_path / "other.safetensors", learn(features, roots=False))
+    other = save_projection(tmp_path / "other.safetensors", learn_projection(features, roots=False))
     paths = [
-        compress(CompressionOptions(dimensions=8, projection=p), features, tmp_path / f"{k}.h5")
+        compress(
+            CompressionOptions(dimensions=8, projection=p), features, tmp_path / f"{k}.h5"
+        ).path
         for k, p in enumerate((projection, other))
     ]
     with pytest.raises(StorageError, match=r"1\.h5: its descriptors are of another projection"):
@@ -188,7 +186,7 @@ def test_other_features_of_the_same_names_are_refused(features, tmp_path):
         file[name]["keypoints"][...] = file[name]["keypoints"][()] + 1
 
     options = CompressionOptions(dtype="int8")
-    output = compress(options, features, tmp_path / "out.h5")
+    output = compress(options, features, tmp_path / "out.h5").path
     moved = copy_with(features, tmp_path / "moved.h5", move)
     with pytest.raises(features_h5.StorageError, match="was made from other features of"):
         compress(options, moved, output)
@@ -217,4 +215,4 @@ def test_descriptors_that_teach_nothing_are_named(features, tmp_path, change, te
         set_to(file, name, "descriptors", change(file[name]["descriptors"][()]))
 
     with pytest.raises(ValueError, match=text):
-        learn(copy_with(features, tmp_path / "spoilt.h5", spoil))
+        learn_projection(copy_with(features, tmp_path / "spoilt.h5", spoil))

@@ -187,7 +187,7 @@ def test_descriptors_are_compressed_as_they_are_extracted(folder, tmp_path, dtyp
     options = replace(OPTIONS, compression=small)
     path = extract(options, folder, tmp_path / "small.h5", ["grey.png"]).path
     whole = extract(OPTIONS, folder, tmp_path / "whole.h5", ["grey.png"]).path
-    later = compress(small, whole, tmp_path / "later.h5")
+    later = compress(small, whole, tmp_path / "later.h5").path
     assert features_h5.read_configuration(later) == features_h5.read_configuration(path)
     found, expected = (features_h5.read_features(p, "grey.png").descriptors for p in (path, later))
     assert found.shape == (50, 64)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from d2_hloc.core.structs import Features
 from d2_hloc.features import projection
-from d2_hloc.features.projection import BUNDLED, learn, load_projection, save_projection
+from d2_hloc.features.projection import BUNDLED, learn_projection, load_projection, save_projection
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.staged_h5 import Staged
@@ -43,7 +43,7 @@ def features(planted, tmp_path):
 
 
 def test_plain_pca_finds_the_planted_directions_in_their_order(planted, features):
-    found = learn(features, roots=False, whitening=0.0)
+    found = learn_projection(features, roots=False, whitening=0.0)
     assert found.basis.shape == (12, 12)
     overlap = (found.basis[:, :3].T @ planted[1]).abs()
     torch.testing.assert_close(overlap, torch.eye(3), atol=0.1, rtol=0)
@@ -53,7 +53,7 @@ def test_plain_pca_finds_the_planted_directions_in_their_order(planted, features
 
 
 def test_three_directions_keep_all_similarities(planted, features):
-    found = learn(features, roots=False, whitening=0.0)
+    found = learn_projection(features, roots=False, whitening=0.0)
     centred = F.normalize(planted[0] - found.mean)
     small = found.first(3).apply(planted[0])
     assert small.shape == (900, 3)
@@ -61,13 +61,13 @@ def test_three_directions_keep_all_similarities(planted, features):
 
 
 def test_whitening_evens_out_the_variances(planted, features):
-    found = learn(features, roots=False, whitening=0.5).first(3)
+    found = learn_projection(features, roots=False, whitening=0.5).first(3)
     variances = ((planted[0] - found.mean) @ found.basis).var(dim=0)
     torch.testing.assert_close(variances, torch.ones(3), atol=0.01, rtol=0)
 
 
 def test_roots_hold_large_numbers_back(features):
-    found = learn(features)
+    found = learn_projection(features)
     assert found.is_of_roots
     large = torch.zeros(1, 12)
     large[0, :2] = torch.tensor([0.9, -0.4359])
@@ -78,27 +78,27 @@ def test_roots_hold_large_numbers_back(features):
 
 
 def test_learning_is_repeatable_and_says_from_what(features, monkeypatch):
-    first, second = learn(features), learn(features)
+    first, second = learn_projection(features), learn_projection(features)
     assert torch.equal(first.basis, second.basis)
     made = first.learned_from
     assert (made["images"], made["descriptors"]) == (3, 900)
     assert made["features"] == {"feature": "planted"}
     monkeypatch.setattr(projection, "IMAGES", 2)
     monkeypatch.setattr(projection, "FROM_EACH", 50)
-    made = learn(features).learned_from
+    made = learn_projection(features).learned_from
     assert (made["images"], made["descriptors"]) == (2, 100)
 
 
 def test_numbers_that_are_always_equal_do_no_harm(tmp_path):
     descriptors = torch.rand(100, 6)
     descriptors[:, 2:] = 0.25
-    found = learn(write(tmp_path / "f.h5", [descriptors]))
+    found = learn_projection(write(tmp_path / "f.h5", [descriptors]))
     assert found.basis.isfinite().all()
     assert found.apply(descriptors).isfinite().all()
 
 
 def test_comes_back_from_its_file(features, tmp_path):
-    learned = learn(features)
+    learned = learn_projection(features)
     path = save_projection(tmp_path / "p.safetensors", learned)
     found = load_projection(path)
     torch.testing.assert_close(found.basis, learned.basis, atol=2e-3, rtol=1e-3)
@@ -107,20 +107,20 @@ def test_comes_back_from_its_file(features, tmp_path):
 
 
 def test_no_descriptors_stay_none(features):
-    assert learn(features).first(4).apply(torch.empty(0, 12)).shape == (0, 4)
+    assert learn_projection(features).first(4).apply(torch.empty(0, 12)).shape == (0, 4)
 
 
 def test_what_does_not_fit_is_refused(features, tmp_path):
-    found = learn(features)
+    found = learn_projection(features)
     with pytest.raises(ValueError, match="of 5 numbers cannot be projected by a projection of 12"):
         found.apply(torch.rand(3, 5))
     with pytest.raises(ValueError, match="from 1 to 12, not 13"):
         found.first(13)
     few = write(tmp_path / "few.h5", [torch.rand(7, 12)])
     with pytest.raises(ValueError, match=r"few\.h5: holds 7 descriptors, too few"):
-        learn(few)
+        learn_projection(few)
     with pytest.raises(ValueError, match="holds 0 descriptors"):
-        learn(write(tmp_path / "none.h5", []))
+        learn_projection(write(tmp_path / "none.h5", []))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a projection", b"\x08\0\0\0\0\0\0\0{}      "])

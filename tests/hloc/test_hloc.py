@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from d2_hloc.core.config import ConfigError
 from d2_hloc.core.structs import Features
-from d2_hloc.extractors.d2net import D2Net
+from d2_hloc.extractors.d2net import D2NetExtractor
 from d2_hloc.files.features_h5 import read_features, read_matches
 from d2_hloc.hloc import __main__ as runner
 from d2_hloc.hloc import commands, d2net_conf, matcher_conf
@@ -322,7 +322,7 @@ class TestExtractors:
     """What hloc asks of every extractor."""
 
     def test_features_are_sound_and_the_same_again(self, conf, photo):
-        model = D2Net(conf).eval()
+        model = D2NetExtractor(conf).eval()
         found = model({"image": photo[None]})
         assert found["scores"].shape[1] > 50
         check_features(found, photo.shape[2], photo.shape[1])
@@ -331,12 +331,12 @@ class TestExtractors:
 
     @pytest.mark.parametrize("value", [0, 0.5, 1])
     def test_flat_image(self, conf, value):
-        found = D2Net(conf).eval()({"image": torch.full((1, 3, 67, 93), float(value))})
+        found = D2NetExtractor(conf).eval()({"image": torch.full((1, 3, 67, 93), float(value))})
         check_features(found, 93, 67)
         assert found["scores"].shape[1] == 0
 
     def test_no_features_is_a_normal_result(self, conf, monkeypatch):
-        model = D2Net(conf).eval()
+        model = D2NetExtractor(conf).eval()
         empty = Features(
             keypoints=torch.empty(0, 2),
             scores=torch.empty(0),
@@ -355,7 +355,7 @@ class TestExtractors:
 
     def test_takes_one_image_at_a_time(self, conf):
         with pytest.raises(ValueError, match=r"1 x 3 x H x W, not \(2, 3, 32, 32\)"):
-            D2Net(conf)({"image": torch.zeros(2, 3, 32, 32)})
+            D2NetExtractor(conf)({"image": torch.zeros(2, 3, 32, 32)})
 
 
 @pytest.mark.parametrize(

@@ -18,19 +18,21 @@ from d2_hloc.files.atomic import DiskFull
 from d2_hloc.files.colmap import ModelError, pycolmap, read_model
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.mvs import reconstruct, workspace
-from d2_hloc.mvs.map_files import is_map, read_depth_h5, read_map, write_depth_h5, write_map
+from d2_hloc.mvs.cloud import num_vertices, read_point_cloud
+from d2_hloc.mvs.map_files import is_stereo_map, read_stereo_map, write_depth_h5, write_stereo_map
 from d2_hloc.mvs.plane_sweep import SweepOptions
 from d2_hloc.mvs.reconstruct import (
     DenseOptions,
     FusionOptions,
     MeshOptions,
     choose_backend,
-    mesh,
+    make_mesh,
     reconstruct_dense,
     sweep_view,
 )
-from d2_hloc.mvs.statistics import dense_statistics, num_vertices, read_cloud, surface_distances
-from d2_hloc.mvs.workspace import Reader, read_workspace
+from d2_hloc.mvs.statistics import dense_statistics, surface_distances
+from d2_hloc.mvs.workspace import WorkspaceReader, read_workspace
+from d2_hloc.training.depth_maps import read_depth
 from d2_hloc.training.make_scene import make_training_scene
 from d2_hloc.training.scene_info import SceneError
 
@@ -70,7 +72,7 @@ def distance_to_surfaces(points):
 
 def test_the_depth_is_that_of_the_scene(scene, whole):
     for k, rendered in enumerate(scene[1]):
-        depth = read_map(whole[0] / "stereo/depth_maps" / f"{name_of(k)}.geometric.bin")
+        depth = read_stereo_map(whole[0] / "stereo/depth_maps" / f"{name_of(k)}.geometric.bin")
         is_found = depth > 0
         assert is_found.mean() > 0.7
         assert np.median(np.abs(depth / rendered.depth - 1)[is_found]) < 0.002
@@ -92,7 +94,7 @@ def test_the_cloud_lies_on_the_surfaces_in_their_colours(whole):
 def test_statistics_tell_what_was_found(whole):
     output, found = whole
     assert found.depth_maps == 5
-    assert found.points == len(read_cloud(output / "fused.ply")) > 10_000
+    assert found.points == len(read_point_cloud(output / "fused.ply")) > 10_000
     assert found.median_relative_error < 0.002
     assert found.share_within_1_percent > 0.93
     assert 0 < found.median_surface_distance < 0.01
@@ -103,7 +105,7 @@ def test_statistics_tell_what_was_found(whole):
 def test_smaller_images_give_the_same_surfaces(scene, tmp_path):
     found = run(scene, tmp_path / "small", dataclasses.replace(OPTIONS, max_image_size=151))
     assert found.median_relative_error < 0.004
-    distances = distance_to_surfaces(read_cloud(tmp_path / "small" / "fused.ply"))
+    distances = distance_to_surfaces(read_point_cloud(tmp_path / "small" / "fused.ply"))
     assert abs(np.median(distances)) < 0.004
 
 
@@ -112,7 +114,7 @@ def files_of(folder):
 
 
 def clouds_equal(*folders):
-    clouds = [read_cloud(f / "fused.ply") for f in folders]
+    clouds = [read_point_cloud(f / "fused.ply") for f in folders]
     return all(np.array_equal(np.sort(c, axis=0), np.sort(clouds[0], axis=0)) for c in clouds)
 
 
@@ -262,27 +264,27 @@ def test_a_cloud_that_was_cut_short_is_not_kept(scene, copy, monkeypatch):
 def test_a_view_without_company_has_no_depth(whole):
     workspace = read_workspace(whole[0], 4)
     view = dataclasses.replace(workspace.views["view/0.png"], sources=())
-    depth = sweep_view(OPTIONS, Reader(workspace, torch.device("cpu")), view)
+    depth = sweep_view(OPTIONS, WorkspaceReader(workspace, torch.device("cpu")), view)
     assert depth.shape == (160, 211)
     assert depth.count_nonzero() == 0
 
 
 def test_no_depth_gives_an_empty_cloud(scene, copy):
     for path in (copy / "stereo/depth_maps").rglob("*.bin"):
-        write_map(path, np.zeros((160, 211), np.float32))
+        write_stereo_map(path, np.zeros((160, 211), np.float32))
     for path in (copy / "stereo/normal_maps").rglob("*.bin"):
-        write_map(path, np.zeros((3, 160, 211), np.float32))
+        write_stereo_map(path, np.zeros((3, 160, 211), np.float32))
     found = run(scene, copy)
     assert (found.points, found.depth_share, found.sparse_share) == (0, 0.0, 0.0)
     assert found.median_relative_error is None
     assert found.median_surface_distance is None
     with pytest.raises(ModelError, match=r"fused\.ply: 0 points are too few for a mesh"):
-        mesh(MeshOptions(), copy)
+        make_mesh(MeshOptions(), copy)
 
 
 def test_a_mesh_follows_the_cloud(copy):
-    path = mesh(MeshOptions(depth=6, trim=3.0), copy)
-    vertices = read_cloud(path)
+    path = make_mesh(MeshOptions(depth=6, trim=3.0), copy)
+    vertices = read_point_cloud(path)
     assert len(vertices) > 500
     assert np.median(np.abs(distance_to_surfaces(vertices))) < 0.05
 
@@ -292,7 +294,7 @@ def test_a_mesh_that_fails_is_one_sentence(copy, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(reconstruct, "MESH_PROGRAM", "crashing_mesh")
     with pytest.raises(ModelError, match="no mesh could be made of its points"):
-        mesh(MeshOptions(), copy)
+        make_mesh(MeshOptions(), copy)
     assert not (copy / "mesh.ply").exists()
 
 
@@ -324,8 +326,8 @@ def test_colmaps_maps_are_taken_where_it_makes_them(scene, whole, tmp_path, monk
             depth[:10] = -1
             normals = np.zeros((3, *depth.shape), np.float32)
             normals[2] = -1
-            write_map(stereo / "depth_maps" / f"{name_of(k)}.photometric.bin", depth)
-            write_map(stereo / "normal_maps" / f"{name_of(k)}.photometric.bin", normals)
+            write_stereo_map(stereo / "depth_maps" / f"{name_of(k)}.photometric.bin", depth)
+            write_stereo_map(stereo / "normal_maps" / f"{name_of(k)}.photometric.bin", normals)
 
     monkeypatch.setattr(reconstruct, "choose_backend", lambda _: "colmap")
     monkeypatch.setattr(reconstruct.pycolmap, "patch_match_stereo", patch_match)
@@ -334,9 +336,9 @@ def test_colmaps_maps_are_taken_where_it_makes_them(scene, whole, tmp_path, monk
     monkeypatch.setitem(reconstruct.BACKENDS, "colmap", lambda o, w: (plant_cut_map(w), cut(o, w)))
     found = run(scene, output)
     assert found.median_relative_error < 0.002
-    normals = read_map(output / "stereo/normal_maps/view/0.png.geometric.bin")
+    normals = read_stereo_map(output / "stereo/normal_maps/view/0.png.geometric.bin")
     assert normals[2].max() == -1
-    depth = read_map(output / "stereo/depth_maps/view/0.png.geometric.bin")
+    depth = read_stereo_map(output / "stereo/depth_maps/view/0.png.geometric.bin")
     assert depth[:10].max() == 0 == depth.min()
 
 
@@ -348,8 +350,8 @@ def plant_cut_map(workspace):
 
 def test_maps_have_depth_and_normals_together_and_nothing_that_is_not_finite(whole):
     for name, view in read_workspace(whole[0], 4).views.items():
-        depth = read_map(whole[0] / "stereo/depth_maps" / f"{name}.geometric.bin")
-        normals = read_map(whole[0] / "stereo/normal_maps" / f"{name}.geometric.bin")
+        depth = read_stereo_map(whole[0] / "stereo/depth_maps" / f"{name}.geometric.bin")
+        normals = read_stereo_map(whole[0] / "stereo/normal_maps" / f"{name}.geometric.bin")
         assert depth.shape == view.size
         assert np.isfinite(depth).all()
         assert np.isfinite(normals).all()
@@ -358,7 +360,7 @@ def test_maps_have_depth_and_normals_together_and_nothing_that_is_not_finite(who
         assert np.allclose(lengths[depth > 0], 1, atol=1e-5)
         assert lengths[depth == 0].max() == 0
         photometric = whole[0] / "stereo/depth_maps" / f"{name}.photometric.bin"
-        assert is_map(photometric, *view.size)
+        assert is_stereo_map(photometric, *view.size)
 
 
 def test_the_workspaces_model_has_pixel_centres_at_integers(scene, whole):
@@ -390,8 +392,8 @@ def test_megadepths_form_has_the_depth_and_what_leads_to_it(scene, whole, tmp_pa
     for k, rendered in enumerate(scene[1]):
         assert info["image_paths"][k] == f"linked/0000/images/{name_of(k)}"
         assert (tmp_path / info["image_paths"][k]).resolve() == folder / "images" / name_of(k)
-        depth = read_depth_h5(tmp_path / info["depth_paths"][k])
-        geometric = read_map(folder / "stereo/depth_maps" / f"{name_of(k)}.geometric.bin")
+        depth = read_depth(tmp_path / info["depth_paths"][k])
+        geometric = read_stereo_map(folder / "stereo/depth_maps" / f"{name_of(k)}.geometric.bin")
         assert np.array_equal(depth, geometric)
         shift = info["intrinsics"][k] - rendered.view.K.numpy()
         assert np.allclose(shift, [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
@@ -435,16 +437,27 @@ def test_distances_are_to_the_surface_and_not_to_its_points():
     assert len(surface_distances(points, cloud[:3])) == 0
 
 
+HEADER = b"ply\nformat binary_little_endian 1.0\n"
+ASCII = b"ply\nformat ascii 1.0\n"
+HUGE = b"element vertex 999999999999999\n"
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"", "is missing or not a binary PLY file"),
         (b"ply\nformat ascii 1.0\nend_header\n", "is missing or not a binary PLY file"),
         (b"ply\nelement vertex 1\n", "is missing or not a binary PLY file"),
-        (b"ply\nelement vertex 2\nproperty float x\nend_header\n1234", "is cut short"),
+        (HEADER + b"end_header\n", "is missing or not a binary PLY file"),
+        (HEADER + b"element vertex -1\nend_header\n", "is missing or not a binary PLY file"),
+        (HEADER + b"element vertex 1\n" + b"#" * (1 << 20), "is missing or not a binary PLY file"),
+        (HEADER + b"element vertex 2\nproperty float x\nend_header\n1234", "is cut short"),
+        (HEADER + HUGE + b"property float x\nend_header\n1234", "is cut short"),
+        (HEADER + HUGE + b"property list int int x\nend_header\n1234", "is missing or not a"),
+        (ASCII + HUGE + b"property float x\nend_header\n1\n", "is missing or not a binary PLY"),
     ],
 )
-def test_a_damaged_cloud_is_named(tmp_path, data, message):
+def test_a_damaged_or_hostile_cloud_is_named(tmp_path, data, message):
     path = tmp_path / "fused.ply"
     path.write_bytes(data)
     with pytest.raises(ValueError, match=message):
@@ -471,7 +484,7 @@ def test_dense_stereo_of_its_own_folder_or_among_the_images_is_refused(scene, wh
 )
 def test_a_depth_map_that_does_not_fit_makes_no_scene(whole, tmp_path, name, content, text):
     for k in range(5):
-        depth = read_map(whole[0] / "stereo/depth_maps" / f"{name_of(k)}.geometric.bin")
+        depth = read_stereo_map(whole[0] / "stereo/depth_maps" / f"{name_of(k)}.geometric.bin")
         write_depth_h5(tmp_path / "depths" / f"{name_of(k)}.h5", depth)
     path = tmp_path / "depths" / f"{name}.h5"
     path.write_bytes(b"no") if content is None else write_depth_h5(path, content)

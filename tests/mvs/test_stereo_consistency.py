@@ -7,7 +7,7 @@ import pytest
 import torch
 from stereo_scene import BALL, CENTRES, FLOOR, WALL, render
 
-from d2_hloc.mvs.consistency import ConsistencyOptions, consistent
+from d2_hloc.mvs.consistency import ConsistencyOptions, consistent_depth
 from d2_hloc.mvs.normals import normals
 
 OPTIONS = ConsistencyOptions()
@@ -25,7 +25,7 @@ def depths(scene):
 
 def test_true_depth_stays(depths):
     depth, view = depths[0]
-    kept = consistent(depth, view, depths[1:], OPTIONS)
+    kept = consistent_depth(depth, view, depths[1:], OPTIONS)
     assert (kept > 0).float().mean() > 0.97
     assert torch.equal(kept[kept > 0], depth[kept > 0])
 
@@ -35,27 +35,27 @@ def test_a_planted_wrong_depth_goes(depths, factor):
     depth, view = depths[0]
     wrong = depth.clone()
     wrong[40:60, 20:50] *= factor
-    kept = consistent(wrong, view, depths[1:], OPTIONS)
+    kept = consistent_depth(wrong, view, depths[1:], OPTIONS)
     assert kept[40:60, 20:50].count_nonzero() == 0
     assert kept[42:58, 60:].count_nonzero() > 0
 
 
 def test_one_view_is_not_two(depths):
     depth, view = depths[0]
-    assert consistent(depth, view, depths[1:2], OPTIONS).count_nonzero() == 0
+    assert consistent_depth(depth, view, depths[1:2], OPTIONS).count_nonzero() == 0
     single = dataclasses.replace(OPTIONS, min_num_views=1)
-    assert consistent(depth, view, depths[1:2], single).count_nonzero() > 0
+    assert consistent_depth(depth, view, depths[1:2], single).count_nonzero() > 0
 
 
 def test_no_depth_and_no_views_give_none(depths):
     depth, view = depths[0]
     empty = torch.zeros_like(depth)
-    assert consistent(empty, view, depths[1:], OPTIONS).count_nonzero() == 0
+    assert consistent_depth(empty, view, depths[1:], OPTIONS).count_nonzero() == 0
     others = [(torch.zeros_like(d), v) for d, v in depths[1:]]
-    kept = consistent(depth, view, others, OPTIONS)
+    kept = consistent_depth(depth, view, others, OPTIONS)
     assert kept.count_nonzero() == 0
     assert kept.isfinite().all()
-    assert consistent(depth, view, [], OPTIONS).count_nonzero() == 0
+    assert consistent_depth(depth, view, [], OPTIONS).count_nonzero() == 0
 
 
 def angles(found, expected):

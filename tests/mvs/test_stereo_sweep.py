@@ -9,7 +9,7 @@ from stereo_scene import CENTRES, render
 
 from d2_hloc.mvs import plane_sweep
 from d2_hloc.mvs.correlation import Correlation
-from d2_hloc.mvs.plane_sweep import Matcher, SweepOptions, best_hypothesis, median, sweep
+from d2_hloc.mvs.plane_sweep import PhotoConsistency, SweepOptions, best_hypothesis, median, sweep
 from d2_hloc.mvs.views import pixel_grid, projection
 
 OPTIONS = SweepOptions()
@@ -82,7 +82,7 @@ def test_the_same_images_give_the_same_depth(scene, swept):
 
 
 def test_the_true_surface_looks_alike(scene):
-    matcher = Matcher(scene[0].view, [r.view for r in scene[1:]], OPTIONS)
+    matcher = PhotoConsistency(scene[0].view, [r.view for r in scene[1:]], OPTIONS)
     score = matcher(torch.from_numpy(1 / scene[0].depth).float())
     assert score.median() > 0.98
 

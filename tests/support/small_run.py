@@ -61,13 +61,16 @@ def write_scene(folder: Path) -> SmallRun:
     return SmallRun(folder)
 
 
-def run_cli(*arguments: object, seconds: float = 100) -> subprocess.CompletedProcess[str]:
+def run_cli(
+    *arguments: object, cwd: Path | None = None, seconds: float = 100
+) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own, for what may kill or hang it."""
     return subprocess.run(
         [*CLI, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=seconds,
+        cwd=cwd,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=False,
     )

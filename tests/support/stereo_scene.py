@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from d2_hloc.mvs.views import View
+from d2_hloc.mvs.views import StereoView
 
 WALL = np.array([0.15, 0.1, 1.0]), 6.0  # normal . X = distance
 FLOOR = np.array([0.0, 1.0, 0.25]), 1.9
@@ -19,7 +19,7 @@ TARGET = np.array([0, 0.2, 5.0])  # all look there
 class Rendered:
     """A view with its exact depth."""
 
-    view: View
+    view: StereoView
     depth: Float[np.ndarray, "H W"]
     rgb: Float[np.ndarray, "H W 3"]
 
@@ -32,7 +32,7 @@ def render(centre, width=211, height=160, focal=190.0) -> Rendered:
     rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ np.linalg.inv(K).T @ R
     depth = nearest(centre, rays)
     rgb = texture(centre + depth[..., None] * rays)
-    view = View(
+    view = StereoView(
         image=torch.from_numpy(rgb.mean(axis=-1)).float(),
         K=torch.from_numpy(K),
         cam_from_world=torch.from_numpy(np.column_stack([R, -R @ centre])),

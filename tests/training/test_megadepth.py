@@ -15,11 +15,17 @@ from PIL import Image
 
 from d2_hloc.core.names import UnsafeName
 from d2_hloc.files.colmap import ModelError
-from d2_hloc.training.depth_maps import correspond, interpolate, read_depth
+from d2_hloc.training.depth_maps import corresponding_pixels, interpolate, read_depth
 from d2_hloc.training.make_scene import make_training_scene
-from d2_hloc.training.megadepth import MegaDepthOptions, MegaDepthPairs, Part, part_of
+from d2_hloc.training.megadepth import MegaDepthOptions, MegaDepthPairs, ScenePart, part_of
 from d2_hloc.training.pair import cell_centres
-from d2_hloc.training.scene_info import Scene, SceneError, find_scenes, read_scene, read_scene_list
+from d2_hloc.training.scene_info import (
+    SceneError,
+    SceneInfo,
+    find_scenes,
+    read_scene,
+    read_scene_list,
+)
 
 SIZE = 200, 160
 INTRINSICS = np.array([[180.0, 0, 97.3], [0, 182.0, 81.9], [0, 0, 1]])
@@ -156,7 +162,7 @@ def test_both_ends_show_the_same_place_of_the_plane(scenes, data, form, index):
 def test_correspondences_are_exact_where_the_plane_is_known(scenes):
     views = read_scene(scenes["d2net"], (0.5, 1), np.inf).views
     depths = [render(p)[1] for p in POSES]
-    xy0, xy1 = correspond(views[0], views[1], *depths, cell_centres(*SIZE), 0.05)
+    xy0, xy1 = corresponding_pixels(views[0], views[1], *depths, cell_centres(*SIZE), 0.05)
     points, _ = plane_points(POSES[0], xy0 + 0.5)
     assert len(xy0) > 200
     assert np.abs(projected(POSES[1], points) - 0.5 - xy1).max() < 0.01
@@ -165,13 +171,15 @@ def test_correspondences_are_exact_where_the_plane_is_known(scenes):
 def test_what_is_hidden_does_not_correspond(scenes):
     views = read_scene(scenes["d2net"], (0.5, 1), np.inf).views
     depth0, depth1 = (render(p)[1] for p in POSES)
-    open0, open1 = correspond(views[0], views[1], depth0, depth1, cell_centres(*SIZE), 0.05)
+    open0, open1 = corresponding_pixels(
+        views[0], views[1], depth0, depth1, cell_centres(*SIZE), 0.05
+    )
     screened = depth1.copy()
     screened[:, 100:] *= 0.9  # a screen before the right half
-    xy0, xy1 = correspond(views[0], views[1], depth0, screened, cell_centres(*SIZE), 0.05)
+    xy0, xy1 = corresponding_pixels(views[0], views[1], depth0, screened, cell_centres(*SIZE), 0.05)
     assert (open1[:, 0] < 99).sum() <= len(xy0) < len(open0)
     assert 90 < xy1[:, 0].max() < 99.5
-    assert not len(correspond(views[0], views[1], 0 * depth0, depth1, open0, 0.05)[0])
+    assert not len(corresponding_pixels(views[0], views[1], 0 * depth0, depth1, open0, 0.05)[0])
 
 
 def test_depth_lies_between_its_pixels_and_needs_all_four():
@@ -220,8 +228,10 @@ def test_an_epoch_and_an_index_give_the_same_pair_always(scenes, data):
 def test_images_held_back_of_a_scene_are_in_no_pair_to_train_with():
     rows = range(3, 13)
     pairs = np.array([(i, j) for i in rows for j in rows if i != j])
-    scene = Scene(views=dict.fromkeys(rows), pairs=pairs)
-    train, held = (part_of(scene, Part(share=0.2, is_held_back=h)).pairs for h in (False, True))
+    scene = SceneInfo(views=dict.fromkeys(rows), pairs=pairs)
+    train, held = (
+        part_of(scene, ScenePart(share=0.2, is_held_back=h)).pairs for h in (False, True)
+    )
     assert len(train) + len(held) == len(pairs)
     unseen = set(rows) - set(train.ravel().tolist())
     assert len(unseen) == 2

@@ -24,7 +24,7 @@ from d2_hloc.training.loop import Trainer, TrainingOptions
 from d2_hloc.training.loss import LossOptions
 from d2_hloc.training.network import Network
 from d2_hloc.training.pair import split
-from d2_hloc.training.validation import measure
+from d2_hloc.training.validation import measure_maps
 
 ALONE = World(device=torch.device("cpu"))
 
@@ -240,7 +240,9 @@ def test_the_cache_keeps_to_its_size(tmp_path):
 
 def test_the_cache_refuses_other_weights_and_a_full_disk(tmp_path, monkeypatch):
     open_cache(tmp_path)
-    with pytest.raises(ConfigurationChanged, match="of other crops or weights; delete it"):
+    with pytest.raises(
+        ConfigurationChanged, match=r"held_back\.cache: .* Delete it or choose another output"
+    ):
         open_cache(tmp_path, weights="v")
 
     def full(*_):
@@ -257,11 +259,13 @@ def test_accuracy_by_hand():
     maps0 = torch.eye(4)[:, None].repeat_interleave(3, dim=2)  # each thrice: tolerance is 1
     maps1 = torch.cat([maps0[:, :, :6], maps0[:, :, 9:], maps0[:, :, 6:9]], dim=2)
     xy = torch.tensor([[3.5 + 8 * cell, 3.5] for cell in (1, 4, 7, 10)])
-    loss, accuracy, detected = measure(LossOptions(safe_radius=1), maps0, maps1, xy, xy).tolist()
+    loss, accuracy, detected = measure_maps(
+        LossOptions(safe_radius=1), maps0, maps1, xy, xy
+    ).tolist()
     assert accuracy == 0.5
     assert 0 < detected < 1
     assert loss > 0
-    perfect = measure(LossOptions(safe_radius=1), maps0, maps0, xy, xy).tolist()
+    perfect = measure_maps(LossOptions(safe_radius=1), maps0, maps0, xy, xy).tolist()
     assert perfect == pytest.approx([0, 1, 1], abs=1e-6)
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from skimage import data
 
+from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.core.images import to_tensor
 from d2_hloc.core.pixels import TRAINING_STRIDE, pixels_to_cells
 from d2_hloc.training.pair import split
@@ -16,8 +17,7 @@ from d2_hloc.training.photographs import (
     PhotographOptions,
     PhotographPairs,
     ViewOptions,
-    make_pair,
-    transfer,
+    pair_from_photograph,
     warp,
 )
 from d2_hloc.training.photometric import PhotometricOptions, relight
@@ -43,7 +43,7 @@ def sample(image, xy):
 def test_both_ends_show_the_same_place_of_the_photograph(seed):
     """Within a pixel of the photograph, in which red and green count pixels."""
     options = PhotographOptions(crop=128, photometric=STEADY)
-    pair = make_pair("ramps", ramps(255, 255), options, np.random.default_rng(seed))
+    pair = pair_from_photograph("ramps", ramps(255, 255), options, np.random.default_rng(seed))
     assert len(pair) >= 128
     ends = [sample(i, xy) for i, xy in ((pair.image0, pair.xy0), (pair.image1, pair.xy1))]
     inner = ((ends[0] > 3 / 255) & (ends[0] < 252 / 255))[:, :2].all(dim=1)
@@ -70,7 +70,7 @@ def test_a_reduced_crop_is_filtered_and_stays_in_place():
 
 
 def test_first_ends_are_cell_centres_each_once():
-    pair = make_pair("ramps", ramps(), PhotographOptions(), np.random.default_rng(3))
+    pair = pair_from_photograph("ramps", ramps(), PhotographOptions(), np.random.default_rng(3))
     cells = pixels_to_cells(pair.xy0, TRAINING_STRIDE)
     assert torch.equal(cells, cells.round())
     assert len(cells.unique(dim=0)) == len(cells)
@@ -79,7 +79,7 @@ def test_first_ends_are_cell_centres_each_once():
 
 def test_a_small_photograph_still_gives_a_pair():
     options = PhotographOptions(crop=128)
-    pair = make_pair("small", ramps(90, 70), options, np.random.default_rng(0))
+    pair = pair_from_photograph("small", ramps(90, 70), options, np.random.default_rng(0))
     assert pair.image1.shape == (3, 128, 128)
     assert pair.image1.isfinite().all()
 

@@ -5,8 +5,13 @@ import torch
 from PIL import Image
 from skimage import data
 
+from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.training.pair import TrainingPair, cell_centres, to_float
-from d2_hloc.training.photographs import PhotographOptions, correspond, make_pair, transfer
+from d2_hloc.training.photographs import (
+    PhotographOptions,
+    homography_correspondences,
+    pair_from_photograph,
+)
 from d2_hloc.training.photometric import PhotometricOptions
 from d2_hloc.training.test_form import follow, match_pair
 
@@ -51,9 +56,11 @@ def test_flat_crops_and_unknown_places_count_as_nothing(backbone, photo):
 def test_positions_between_cells_follow_the_homography():
     photo = Image.fromarray(data.astronaut())
     still = PhotometricOptions(night=0, exposure=0, contrast=0, colour=0, blur=0, noise=0, jpeg=0)
-    pair = make_pair("p", photo, PhotographOptions(photometric=still), np.random.default_rng(1))
+    pair = pair_from_photograph(
+        "p", photo, PhotographOptions(photometric=still), np.random.default_rng(1)
+    )
     homography = np.array([[0.9, 0.2, 5], [-0.1, 1.1, 9], [2e-4, -1e-4, 1]])
-    xy0, xy1 = correspond(homography, (256, 256))
+    xy0, xy1 = homography_correspondences(homography, (256, 256))
     pair = TrainingPair(**{**vars(pair), "xy0": to_float(xy0), "xy1": to_float(xy1)})
     places = np.random.default_rng(0).uniform(0, 255, (500, 2))
     found = follow(pair, to_float(places)).numpy()

@@ -127,8 +127,9 @@ class AachenBenchmark(Benchmark[AachenEvaluation]):
     def print_tables(self, evaluations: Sequence[AachenEvaluation]) -> None:
         """Print the queries of one feature, or a line for each of several."""
         if len(evaluations) == 1:
-            print_table(localization_rows(evaluations[0].run, evaluations[0].errors))
-            print_queries(evaluations[0].run.found, evaluations[0].errors)
+            run, errors = evaluations[0].run, evaluations[0].errors
+            print_table(localization_rows(run, errors))
+            print_queries(run.found, errors)
         else:
             print_table([feature_row(e) for e in evaluations])
 
