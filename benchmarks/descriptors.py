@@ -154,7 +154,7 @@ def map_again(run: ModelRun, conf: Reconstruct, seed: int) -> ModelRun:
     """Map the same verified matches with other random numbers."""
     options = dataclasses.replace(conf.reconstruction, random_seed=100 * seed)
     known = known_names(conf.intrinsics)
-    database, sparse = run.outputs.database, run.output / "again"
+    database, sparse = run.outputs.database, run.outputs.folder / "again"
     model = map_images(options, database, run.images, sparse, known)
     found = model_statistics(model)
     run.record.scores = dataclasses.asdict(found)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from d2_hloc.app.command import run_command
 from d2_hloc.core import config
 from d2_hloc.core.images import list_images
+from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.network.weights.files import locate_weights
 from d2_hloc.training.distributed import joined
@@ -52,6 +53,7 @@ class Train:
     def __post_init__(self) -> None:
         if not 0 < self.held_back < 1:
             raise ValueError(f"held_back must be between 0 and 1, not {self.held_back}.")
+        check_ranges(self, held_back_pairs_per_scene=(1, MANY))
 
 
 def sources(conf: Train) -> tuple[PairSource, PairSource]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_run import SmallRun, write_scene
 
 from d2_hloc.core.threads import one_thread_an_operation
 from d2_hloc.network.backbone import Backbone
@@ -42,3 +43,13 @@ def photo() -> torch.Tensor:
 def backbone() -> Backbone:
     """The trunk with the bundled weights."""
     return D2Net().backbone
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """Four rendered views and their reconstruction; tests that change something copy it first."""
+    from d2_hloc.app import cli
+
+    run = write_scene(tmp_path_factory.mktemp("small"))
+    assert cli.main(run.arguments(run.output)) == 0
+    return run

@@ -117,6 +117,16 @@ def test_only_these_files_import_hloc():
     assert {"hloc/base_model.py", "hloc/plugin.py"} <= files_that_import("hloc")
 
 
+def test_only_the_guard_opens_hdf5_to_read():
+    """Files of strangers hold what h5py follows to other files; hloc's own are written by hloc."""
+    for path, tree in TREES.items():
+        calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
+        opened = [n for n in calls if ast.unparse(n.func) == "h5py.File"]
+        modes = [n.args[1].value if len(n.args) > 1 else "r" for n in opened]
+        if path != ROOT / "files" / "hdf5_guard.py":
+            assert set(modes) <= {"a", "w"}, path
+
+
 def test_only_colmap_imports_pycolmap():
     assert files_that_import("pycolmap") == {"files/colmap.py"}
 

@@ -13,7 +13,7 @@ from d2_hloc.files.shards import Shard
 from d2_hloc.matching.choose_pairs import METHODS, PairsOptions
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.network.d2net import D2NetOptions
-from d2_hloc.sfm.options import MATCHING, Reconstruct
+from d2_hloc.sfm.options import MATCHING, NEAREST, Reconstruct
 from d2_hloc.sfm.poses_file import read_poses
 
 FEATURES = tuple(MATCHING)
@@ -26,7 +26,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", help=f"{', '.join(METHODS)}, or a file of image pairs")
     text = "model, or file of poses, that pairs by covisibility or poses are chosen by"
     parser.add_argument("--reference", type=Path, help=text)
-    parser.add_argument("--ratio", type=float, help="ratio threshold of matching; 1 for none")
+    add_matching_arguments(parser)
     parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
     add_truth_argument(parser)
 
@@ -37,6 +37,14 @@ def add_extraction_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", help="d2_ots (bundled), a name to download, or a checkpoint")
     parser.add_argument("--resize-max", type=int, help="longest edge in pixels (1600)")
     parser.add_argument("--max-keypoints", type=int, help="the best of an image (all)")
+
+
+def add_matching_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say how two images are matched."""
+    text = "auto (the default): what was measured best for the feature"
+    parser.add_argument("--matcher", choices=("auto", "nearest", "lightglue"), help=text)
+    text = "ratio threshold of nearest neighbours; 1 for none"
+    parser.add_argument("--ratio", type=float, help=text)
 
 
 def add_intrinsics_argument(parser: argparse.ArgumentParser) -> None:
@@ -79,20 +87,41 @@ def model_configuration(args: argparse.Namespace) -> Reconstruct:
     """The YAML's options, or the defaults, with the arguments over them."""
     conf = config.load(Reconstruct, args.config) if args.config else Reconstruct()
     intrinsics = getattr(args, "intrinsics", None)  # a model that is given has its own
-    matching = conf.matching
-    if args.ratio is not None:
-        matching = MatchingOptions(ratio_threshold=args.ratio if args.ratio < 1 else None)
+    extraction = given_extraction(conf.extraction, args)
     pairs = given_pairs(conf.pairs, args.pairs)
     if args.reference is not None:
         pairs = dataclasses.replace(pairs, reference=args.reference)
     return dataclasses.replace(
         conf,
-        extraction=given_extraction(conf.extraction, args),
+        extraction=extraction,
         pairs=pairs,
-        matching=matching,
+        matching=given_matching(conf.matching, extraction.feature, args),
         refinement=conf.refinement.switched(args.refinement),
         intrinsics=intrinsics or conf.intrinsics,
     )
+
+
+def given_matching(
+    options: MatchingOptions | None, feature: str, args: argparse.Namespace
+) -> MatchingOptions | None:
+    """Options with the arguments that were given; None is the feature's own rule.
+
+    Raises:
+        ValueError: for arguments that do not go together.
+    """
+    if args.matcher == "lightglue":
+        if args.ratio is not None:
+            raise ValueError("--ratio is of --matcher nearest; leave one of them out.")
+        return options if _is_by(options, "lightglue") else MatchingOptions(matcher="lightglue")
+    if args.ratio is not None:
+        return MatchingOptions(ratio_threshold=args.ratio if args.ratio != 1 else None)
+    if args.matcher == "nearest" and not _is_by(options, "nearest"):
+        return NEAREST.get(feature, MatchingOptions())
+    return options
+
+
+def _is_by(options: MatchingOptions | None, matcher: str) -> bool:
+    return options is not None and options.matcher == matcher
 
 
 def given_extraction(options: ExtractionOptions, args: argparse.Namespace) -> ExtractionOptions:

@@ -142,6 +142,7 @@ def _localize(commands: argparse._SubParsersAction) -> None:
         "--weights", help="D2-Net's, other than the model's: its points are triangulated anew"
     )
     parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of 'query image' lines")
+    parser.add_argument("--matcher", choices=("nearest", "lightglue"), help="(the config's)")
     parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
     add_intrinsics_argument(parser)
     add_truth_argument(parser)
@@ -150,6 +151,8 @@ def _localize(commands: argparse._SubParsersAction) -> None:
 def run_localize(args: argparse.Namespace) -> None:
     """Run d2-hloc localize."""
     conf = config.load(Localize, args.config) if args.config else Localize()
+    if args.matcher not in (None, conf.matching.matcher):
+        conf = dataclasses.replace(conf, matching=MatchingOptions(matcher=args.matcher))
     conf = dataclasses.replace(
         conf,
         pairs=given_pairs(conf.pairs, args.pairs),
@@ -265,13 +268,14 @@ def run_compress(args: argparse.Namespace) -> None:
 def _match(commands: argparse._SubParsersAction) -> None:
     text = "Pairs and features.h5 -> matches.h5 in hloc's format."
     parser = _command(commands, "match", run_match, text, "pairs", "features", "output")
+    parser.add_argument("--matcher", choices=("nearest", "lightglue"), help="(nearest)")
     parser.add_argument("--ratio", type=float, help="ratio threshold (none)")
     add_shard_arguments(parser)
 
 
 def run_match(args: argparse.Namespace) -> None:
     """Run d2-hloc match."""
-    options = MatchingOptions(ratio_threshold=args.ratio)
+    options = MatchingOptions(matcher=args.matcher or "nearest", ratio_threshold=args.ratio)
     pairs, cluster = read_pairs(args.pairs), cluster_of(args)
     if cluster is None:
         print(match(options, pairs, args.features, args.output, shard=shard_of(args)).path)

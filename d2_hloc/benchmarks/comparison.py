@@ -103,9 +103,9 @@ class Benchmark(ABC, Generic[E]):
     def _present(self, evaluations: Sequence[E], outputs: Outputs) -> None:
         """Write tables and report, and print the tables and what was skipped."""
         self.write_tables(evaluations, outputs)
-        self.make_report(evaluations, outputs).write(outputs.report)
+        report = self.make_report(evaluations, outputs).write(outputs.report)
         self.print_tables(evaluations)
         for evaluation in evaluations:
             for name, reason in evaluation.skipped.items():
                 print(f"skipped by {evaluation.feature}: {name}: {reason}")
-        print(f"\n{outputs.report}")
+        print(f"\n{report}")

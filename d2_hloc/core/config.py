@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import reprlib
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-import yaml
-
-from d2_hloc.core.text import read_text
+from d2_hloc.core.yaml_file import read_yaml
 
 T = TypeVar("T")
 
 
 class ConfigError(ValueError):
     """A configuration that does not fit; the text names the file and the key."""
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Loader that refuses two equal keys; PyYAML itself keeps the last, and says nothing."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"the key {key!r} stands there twice")
-        return super().construct_mapping(node, deep)
 
 
 def load(cls: type[T], path: str | Path) -> T:
@@ -37,23 +26,21 @@ def load(cls: type[T], path: str | Path) -> T:
         ConfigError: for a missing file, invalid YAML, an unknown key or a value of a wrong type.
     """
     try:
-        values = yaml.load(read_text(Path(path)), _UniqueKeys)
+        values = read_yaml(Path(path))
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())}).") from error
     return from_dict(cls, {} if values is None else values, str(path))
 
 
 def from_dict(cls: type[T], values: dict[str, Any], where: str = "configuration") -> T:
     """Make the dataclass `cls` from nested dictionaries; `where` begins the text of an error."""
     if not isinstance(values, dict):
-        raise ConfigError(f"{where}: expected keys and values, found {values!r}.")
+        raise ConfigError(f"{where}: expected keys and values, found {_shown(values)}.")
     hints = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls)]
     for key in values:
         if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}; known are {', '.join(known)}.")
+            raise ConfigError(f"{where}: unknown key {_shown(key)}; known are {', '.join(known)}.")
     converted = {k: _convert(hints[k], v, f"{where}: {k}") for k, v in values.items()}
     try:
         return cls(**converted)
@@ -81,10 +68,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value in args:
             return value
-        raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(repr, args))}.")
+        raise ConfigError(f"{where}: {_shown(value)} is not one of {', '.join(map(repr, args))}.")
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where}: expected a list, found {value!r}.")
+            raise ConfigError(f"{where}: expected a list, found {_shown(value)}.")
         return tuple(_convert(args[0], v, where) for v in value)
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)
@@ -106,10 +93,22 @@ def _convert_union(args: tuple[Any, ...], value: Any, where: str) -> Any:
 
 def _convert_scalar(hint: type, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is Path and isinstance(value, str):
+        value = float(value) if abs(value) < 2**1000 else math.inf
+    if hint is float and isinstance(value, float) and math.isnan(value):
+        raise ConfigError(f"{where}: expected a number, found {value}.")
+    if hint is Path and isinstance(value, str) and "\0" not in value:
         return Path(value)
     if type(value) is hint or (hint is Path and isinstance(value, Path)):
         return value
     hint_text = " (YAML needs a point in numbers such as 1.0e-4)" if hint is float else ""
-    raise ConfigError(f"{where}: expected {hint.__name__}, found {value!r}{hint_text}.")
+    raise ConfigError(f"{where}: expected {hint.__name__}, found {_shown(value)}{hint_text}.")
+
+
+_limited = reprlib.Repr()
+_limited.maxstring = _limited.maxother = _limited.maxlong = 80
+_limited.maxlevel = 3
+
+
+def _shown(value: Any) -> str:
+    """A value as an error repeats it: cut where it is long."""
+    return _limited.repr(value)

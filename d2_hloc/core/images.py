@@ -41,6 +41,8 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         ImageError: for a file that is missing, empty, truncated or not an image.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ImageError(f"{path}: is a pipe, a socket or a device, and no image.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -49,7 +51,7 @@ def open_image(path: Path) -> Image.Image:
                 return _to_rgb(file)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such image.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises whatever it meets in a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{path}: cannot be read as an image ({reason}).") from error
 

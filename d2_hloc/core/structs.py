@@ -43,3 +43,8 @@ class Matches:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def at_least(self, count: int) -> Matches:
+        """These, or none where they are fewer."""
+        keep = len(self) if len(self) >= count else 0
+        return Matches(pairs=self.pairs[:keep], scores=self.scores[:keep])

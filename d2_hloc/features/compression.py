@@ -13,8 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc.core import config
+from d2_hloc.core.ranges import check_ranges
 from d2_hloc.features.extracted import Extracted
-from d2_hloc.features.projection import BUNDLED, load_projection
+from d2_hloc.features.projection import BUNDLED, MOST, load_projection
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.staged_h5 import Record, Staged, Value
@@ -32,8 +33,7 @@ class CompressionOptions:
     projection: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.dimensions is not None and self.dimensions < 1:
-            raise ValueError(f"dimensions must be positive, not {self.dimensions}.")
+        check_ranges(self, dimensions=(1, MOST))
         if self.dimensions is None and self.projection is not None:
             raise ValueError("a projection needs dimensions to project onto.")
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from d2_hloc.core import config
 from d2_hloc.core.images import ImageError, list_images, read_image
 from d2_hloc.core.pixels import rescale
+from d2_hloc.core.ranges import EDGES, MANY, check_ranges
 from d2_hloc.core.structs import Features
 from d2_hloc.features import compression, registry
 from d2_hloc.features.adapter import Extractor
@@ -50,11 +51,9 @@ class ExtractionOptions(FeatureOptions):
     compression: CompressionOptions | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         registry.check_name(self.feature)
-        for name in ("resize_max", "batch_size", "top_k", "kornia_keypoints"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be positive, not {value}.")
+        check_ranges(self, resize_max=EDGES, batch_size=(1, 10**5), top_k=(1, MANY))
 
 
 def create_extractor(options: FeatureOptions) -> Extractor:

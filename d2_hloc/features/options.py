@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.network.d2net import MULTISCALE, D2NetOptions
 
 
@@ -14,6 +15,11 @@ class SiftOptions:
     max_keypoints: int = 8192
     peak_threshold: float = 0.02 / 3
     edge_threshold: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self, max_keypoints=(1, 10**7), peak_threshold=(0, 100), edge_threshold=(1e-6, 1e6)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,9 @@ class FeatureOptions:
     d2net: D2NetOptions = field(default_factory=D2NetOptions)
     sift: SiftOptions = field(default_factory=SiftOptions)
     kornia_keypoints: int | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self, kornia_keypoints=(1, MANY))
 
     @property
     def d2net_options(self) -> D2NetOptions:

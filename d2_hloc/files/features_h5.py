@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 
 from d2_hloc.core.names import image_names as names_of_images
 from d2_hloc.core.structs import Features, Matches
-from d2_hloc.files.staged_h5 import Record, Value, keys_with, why_unreadable
+from d2_hloc.files.hdf5_guard import GuardedFile, GuardedGroup
+from d2_hloc.files.staged_h5 import Record, Value, why_unreadable
 
 DESCRIPTOR_DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
 INT8_MEANING = "unit descriptors, multiplied by scale and rounded"
@@ -27,7 +27,7 @@ class StorageError(ValueError):
     """A file that cannot be used; the text names the file and the remedy."""
 
 
-def open_h5(path: Path) -> h5py.File:
+def open_h5(path: Path) -> GuardedFile:
     """Open an existing file to read.
 
     Raises:
@@ -36,7 +36,7 @@ def open_h5(path: Path) -> h5py.File:
     if not path.exists():
         raise StorageError(f"{path}: there is no such file.")
     try:
-        return h5py.File(path, "r")
+        return GuardedFile(path)
     except OSError as error:
         raise StorageError(why_unreadable(path, error)) from error
 
@@ -48,7 +48,7 @@ def image_names(path: Path, among: Iterable[str] | None = None) -> list[str]:
         UnsafeName: for a name that leads out of the folder of images.
     """
     with open_h5(path) as file:
-        names = keys_with(file, "keypoints", "global_descriptor")
+        names = file.keys_with("keypoints", "global_descriptor")
     return sorted(names_of_images(names if among is None else names & set(among), path))
 
 
@@ -110,7 +110,7 @@ def _source_attributes(source: tuple[int, int] | None) -> dict[str, float]:
     return {} if source is None else {"source_bytes": source[0], "source_crc32": source[1]}
 
 
-def checksum_of(file: h5py.File, name: str) -> tuple[int, int] | None:
+def checksum_of(file: GuardedFile, name: str) -> tuple[int, int] | None:
     """The image file's length in bytes and CRC-32, or None where the features do not say."""
     attributes = _group(file, name, "keypoints").get("image_size", file).attrs
     if "source_crc32" not in attributes:
@@ -130,7 +130,7 @@ def read_features(path: Path, name: str) -> Features:
         return features_of(file, name)
 
 
-def features_of(file: h5py.File, name: str) -> Features:
+def features_of(file: GuardedFile, name: str) -> Features:
     """Read features as read_features() does, from an open file."""
     keypoints = keypoints_of(file, name)
     group, count = file[name], len(keypoints)
@@ -147,7 +147,7 @@ def features_of(file: h5py.File, name: str) -> Features:
     )
 
 
-def descriptors_of(file: h5py.File, name: str) -> torch.Tensor:
+def descriptors_of(file: GuardedFile, name: str) -> torch.Tensor:
     """Descriptors (N, D) of one image, from a file that must have them.
 
     Raises:
@@ -175,7 +175,7 @@ def read_keypoints(path: Path, name: str) -> np.ndarray:
         return keypoints_of(file, name)
 
 
-def keypoints_of(file: h5py.File, name: str) -> np.ndarray:
+def keypoints_of(file: GuardedFile, name: str) -> np.ndarray:
     """Keypoints (N, 2) float32 of one image; of its other datasets only the lengths are read.
 
     Raises:
@@ -210,7 +210,7 @@ def read_image_size(path: Path, name: str) -> tuple[int, int]:
         return image_size_of(file, name)
 
 
-def image_size_of(file: h5py.File, name: str) -> tuple[int, int]:
+def image_size_of(file: GuardedFile, name: str) -> tuple[int, int]:
     """Read the size (w, h) of an image, from an open file."""
     width, height = _group(file, name, "image_size")["image_size"][()]
     return int(width), int(height)
@@ -223,7 +223,7 @@ def read_global_descriptors(path: Path, names: Sequence[str]) -> np.ndarray:
         return np.stack([g["global_descriptor"][()] for g in groups]).astype(np.float32)
 
 
-def _group(file: h5py.File, name: str, dataset: str) -> h5py.Group:
+def _group(file: GuardedFile, name: str, dataset: str) -> GuardedGroup:
     if name not in file or dataset not in file[name]:
         raise StorageError(f"{file.filename}: holds no {dataset} of {name}; extract it first.")
     return file[name]
@@ -259,12 +259,12 @@ def read_matches(path: Path, name0: str, name1: str) -> Matches:
         return matches_of(file, name0, name1)
 
 
-def holds_pair(file: h5py.File, name0: str, name1: str) -> bool:
+def holds_pair(file: GuardedFile, name0: str, name1: str) -> bool:
     """True if this pair was matched, in either order."""
     return any(key in file for key, _ in _keys(name0, name1))
 
 
-def matches_of(file: h5py.File, name0: str, name1: str) -> Matches:
+def matches_of(file: GuardedFile, name0: str, name1: str) -> Matches:
     """Read matches as read_matches() does, from an open file."""
     found = [k for k in _keys(name0, name1) if k[0] in file and "matches0" in file[k[0]]]
     if not found:

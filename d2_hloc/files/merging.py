@@ -12,10 +12,11 @@ from pathlib import Path
 import h5py
 
 from d2_hloc.files import features_h5
+from d2_hloc.files.hdf5_guard import GuardedFile, Refused
 from d2_hloc.files.lock import FileLock
 from d2_hloc.files.provenance import check_configuration
 from d2_hloc.files.shards import Shard, is_finished, shard_count, shard_path, shards_folder
-from d2_hloc.files.staged_h5 import copy_new, keys_with, write_merged
+from d2_hloc.files.staged_h5 import copy_new, write_merged
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +35,18 @@ def merge(output: Path, link: bool = False) -> Path:
         DiskFull: if there is no space.
     """
     folder = shards_folder(output)
+    merged = folder.with_name(folder.name + ".merged")
+    if merged.exists():  # of a merge that was killed while it deleted them
+        shutil.rmtree(merged)
+        if not folder.exists():
+            return output
     shards = {shard_path(output, shard): shard for shard in finished_shards(output)}
     with FileLock(folder / "merge.lock"):
         failures = _join(output, shards, link)
         if not link:
-            shutil.rmtree(folder)
+            folder.replace(merged)  # at once: half of the shards would be taken for unfinished ones
+    if not link:
+        shutil.rmtree(merged)
     for name, reason in sorted(failures.items()):
         logger.warning("skipped %s: %s", name, reason)
     return output
@@ -69,6 +77,8 @@ def _readable(path: Path, shard: Shard) -> Iterator[None]:
     """Say what is wrong with a shard in one sentence, with the remedy."""
     try:
         yield
+    except Refused as error:
+        raise ValueError(f"{error} Delete {path} and run --shard {shard} again.") from error
     except (OSError, RuntimeError, KeyError, features_h5.StorageError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -77,8 +87,9 @@ def _readable(path: Path, shard: Shard) -> Iterator[None]:
 
 def _link(path: Path, target: h5py.File) -> None:
     """Lead to a shard's records, by a path that is relative to the merged file."""
-    with h5py.File(path, "r") as file:
-        for key in keys_with(file, *MARKERS):
+    with GuardedFile(path, is_shard=True) as file:
+        for key in file.keys_with(*MARKERS):
+            file[key].check_all()
             if key not in target:
                 target[key] = h5py.ExternalLink(f"{path.parent.name}/{path.name}", key)
 

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from d2_hloc.core.ranges import THREADS, check_ranges
 from d2_hloc.files.lock import Busy
 from d2_hloc.files.shards import MOST, Shard, is_finished, shard_count, shard_path
 
@@ -53,8 +54,7 @@ class Cluster:
     gpus: float | None = None
 
     def __post_init__(self) -> None:
-        if self.cpus < 1:
-            raise ValueError(f"cpus is {self.cpus}; a worker takes 1 or more.")
+        check_ranges(self, cpus=THREADS, gpus=(0, 1024))
 
 
 def run_shards(

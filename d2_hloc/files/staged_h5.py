@@ -28,6 +28,7 @@ import h5py
 import numpy as np
 
 from d2_hloc.files.atomic import disk_full_in_a_sentence, write_atomically
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import check_configuration
 
 logger = logging.getLogger(__name__)
@@ -100,9 +101,9 @@ class Staged:
         if not path.exists():
             return set()
         try:
-            with h5py.File(path, "r") as file:
+            with GuardedFile(path) as file:
                 text = file.attrs.get("configuration")
-                keys = keys_with(file, self.marker)
+                keys = file.keys_with(self.marker)
         except (OSError, RuntimeError, KeyError) as error:
             raise ValueError(why_unreadable(path, error)) from error
         found = None if text is None else json.loads(text)
@@ -124,8 +125,8 @@ class Staged:
                 logger.warning("%s: is damaged; its records are made again.", part)
                 part.unlink()
                 continue
-            with h5py.File(part, "r") as file:
-                self.done |= keys_with(file, self.marker)
+            with GuardedFile(part) as file:
+                self.done |= file.keys_with(self.marker)
 
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("*.h5"))
@@ -156,7 +157,7 @@ class Staged:
         """True if the file is there, with the failures of this run."""
         if not self.path.exists():
             return False
-        with h5py.File(self.path, "r") as file:
+        with GuardedFile(self.path) as file:
             return file.attrs.get("failures") == _text(self.failures)
 
 
@@ -169,6 +170,8 @@ def why_unreadable(path: Path, error: Exception) -> str:
     """Why a file does not open, and the remedy; deleting is one only for a damaged .h5."""
     if path.is_dir():
         return f"{path}: is a folder; name the file itself, such as {path / 'features.h5'}."
+    if path.exists() and not path.is_file():
+        return f"{path}: is not a regular file; name an HDF5 file."
     if isinstance(error, PermissionError):
         return f"{path}: cannot be read, permission is denied."
     if path.suffix != ".h5":
@@ -183,53 +186,16 @@ def _write(file: h5py.File, key: str, record: Record) -> None:
         dataset.attrs.update(value.attributes)
 
 
-def keys_with(file: h5py.File, *datasets: str) -> set[str]:
-    """Paths of the groups, or of links to groups, that hold one of these datasets.
-
-    Raises:
-        ValueError: if the file that a link leads to is not there.
-    """
-    wanted = {dataset.encode() for dataset in datasets}
-    found: list[bytes] = []
-    linked: list[bytes] = []
-
-    def visit(name: bytes, link: Any) -> None:  # h5py's own visitors take three times as long
-        if link.type == h5py.h5l.TYPE_EXTERNAL:
-            linked.append(name)
-        elif name.rpartition(b"/")[2] in wanted:
-            found.append(name)
-
-    file.id.links.visit(visit, info=True)
-    is_dataset = (h5py.h5o.get_info(file.id, n).type == h5py.h5o.TYPE_DATASET for n in found)
-    groups = {n.rpartition(b"/")[0] for n, is_one in zip(found, is_dataset, strict=True) if is_one}
-    groups |= {n for n in linked if any(d in _linked(file, _decoded(n)) for d in datasets)}
-    return {_decoded(name) for name in groups}
-
-
-def _decoded(name: bytes) -> str:
-    """Decode a name as h5py does."""
-    return name.decode(errors="surrogateescape")
-
-
-def _linked(file: h5py.File, name: str) -> h5py.Group:
-    try:
-        return file[name]
-    except (KeyError, OSError) as error:
-        link = file.get(name, getlink=True)
-        raise ValueError(
-            f"{file.filename}: keeps {name} in {link.filename}, which is not there or is damaged; "
-            "put it back, or delete both and run again."
-        ) from error
-
-
 def copy_new(source: Path, target: h5py.File, markers: Sequence[str]) -> None:
     """Copy the records that are not there yet (a kill can come after they were); no links stay."""
-    with h5py.File(source, "r") as file:
-        for key in sorted(keys_with(file, *markers)):
+    with GuardedFile(source) as file:
+        for key in sorted(file.keys_with(*markers)):
             if isinstance(target.get(key, getlink=True), h5py.ExternalLink):
                 del target[key]
             if key not in target:
-                file.copy(file[key], target, name=key)
+                record = file[key]
+                record.check_all()
+                target.copy(record.raw, target, name=key)
 
 
 def write_merged(

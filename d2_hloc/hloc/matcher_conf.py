@@ -1,4 +1,4 @@
-"""hloc's model confs of nearest neighbours -> MatchingOptions."""
+"""hloc's model confs of our matchers -> MatchingOptions."""
 
 from __future__ import annotations
 

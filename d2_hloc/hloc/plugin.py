@@ -50,6 +50,10 @@ MATCHERS = {
     "NN-ratio-d2net": _matches_conf(
         "matches-NN-mutual-ratio.9-d2net", mutual=True, ratio_threshold=0.9
     ),
+    "d2net+lightglue": {
+        "output": "matches-d2net-lightglue",
+        "model": {"name": "d2net_lightglue", "matcher": "lightglue"},
+    },
 }
 
 

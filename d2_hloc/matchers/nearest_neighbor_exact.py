@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d2_hloc.core.structs import Matches
 from d2_hloc.hloc.base_model import BaseModel
+from d2_hloc.hloc.dense_matches import check_indices, dense
 from d2_hloc.hloc.matcher_conf import matching_options_of
 from d2_hloc.hloc.plugin import INT16_MAX
 from d2_hloc.matching.nearest import match_descriptors
@@ -41,31 +40,11 @@ class NearestNeighborExact(BaseModel):
                 raise ValueError(f"{key} must be 1 x D x N, not {tuple(value.shape)}.")
         first, second = (_of_unit_length(value[0].T) for value in descriptors)
         matches = match_descriptors(first, second, self.options)
-        _check_indices(matches, self.conf["max_index"])
-        return _dense(matches, len(first))
+        check_indices(matches, self.conf["max_index"])
+        return dense(matches, len(first))
 
 
 def _of_unit_length(descriptors: Tensor) -> Tensor:
     """hloc reads the whole numbers of compressed descriptors as they are, up to 127."""
     is_of_whole_numbers = len(descriptors) > 0 and float(descriptors.abs().max()) > 1.5
     return F.normalize(descriptors) if is_of_whole_numbers else descriptors
-
-
-def _check_indices(matches: Matches, max_index: int | None) -> None:
-    if max_index is None or len(matches) == 0:
-        return
-    largest = int(matches.pairs[:, 1].max())
-    if largest > max_index:
-        raise ValueError(
-            f"A match points to keypoint {largest}, but hloc would store indices above "
-            f"{max_index} wrapped around: extract with a lower max_keypoints."
-        )
-
-
-def _dense(matches: Matches, count: int) -> dict[str, Tensor]:
-    """The index in image 1 for each of `count` keypoints of image 0, or -1, and its score."""
-    index0, index1 = matches.pairs.T
-    matches0 = torch.full((count,), -1, dtype=torch.int64, device=matches.pairs.device)
-    scores0 = torch.zeros(count, device=matches.pairs.device)
-    matches0[index0], scores0[index0] = index1, matches.scores
-    return {"matches0": matches0[None], "matching_scores0": scores0[None]}

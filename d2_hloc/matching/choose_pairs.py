@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.features import registry
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
@@ -42,9 +43,7 @@ class PairsOptions:
     file: Path | None = None  # a pair list instead
 
     def __post_init__(self) -> None:
-        for name in ("count", "max_exhaustive", "max_angle"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
+        check_ranges(self, count=(1, MANY), max_exhaustive=(1, MANY), max_angle=(1e-3, 180))
 
     def is_retrieval(self, num_images: int, largest: int) -> bool:
         """True if the nearest images are looked up, rather than all taken."""

@@ -21,7 +21,7 @@ CLOSEST = 4.0  # pixels; nearer neighbours are the same place once more
 
 
 @dataclass(frozen=True, kw_only=True)
-class Consistency:
+class LocalConsistency:
     """How well each match agrees with the matches around it."""
 
     support: np.ndarray  # (K,) negative logarithm of the chance to see such agreement
@@ -35,7 +35,7 @@ def local_consistency(
     *,
     neighbours: int = 32,
     noise: float = 1.0,
-) -> Consistency:
+) -> LocalConsistency:
     """Support of each match by its nearest `neighbours` in image 0.
 
     `xy0`, `xy1` (K, 2) are matched keypoints in pixels, `area1` the second image's width times
@@ -45,7 +45,7 @@ def local_consistency(
     count = min(neighbours, len(xy0) - 1)
     support, similarities = np.zeros(len(xy0)), np.ones(len(xy0), np.complex64)
     if count < 2:
-        return Consistency(support=support, similarities=similarities)
+        return LocalConsistency(support=support, similarities=similarities)
     places0, places1 = _complex(xy0), _complex(xy1)
     index = _others(xy0, count)
     for start in range(0, len(xy0), CHUNK):
@@ -53,7 +53,7 @@ def local_consistency(
         offsets0 = places0[index[rows]] - places0[rows, None]
         offsets1 = places1[index[rows]] - places1[rows, None]
         support[rows], similarities[rows] = _best_similarity(offsets0, offsets1, area1, noise)
-    return Consistency(support=support, similarities=similarities)
+    return LocalConsistency(support=support, similarities=similarities)
 
 
 def _complex(xy: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from d2_hloc.core.ranges import PIXELS, RATIOS, check_ranges
 from d2_hloc.matching.consistency import local_consistency
 
 Cells = tuple[np.ndarray, np.ndarray]  # keypoint in image 0, in image 1
@@ -29,6 +30,9 @@ class GuidedOptions:
     radius: float = 24.0
     slope: float = 0.3
     ratio_threshold: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, radius=PIXELS, slope=(0, 10), ratio_threshold=RATIOS)
 
 
 def epipolar_distances(fundamental: np.ndarray, xy0: np.ndarray, xy1: np.ndarray) -> np.ndarray:
@@ -125,7 +129,8 @@ def mutual_best(
     (best0, second0), (best1, second1) = (_two_best(c, cosines) for c in cells)
     keep = best0 & best1
     distances = [np.sqrt(np.maximum(2 - 2 * v, 0)) for v in (cosines, second0, second1)]
-    keep &= distances[0] <= ratio_threshold * np.minimum(distances[1], distances[2])
+    rival = np.minimum(distances[1], distances[2])
+    keep &= (distances[0] <= ratio_threshold * rival) & (distances[0] < rival)
     found = np.stack([cells[0][keep], cells[1][keep]], axis=1)
     order = np.argsort(found[:, 0], kind="stable")
     return found[order], cosines[keep][order]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import torch
@@ -14,8 +15,11 @@ from tqdm import tqdm
 
 from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.structs import Matches
 from d2_hloc.core.threads import in_threads, one_thread_an_operation
+from d2_hloc.features.projection import BUNDLED as PROJECTION
 from d2_hloc.files import features_h5
+from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
 from d2_hloc.matching.nearest import MatchingOptions, match_descriptors
@@ -25,6 +29,7 @@ from d2_hloc.matching.prepared import PreparedDescriptors, prepare_descriptors
 logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 2 << 30  # of descriptors held at once
+LEARNED_FROM = ("d2net", "d2net-ms")  # what 'lightglue' matches
 BLOCK = 32  # images; pairs are ordered so that blocks of them stay in the cache
 
 
@@ -70,6 +75,42 @@ def descriptor_cache(
     return BoundedCache(read, capacity)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Matcher:
+    """A way of matching: images of a features file, read and prepared once, then two of them.
+
+    What is prepared has a length, the number of keypoints.
+    """
+
+    cache: Callable[[h5py.File, int], BoundedCache[str, Any]]
+    match: Callable[[Any, Any], Matches]
+
+
+def create_matcher(options: MatchingOptions) -> Matcher:
+    """The matcher that the options name.
+
+    Raises:
+        WeightsError: if its weights cannot be used.
+    """
+    if options.matcher == "nearest":
+        return Matcher(cache=descriptor_cache, match=lambda a, b: match_descriptors(a, b, options))
+    from d2_hloc.matching.lightglue import LightGlue, Points  # imports kornia, which takes seconds
+
+    glue = LightGlue(options.weights, options.min_score, options.precision)
+
+    def cache(file: h5py.File, capacity: int) -> BoundedCache[str, Points]:
+        def read(name: str) -> Points:
+            return glue.prepare(
+                torch.from_numpy(features_h5.keypoints_of(file, name)),
+                features_h5.descriptors_of(file, name),
+                features_h5.image_size_of(file, name),
+            )
+
+        return BoundedCache(read, capacity)
+
+    return Matcher(cache=cache, match=lambda a, b: glue(a, b).at_least(options.min_matches))
+
+
 def match(
     options: MatchingOptions,
     pairs: Sequence[Pair],
@@ -88,14 +129,17 @@ def match(
 
     Raises:
         StorageError: if a features file cannot be read, or the two were compressed differently.
-        ValueError: if descriptors' widths differ.
+        ValueError: if descriptors' widths differ, or the matcher was not learned from them.
+        WeightsError: if the matcher's weights cannot be used.
         ConfigurationChanged, DiskFull: as staged_h5.Staged.
         ValueError: as shards.staged_shard.
     """
     if features1 is not None:
         _check_projections(features, features1)
+    if options.matcher == "lightglue":
+        _check_learned_from(features)
     made_by = {
-        "matching": config.to_dict(options),
+        "matching": configuration(options),
         "features": features_h5.read_configuration(features),
         "features1": features_h5.read_configuration(features1) if features1 else None,
     }
@@ -113,16 +157,50 @@ def match(
         todo = [p for p in usable if not _is_in(staged.done, p, is_one_file)]
         todo = order_for_reuse(todo, BLOCK)
         staged.failures = {pair_text(pair): reason for pair, reason in failures.items()}
-        caches = descriptor_cache(file0, cache_bytes), descriptor_cache(file1, cache_bytes)
+        matcher = create_matcher(options)
+        caches = matcher.cache(file0, cache_bytes), matcher.cache(file1, cache_bytes)
         if features1 is None:
             caches = caches[0], caches[0]
-        with closing(_records(options, todo, *caches)) as records:
+        with closing(_records(matcher, todo, *caches)) as records:
             progress = tqdm(todo, desc="match", unit="pair", disable=not todo)
             for (name0, name1), record in zip(progress, records, strict=True):
                 staged.add(features_h5.pair_key(name0, name1), record)
         for key, reason in staged.failures.items():
             logger.warning("skipped %s: %s", key, reason)
     return MatchedPairs(path=staged.path, pairs=tuple(usable), failures=failures)
+
+
+def configuration(options: MatchingOptions) -> dict[str, Any]:
+    """What matches depend on: the options that apply, and the weights' digest."""
+    values = config.to_dict(options)
+    if options.matcher == "nearest":  # as before there was another
+        unused = ("matcher", "weights", "min_score", "precision")
+    else:
+        unused = ("mutual", "ratio_threshold", "distance_threshold")
+        from d2_hloc.matching.lightglue import locate
+
+        values["weights_sha256"] = file_sha256(locate(options.weights))
+    return {key: value for key, value in values.items() if key not in unused}
+
+
+def _check_learned_from(features: Path) -> None:
+    """Other features than the matcher was learned from may be of its width.
+
+    Raises:
+        ValueError: if the file says that they are others.
+    """
+    made_by = features_h5.read_configuration(features) or {}
+    feature, compressed = made_by.get("feature", "d2net"), made_by.get("projection_sha256")
+    if feature not in LEARNED_FROM:
+        raise ValueError(
+            f"{features}: holds features of {feature}, and 'lightglue' matches those of "
+            f"{' and '.join(LEARNED_FROM)}; match them by 'nearest'."
+        )
+    if compressed not in (None, file_sha256(PROJECTION)):
+        raise ValueError(
+            f"{features}: was compressed by another projection than the bundled one, which "
+            "'lightglue' was learned with; match it by 'nearest', or compress the features anew."
+        )
 
 
 def _check_projections(features: Path, features1: Path) -> None:
@@ -139,16 +217,16 @@ def _check_projections(features: Path, features1: Path) -> None:
 
 
 def _records(
-    options: MatchingOptions,
+    matcher: Matcher,
     pairs: Sequence[Pair],
-    cache0: BoundedCache[str, PreparedDescriptors],
-    cache1: BoundedCache[str, PreparedDescriptors],
+    cache0: BoundedCache[str, Any],
+    cache1: BoundedCache[str, Any],
 ) -> Iterator[Record]:
     """Match pairs, in order; a CPU's cores take one pair each, a GPU all of it."""
 
     def work(pair: Pair) -> Record:
         set0, set1 = cache0[pair[0]], cache1[pair[1]]
-        return features_h5.matches_record(match_descriptors(set0, set1, options), len(set0))
+        return features_h5.matches_record(matcher.match(set0, set1), len(set0))
 
     with one_thread_an_operation() as count:
         workers = 1 if torch.cuda.is_available() else count

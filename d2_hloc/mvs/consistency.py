@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from d2_hloc.core.ranges import MANY, PIXELS, check_ranges
 from d2_hloc.mvs.views import StereoView, pixel_grid, projection
 
 
@@ -25,6 +26,15 @@ class ConsistencyOptions:
     num_views: int = 8
     max_depth_error: float = 0.01
     max_reproj_error: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            min_num_views=(0, MANY),
+            num_views=(1, MANY),
+            max_depth_error=(1e-6, 1),
+            max_reproj_error=PIXELS,
+        )
 
 
 def consistent_depth(

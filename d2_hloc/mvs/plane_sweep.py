@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from d2_hloc.core.ranges import check_ranges
 from d2_hloc.mvs.correlation import Correlation
 from d2_hloc.mvs.views import StereoView, pixel_grid, projection
 
@@ -41,11 +42,16 @@ class SweepOptions:
     min_ncc: float = 0.6
 
     def __post_init__(self) -> None:
-        least = {"hypotheses": 3, "refinements": 1, "refinement_hypotheses": 3, "best_sources": 1}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes {value} or more.")
-        if self.window < 3 or self.window % 2 == 0:
+        check_ranges(
+            self,
+            hypotheses=(3, 10**5),
+            refinements=(1, 100),
+            refinement_hypotheses=(3, 1000),
+            window=(3, 101),
+            best_sources=(1, 1000),
+            min_ncc=(-1, 1),
+        )
+        if self.window % 2 == 0:
             raise ValueError(f"window is {self.window}; it takes an odd number from 3 on.")
 
 

@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from d2_hloc.core import config
+from d2_hloc.core.ranges import EDGES, MANY, PIXELS, check_ranges
 from d2_hloc.files.atomic import DiskFull, write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap
 from d2_hloc.files.outputs import Outputs
@@ -54,6 +55,15 @@ class FusionOptions:
     max_depth_error: float = 0.01
     max_normal_error: float = 25.0
 
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            min_num_pixels=(1, 10**6),
+            max_reproj_error=PIXELS,
+            max_depth_error=(1e-6, 1),
+            max_normal_error=(1e-3, 180),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeshOptions:
@@ -62,6 +72,9 @@ class MeshOptions:
     enabled: bool = False
     depth: int = 9
     trim: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, depth=(1, 14), trim=(0, 20))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +95,7 @@ class DenseOptions:
     mesh: MeshOptions = field(default_factory=MeshOptions)
 
     def __post_init__(self) -> None:
-        for name, least in (("max_image_size", MIN_IMAGE_SIZE), ("num_sources", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes {least} or more.")
+        check_ranges(self, max_image_size=(MIN_IMAGE_SIZE, EDGES[1]), num_sources=(1, MANY))
 
 
 def reconstruct_dense(

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from d2_hloc.core.pixels import Position, cells_to_level, level_to_image
+from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.core.structs import Features
 from d2_hloc.network.backbone import Backbone
 from d2_hloc.network.description import GeneralizedMean
@@ -19,6 +20,7 @@ from d2_hloc.network.weights.files import load_weights
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MULTISCALE = (0.5, 1.0, 2.0)
+SCALES = 0.01, 16.0  # beyond, nothing is left of an image, or it is no longer held in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +39,9 @@ class D2NetOptions:
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        if not self.scales or list(self.scales) != sorted(set(self.scales)) or self.scales[0] <= 0:
+        check_ranges(self, scales=SCALES, max_keypoints=(1, MANY), edge_threshold=(1e-6, 1e6))
+        if not self.scales or list(self.scales) != sorted(set(self.scales)):
             raise ValueError(f"scales must be positive and rise, coarse to fine: {self.scales}.")
-        if self.max_keypoints is not None and self.max_keypoints < 1:
-            raise ValueError(f"max_keypoints must be positive, not {self.max_keypoints}.")
-        if self.edge_threshold <= 0:
-            raise ValueError(f"edge_threshold must be positive, not {self.edge_threshold}.")
         object.__setattr__(self, "weights", absolute_source(self.weights))
 
 

@@ -41,9 +41,16 @@ class Level:
 
 
 def resize(images: Float[Tensor, "B 3 H W"], scale: float) -> Float[Tensor, "B 3 H2 W2"]:
-    """One level of the pyramid. Corner pixels keep their place (align_corners)."""
+    """One level of the pyramid. Corner pixels keep their place (align_corners).
+
+    Raises:
+        ValueError: if the images are so small that nothing is left of them.
+    """
     if scale == 1:
         return images
+    height, width = images.shape[2:]
+    if min(height, width) * scale < 1:
+        raise ValueError(f"An image of {width} x {height} is too small for the scale {scale:g}.")
     return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=True)
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from d2_hloc.core.pixels import cells_to_pixels, pixels_to_cells
+from d2_hloc.core.ranges import check_ranges
 from d2_hloc.core.threads import one_thread_an_operation
 from d2_hloc.network.backbone import Backbone
 from d2_hloc.network.detection import first_differences, newton_steps, second_differences
@@ -50,6 +51,18 @@ class RefinementOptions:
     fine_score: float = 0.9
     neighbours: int = 16
     ambiguity: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            coarse_patch=(1, 50),
+            coarse_window=(1, 50),
+            fine_patch=(1, 50),
+            fine_window=(0, 50),
+            fine_score=(-1, 1),
+            neighbours=(0, 1000),
+            ambiguity=(0, 2),
+        )
 
     def switched(self, argument: str | None) -> RefinementOptions:
         """The same options with refinement 'on' or 'off', or None to leave it."""

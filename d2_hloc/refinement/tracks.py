@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
 from d2_hloc.core.images import fit
 from d2_hloc.files import features_h5
-from d2_hloc.files.staged_h5 import Staged, Value, keys_with
+from d2_hloc.files.staged_h5 import Staged, Value
 from d2_hloc.matching.pairs import Pair, order_for_reuse
 from d2_hloc.matching.tracks import PairMatches, Tracks, build_tracks, matches_between
 from d2_hloc.refinement.matches import refine_matches
@@ -52,7 +51,7 @@ class RefinedTracks:
             StorageError: if the file is missing, or not what refine_tracks() writes.
         """
         with features_h5.open_h5(path) as file:
-            names = sorted(keys_with(file, "outcomes"))
+            names = sorted(file.keys_with("outcomes"))
             outcomes = [torch.from_numpy(file[name]["outcomes"][()]) for name in names]
         return cls(path=path, outcomes=count_outcomes(torch.cat([torch.empty(0), *outcomes])))
 
@@ -150,7 +149,7 @@ def put_together(
 
 
 def _read_moved(work: Path, jobs: Jobs) -> Iterator[tuple[Pair, Moved]]:
-    with h5py.File(work) as file:
+    with features_h5.open_h5(work) as file:
         for pair in jobs:
             group = file[features_h5.pair_key(*pair)]
             yield pair, (torch.from_numpy(group["xy"][()]), torch.from_numpy(group["outcomes"][()]))

@@ -139,9 +139,8 @@ def draw_localized_query(
 ) -> tuple[Image.Image, str]:
     """Picture of a query beside the image with most matches to points; inliers fit the pose."""
     best, pairs = "", np.empty((0, 2), dtype=int)
-    for name in seen:
-        if not features_h5.holds_pair(matches, query.name, name):
-            continue
+    # Not whatever the file holds: a query may have the name of a model's image, and is another.
+    for name in (image for one, image in run.matches.pairs if one == query.name and image in seen):
         found = features_h5.matches_of(matches, query.name, name).pairs.numpy()
         found = found[seen[name].point_ids[found[:, 1]] >= 0]
         if len(found) >= len(pairs):

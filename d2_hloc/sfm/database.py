@@ -14,6 +14,8 @@ from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.matching.pairs import Pair, unique, write_pairs
 from d2_hloc.matching.tracks import PairMatches
 from d2_hloc.sfm.options import ReconstructionOptions
+from d2_hloc.sfm.two_view import by_poselib, colmap_options
+from d2_hloc.sfm.verification import Sources, verify_pairs
 
 VERIFY_CHUNK = 200  # pairs a call: progress between them, and a kill loses no more
 
@@ -93,7 +95,9 @@ def verified_matches(
                 continue
             index = db.read_two_view_geometry(image0, image1).inlier_matches.astype(np.int64)
             all_matches = features_h5.matches_of(file, *pair)
-            scores = np.zeros(int(all_matches.pairs[:, 0].max()) + 1)
+            lowest = float(all_matches.scores.min()) if len(all_matches) else 0.0
+            last = max(int(p[:, 0].max(initial=0)) for p in (index, all_matches.pairs.numpy()))
+            scores = np.full(last + 1, lowest)  # guided matches are not among them
             scores[all_matches.pairs[:, 0]] = all_matches.scores
             found[pair] = PairMatches(pairs=index, scores=scores[index[:, 0]])
     return found
@@ -109,35 +113,72 @@ def check_matches(pairs: np.ndarray, count0: int, count1: int, where: str) -> No
 
 
 def verify_geometry(
-    database: Path, pairs: Sequence[Pair], options: ReconstructionOptions, matches: Path
+    database: Path,
+    pairs: Sequence[Pair],
+    options: ReconstructionOptions,
+    matches: Path,
+    sources: Sources | None = None,
 ) -> None:
     """Estimate the two-view geometry of all pairs; those that have one are left alone.
 
-    COLMAP takes a chunk's matches out of the database before it verifies them. What a kill has
-    left missing is written again from `matches`.
+    COLMAP's estimator takes a chunk's matches out of the database before it verifies them. What a
+    kill has left missing is written again from `matches`.
     """
     with open_database(database) as db:
         ids = {image.name: image.image_id for image in db.read_all_images()}
         counts = {name: db.num_keypoints_for_image(i) for name, i in ids.items()}
         _write_matches(db, pairs, ids, counts, matches)
         todo = [p for p in unique(pairs) if _is_unverified(db, ids, p)]
-    wanted = options.verification
-    two_view = pycolmap.TwoViewGeometryOptions(
-        min_num_inliers=wanted.min_num_inliers,
-        compute_relative_pose=True,
-        ransac=pycolmap.RANSACOptions(
-            max_error=wanted.max_error,
-            confidence=wanted.confidence,
-            random_seed=options.random_seed,
-        ),
-    )
-    listed = database.with_name(database.name + ".pairs.txt")
     with tqdm(total=len(todo), desc="verify", unit="pair", disable=not todo) as progress:
         for start in range(0, len(todo), VERIFY_CHUNK):
             chunk = todo[start : start + VERIFY_CHUNK]
-            pycolmap.verify_matches(database, write_pairs(listed, chunk), two_view)
+            ours, colmaps = _by_estimator(database, chunk, options)
+            if ours:
+                _verify_by_poselib(database, ours, options, sources or Sources(), ids)
+            if colmaps:
+                _verify_by_colmap(database, colmaps, options)
             progress.update(len(chunk))
+
+
+def _by_estimator(
+    database: Path, pairs: Sequence[Pair], options: ReconstructionOptions
+) -> tuple[list[Pair], list[Pair]]:
+    """The pairs that PoseLib estimates, and those that COLMAP does."""
+    with open_database(database) as db:
+        cameras = {i.name: db.read_camera(i.camera_id) for i in db.read_all_images()}
+    ours = {p for p in pairs if by_poselib(options.verification, cameras[p[0]], cameras[p[1]])}
+    return [p for p in pairs if p in ours], [p for p in pairs if p not in ours]
+
+
+def _verify_by_colmap(
+    database: Path, pairs: Sequence[Pair], options: ReconstructionOptions
+) -> None:
+    listed = write_pairs(database.with_name(database.name + ".pairs.txt"), pairs)
+    two_view = colmap_options(options.verification, options.random_seed)
+    pycolmap.verify_matches(database, listed, two_view)
     listed.unlink(missing_ok=True)
+
+
+def _verify_by_poselib(
+    database: Path,
+    pairs: Sequence[Pair],
+    options: ReconstructionOptions,
+    sources: Sources,
+    ids: Mapping[str, int],
+) -> None:
+    found = list(
+        verify_pairs(
+            options.verification,
+            database,
+            pairs,
+            sources,
+            options.random_seed,
+            options.num_threads,
+        )
+    )
+    with open_database(database) as db:
+        for (name0, name1), geometry in found:
+            db.write_two_view_geometry(ids[name0], ids[name1], geometry)
 
 
 def _is_unverified(database: pycolmap.Database, ids: Mapping[str, int], pair: Pair) -> bool:

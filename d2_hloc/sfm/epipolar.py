@@ -15,6 +15,8 @@ from d2_hloc.files.colmap import pycolmap
 from d2_hloc.matching.guided import epipolar_distances, homogeneous
 
 MIN_CALIBRATED = 0.95  # of the fundamental matrix's inliers: fewer, and focal lengths are wrong
+EXPLAINED = 0.5  # of the matches drawn from: fewer inliers, and focal lengths are in doubt
+FREER_TRIALS = 1000
 SLACK = 5  # inliers more that a fundamental matrix has in any case: it is freer
 GUESS_ERROR = 2.0  # times the error, where a pose of guessed focal lengths starts
 FEWEST = 8  # matches that hypotheses are drawn from
@@ -106,13 +108,22 @@ def calibrated(
     inliers &= in_front(pose, rays0 / matrices[0][0, 0], rays1 / matrices[1][0, 0])
     if inliers.sum() < FEWEST:
         return None
-    bundle = {"loss_type": "TRUNCATED", "loss_scale": max_error, "max_iterations": 25}
-    near = epipolar_distances(fundamental, rays0, rays1) <= 3 * max_error
-    looser, _ = poselib.refine_fundamental(rays0[near], rays1[near], fundamental, bundle)
-    freer = epipolar_distances(np.asarray(looser), rays0, rays1) <= max_error
-    if inliers.sum() < MIN_CALIBRATED * freer.sum() - SLACK:
-        return None
+    if drawn is not None and inliers[drawn].mean() < EXPLAINED:
+        freer = _freer_inliers(rays0, rays1, drawn, ransac)
+        if inliers.sum() < MIN_CALIBRATED * freer.sum() - SLACK:
+            return None
     return Epipolar(fundamental=fundamental, inliers=inliers, pose=pose)
+
+
+def _freer_inliers(
+    rays0: np.ndarray, rays1: np.ndarray, drawn: np.ndarray, ransac: Ransac
+) -> np.ndarray:
+    """Mask (K,) of the inliers of a fundamental matrix, which needs no focal lengths."""
+    found, _ = poselib.estimate_fundamental(
+        rays0[drawn], rays1[drawn], ransac | {"max_iterations": FREER_TRIALS}, {}
+    )
+    max_error = float(ransac["max_epipolar_error"])
+    return epipolar_distances(np.asarray(found), rays0, rays1) <= max_error
 
 
 def _relative_pose(
@@ -124,18 +135,18 @@ def _relative_pose(
     start: pycolmap.TwoViewGeometry | None,
 ) -> pycolmap.Rigid3d | None:
     cameras = pinhole(points.camera0), pinhole(points.camera1)
+    first = None
     if start is not None:
-        if start.cam2_from_cam1 is None or not len(points):
-            return None
-        first = poselib.CameraPose()
-        first.R = start.cam2_from_cam1.rotation.matrix()
-        first.t = start.cam2_from_cam1.translation
-        bundle = {"loss_type": "CAUCHY", "loss_scale": float(ransac["max_epipolar_error"]) / 2}
-        pose, _ = poselib.refine_relative_pose(rays0, rays1, first, *cameras, bundle)
-    else:
-        if drawn.sum() < FEWEST:
-            return None
-        pose, _ = poselib.estimate_relative_pose(rays0[drawn], rays1[drawn], *cameras, ransac, {})
+        drawn = np.ones(len(points), bool)
+        if start.cam2_from_cam1 is not None:
+            first = poselib.CameraPose()
+            first.R = start.cam2_from_cam1.rotation.matrix()
+            first.t = start.cam2_from_cam1.translation
+    if drawn.sum() < FEWEST:
+        return None
+    pose, _ = poselib.estimate_relative_pose(
+        rays0[drawn], rays1[drawn], *cameras, ransac, {}, first
+    )
     return rigid(pose)
 
 
@@ -193,7 +204,11 @@ def _hypotheses(
     Facades are nearly planes: seven points on one determine no fundamental matrix, five a pose.
     """
     if start is not None:
-        return [] if start.F is None else [np.asarray(start.F)]
+        if start.F is None or len(points) < FEWEST:
+            return []
+        first = np.asarray(start.F)
+        found, _ = poselib.estimate_fundamental(points.xy0, points.xy1, ransac, {}, first)
+        return [first, np.asarray(found)]
     if drawn.sum() < FEWEST:
         return []
     found = []

@@ -86,11 +86,6 @@ class LocalizationRun:
         """The paths of the run's files."""
         return self.record.outputs
 
-    @property
-    def output(self) -> Path:
-        """The folder of the run's files."""
-        return self.outputs.folder
-
 
 def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -> LocalizationRun:
     """Queries in, camera poses out: OUT/{features.h5, matches.h5, poses.txt, run.json}.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, THREADS, check_ranges
 from d2_hloc.features.extraction import ExtractionOptions
 from d2_hloc.matching.choose_pairs import PairsOptions
 from d2_hloc.matching.guided import GuidedOptions
@@ -14,26 +15,31 @@ from d2_hloc.refinement.patches import RefinementOptions
 
 # The rule that each feature's authors match with when there is a model to build; of the others,
 # the mutual nearest neighbours are taken.
-MATCHING = {
+NEAREST = {
     "d2net": MatchingOptions(ratio_threshold=0.95),
     "d2net-ms": MatchingOptions(ratio_threshold=0.95),
     "sift": MatchingOptions(ratio_threshold=0.8),
 }
+MATCHING = NEAREST  # what was measured best
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerificationOptions:
     """Two-view geometry by robust estimation; distances in pixels of the original images.
 
-    `estimator`: PoseLib's, or COLMAP's own, for which the last four do not count.
+    `estimator`: PoseLib's, or COLMAP's own, for which the last five do not count. `auto` is PoseLib
+    for pairs whose focal lengths are both known, and COLMAP where one is a guess: mapping from
+    guesses registers more images from its geometries (docs/geometry.md).
     `min_support`: hypotheses are drawn from the matches that their neighbours support by so much
     (consistency.local_consistency), before they are drawn from all; 0 is from all at once.
     `max_log_false_alarms`: a pair counts where fewer than ten to this power geometries as good are
     expected among random matches (significance.log_false_alarms).
     `guided`: a second look for matches along epipolar lines.
+    `refined_max_error`: the error after refinement, in pixels of the images that features were
+    extracted from.
     """
 
-    estimator: Literal["poselib", "colmap"] = "poselib"
+    estimator: Literal["auto", "poselib", "colmap"] = "auto"
     max_error: float = 4.0
     confidence: float = 0.999
     min_num_inliers: int = 15
@@ -41,6 +47,18 @@ class VerificationOptions:
     min_support: float = 15.0
     max_log_false_alarms: float = -3.0
     guided: GuidedOptions = field(default_factory=GuidedOptions)
+    refined_max_error: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            max_error=PIXELS,
+            confidence=(0, 1 - 1e-9),
+            min_num_inliers=(0, MANY),
+            max_num_trials=(1, MANY),
+            min_support=(0, MANY),
+            max_log_false_alarms=(-1e6, 1e6),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +88,16 @@ class ReconstructionOptions:
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.outlier_factor is not None and not self.outlier_factor > 1:
-            raise ValueError(f"outlier_factor must be above 1, not {self.outlier_factor}.")
+        check_ranges(
+            self,
+            min_num_matches=(0, MANY),
+            min_model_size=(0, MANY),
+            attempts=(1, 1000),
+            small_collection=(0, MANY),
+            outlier_factor=(1 + 1e-6, 1e6),
+            random_seed=SEEDS,
+            num_threads=(-1, THREADS[1]),
+        )
 
     def for_images(self, count: int) -> ReconstructionOptions:
         """The same with threads and attempts for a collection of so many images."""

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from d2_hloc.core.pixels import to_colmap
+from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, check_ranges
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
@@ -49,6 +50,9 @@ class LocalizationOptions:
     min_num_inliers: int = 12
     covisibility_clustering: bool = False
     random_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, max_error=PIXELS, min_num_inliers=(0, MANY), random_seed=SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,6 +90,11 @@ class Recall:
     degrees: float
     share: float
 
+    @property
+    def name(self) -> str:
+        """Name of the share in run.json, with the thresholds."""
+        return f"recall_{self.metres:g}m_{self.degrees:g}deg"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoseSummary:
@@ -113,7 +118,7 @@ class PoseSummary:
                 values[f"{kind}_position_error_m"] = error.metres
                 values[f"{kind}_rotation_error_deg"] = error.degrees
         for recall in self.recalls:
-            values[f"recall_{recall.metres:g}m_{recall.degrees:g}deg"] = recall.share
+            values[recall.name] = recall.share
         return values
 
 

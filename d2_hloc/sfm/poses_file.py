@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.hdf5_guard import GuardedFile
 
 
 def write_poses(path: Path, poses: Mapping[str, pycolmap.Rigid3d]) -> None:
@@ -60,7 +60,7 @@ def read_calibrations(folder: Path) -> dict[str, tuple[np.ndarray, pycolmap.Rigi
     found = {}
     for path in sorted(folder.glob(f"{PREFIX}*.h5")):
         try:
-            with h5py.File(path) as file:
+            with GuardedFile(path) as file:
                 k, r, t = (np.array(file[name][()], float) for name in ("K", "R", "T"))
             pose = pycolmap.Rigid3d(pycolmap.Rotation3d(r.reshape(3, 3)), t.reshape(3))
         except (OSError, KeyError, ValueError, TypeError) as error:

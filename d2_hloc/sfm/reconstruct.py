@@ -26,6 +26,7 @@ from d2_hloc.sfm.mapping import ModelStatistics, map_images, model_statistics
 from d2_hloc.sfm.matched import Cameras, InputImages, Matched, match_images
 from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.triangulation import triangulate
+from d2_hloc.sfm.verification import Sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +66,6 @@ class ModelRun:
     def outputs(self) -> Outputs:
         """The paths of the run's files."""
         return self.record.outputs
-
-    @property
-    def output(self) -> Path:
-        """The folder of the run's files."""
-        return self.outputs.folder
 
 
 def reconstruct(
@@ -140,16 +136,22 @@ def prepare_database(matched: Matched) -> VerifiedDatabase:
 
     Tracks need verified matches, so refinement has a database of its own before.
     """
-    outputs, refined = matched.outputs, None
+    outputs, refined, raw = matched.outputs, None, None
     keypoints = matched.features.path
     if matched.conf.refinement.enabled:
-        raw = verified_database(matched, outputs.raw_database, keypoints)
+        raw = verified_database(
+            matched,
+            outputs.raw_database,
+            keypoints,
+            Sources(features=keypoints, is_refined_later=True),
+        )
         keypoints = outputs.refined
         refined = matched.once(
             "refine", lambda: refine(matched, raw), lambda: RefinedTracks.read(keypoints)
         )
         matched.record.counts["refined_keypoints"] = refined.outcomes
-    path = verified_database(matched, outputs.database, keypoints)
+    sources = Sources(features=matched.features.path, first=raw)
+    path = verified_database(matched, outputs.database, keypoints, sources)
     with open_database(path) as db:
         database = VerifiedDatabase(
             path=path,
@@ -163,7 +165,7 @@ def prepare_database(matched: Matched) -> VerifiedDatabase:
     return database
 
 
-def verified_database(matched: Matched, path: Path, keypoints: Path) -> Path:
+def verified_database(matched: Matched, path: Path, keypoints: Path, sources: Sources) -> Path:
     """Make the database of these keypoints, with the two-view geometry of every pair."""
     matches = matched.matches.path
     matched.once(
@@ -172,7 +174,7 @@ def verified_database(matched: Matched, path: Path, keypoints: Path) -> Path:
         lambda: check_database(path),
     )
     with matched.record.timed("verify"):
-        verify_geometry(path, matched.pairs, matched.conf.reconstruction, matches)
+        verify_geometry(path, matched.pairs, matched.conf.reconstruction, matches, sources)
     return path
 
 

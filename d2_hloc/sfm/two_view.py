@@ -15,7 +15,7 @@ from d2_hloc.core.pixels import to_colmap
 from d2_hloc.core.structs import Matches
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.matching.consistency import local_consistency
-from d2_hloc.matching.guided import epipolar_distances, homogeneous, transfer_distances
+from d2_hloc.matching.guided import epipolar_distances, homogeneous
 from d2_hloc.sfm.epipolar import (
     Epipolar,
     MatchedPoints,
@@ -62,13 +62,22 @@ def verify_pair(
     pairs = np.asarray(matches.pairs if isinstance(matches, Matches) else matches)
     pairs = pairs.reshape(-1, 2).astype(np.int64)
     points = matched_points((keypoints0, keypoints1), pairs, cameras)
-    if options.estimator == "colmap":
+    if not by_poselib(options, *cameras):
         return by_colmap(options, points, pairs, seed)
     geometry, inliers = estimate_two_view(
-        options, points, seed=seed, first=consistent(options, points)
+        options, points, seed=seed, first=supported(options, points)
     )
     geometry.inlier_matches = pairs[inliers].astype(np.uint32)
     return geometry
+
+
+def by_poselib(
+    options: VerificationOptions, camera0: pycolmap.Camera, camera1: pycolmap.Camera
+) -> bool:
+    """Is a pair of these cameras PoseLib's to estimate?"""
+    if options.estimator == "auto":
+        return camera0.has_prior_focal_length and camera1.has_prior_focal_length
+    return options.estimator == "poselib"
 
 
 def matched_points(
@@ -114,7 +123,7 @@ def colmap_options(options: VerificationOptions, seed: int) -> pycolmap.TwoViewG
     )
 
 
-def consistent(
+def supported(
     options: VerificationOptions, points: MatchedPoints, noise: float = 1.0
 ) -> np.ndarray | None:
     """Mask (K,) of the matches that those around them support; None where that is not asked for."""
@@ -136,9 +145,8 @@ def estimate_two_view(
     """COLMAP's two-view geometry of matched points, and the mask (K,) of its inliers.
 
     `first` (K,) masks the matches that hypotheses are drawn from; where they lead to nothing, all
-    are. With `start`, the geometry of the same pair before its keypoints moved, nothing is drawn
-    but the start adjusted, unless that fails. The geometry is degenerate where its inliers are too
-    few, or chance.
+    are. `start`, the geometry of the same pair before its keypoints moved, is the first hypothesis.
+    The geometry is degenerate where its inliers are too few, or chance.
     """
     every = np.ones(len(points), bool)
     ways = [(None, start)] if start is not None else []
@@ -273,12 +281,18 @@ def focal_lengths(
     return result[0], result[1]
 
 
-def triangulation_angle(points: MatchedPoints, pose: pycolmap.Rigid3d) -> float:
-    """Median angle between the rays of matches, radians."""
+def _directions(points: MatchedPoints) -> list[np.ndarray]:
+    """Unit vectors (K, 3) along the rays of both images."""
     directions = []
     for camera, xy in ((points.camera0, points.xy0), (points.camera1, points.xy1)):
         found = homogeneous(rays(camera, xy) / camera.mean_focal_length())
         directions.append(found / np.linalg.norm(found, axis=1, keepdims=True))
+    return directions
+
+
+def triangulation_angle(points: MatchedPoints, pose: pycolmap.Rigid3d) -> float:
+    """Median angle between the rays of matches, radians."""
+    directions = _directions(points)
     turned = directions[0] @ pose.rotation.matrix().T
     sines = np.linalg.norm(np.cross(turned, directions[1]), axis=1)
     return float(np.median(np.arctan2(sines, (turned * directions[1]).sum(axis=1))))
@@ -289,12 +303,12 @@ def _tell_planar(
 ) -> None:
     """A plane, or a camera that only turned: then a rotation alone explains the points."""
     geometry.config = Config.PLANAR
-    matrices = points.camera0.calibration_matrix(), points.camera1.calibration_matrix()
-    rotation = np.linalg.inv(matrices[1]) @ geometry.H @ matrices[0]
-    u, _, vt = np.linalg.svd(rotation * np.sign(np.linalg.det(rotation)))
-    turn = matrices[1] @ u @ vt @ np.linalg.inv(matrices[0])
-    errors = transfer_distances(turn, points.xy0, points.xy1)
-    if (errors <= max_error).sum() > MAX_HOMOGRAPHY * mask.sum():
+    explained = points.of(mask)
+    directions = _directions(explained)
+    u, _, vt = np.linalg.svd(directions[1].T @ directions[0])
+    rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+    angles = np.linalg.norm(directions[0] @ rotation.T - directions[1], axis=1)
+    errors = angles * explained.camera1.mean_focal_length()
+    if (errors <= max_error).mean() > MAX_HOMOGRAPHY:
         geometry.config, geometry.tri_angle = Config.PANORAMIC, 0.0
-        quaternion = pycolmap.Rotation3d(u @ vt)
-        geometry.cam2_from_cam1 = pycolmap.Rigid3d(quaternion, np.zeros(3))
+        geometry.cam2_from_cam1 = pycolmap.Rigid3d(pycolmap.Rotation3d(rotation), np.zeros(3))

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.provenance import check_configuration
 
@@ -45,8 +46,7 @@ class CacheOptions:
     max_gib: float = 8.0  # of disk; crops beyond it are computed every time
 
     def __post_init__(self) -> None:
-        if self.max_gib < 0:
-            raise ValueError(f"max_gib must not be negative, not {self.max_gib}.")
+        check_ranges(self, max_gib=(0, MANY))
 
     def is_enabled_on(self, device: torch.device) -> bool:
         """Tell whether to keep activations when computing there."""

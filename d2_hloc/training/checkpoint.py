@@ -85,7 +85,7 @@ def load_checkpoint(
 
 
 def save_best(folder: Path, network: Network, progress: Progress) -> None:
-    """The weights alone: best.pth, and best.safetensors in float32.
+    """Write the weights alone: best.pth, and best.safetensors in float32.
 
     Where training began from bundled weights, best_small.safetensors holds the layers that learned
     in float16; it loads too, the other layers being those bundled.
@@ -93,10 +93,9 @@ def save_best(folder: Path, network: Network, progress: Progress) -> None:
     Raises:
         OSError: if a file cannot be written; those before stay.
     """
-    state = to_published(network.backbone.state_dict())
+    outputs, state = Outputs(folder), to_published(network.backbone.state_dict())
     buffer = io.BytesIO()
     torch.save({"model": state, "progress": vars(progress)}, buffer)
-    outputs = Outputs(folder)
     _write(outputs.best_checkpoint, buffer.getvalue())
     note = {"input": "BGR, 0-255, minus the mean", "trained_from": network.trained_from}
     _write(outputs.best_weights, save(state, note))

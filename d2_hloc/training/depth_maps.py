@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 from jaxtyping import Bool, Float
 
 from d2_hloc.core.pixels import from_colmap, to_colmap
+from d2_hloc.files.hdf5_guard import GuardedFile, Refused
 from d2_hloc.training.scene_info import SceneError, SceneImage
 
 Depth = Float[np.ndarray, "H W"]
@@ -23,8 +23,10 @@ def read_depth(path: Path) -> Depth:
     if not path.is_file():
         raise SceneError(f"{path}: there is no such depth map.")
     try:
-        with h5py.File(path) as file:
+        with GuardedFile(path) as file:
             depth = np.asarray(file["depth"], dtype=np.float32)
+    except Refused as error:
+        raise SceneError(str(error)) from error
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise SceneError(f"{path}: holds no depth that can be read; fetch it again.") from error
     if depth.ndim != 2:

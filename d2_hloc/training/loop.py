@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from d2_hloc.core.pixels import TRAINING_STRIDE
+from d2_hloc.core.ranges import MANY, SEEDS, check_ranges
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.network.backbone import LAYERS
 from d2_hloc.training import test_form
@@ -57,12 +58,18 @@ class TrainingOptions:
     cache: CacheOptions = field(default_factory=CacheOptions)
 
     def __post_init__(self) -> None:
-        positive = "epochs", "learning_rate", "halve_every", "batch_size", "min_correspondences"
-        for name in (*positive, "matched_pairs"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
-        if self.workers < 0:
-            raise ValueError(f"workers must not be negative, not {self.workers}.")
+        check_ranges(
+            self,
+            epochs=(1, MANY),
+            learning_rate=(1e-12, 1e3),
+            halve_every=(1, MANY),
+            batch_size=(1, 10**5),
+            min_correspondences=(1, MANY),
+            seed=SEEDS,
+            workers=(0, 1024),
+            matched_pairs=(1, MANY),
+            save_seconds=(0, MANY),
+        )
 
 
 class Trainer:
@@ -83,8 +90,8 @@ class Trainer:
             WeightsError: if the weights to begin with cannot be used.
             ValueError: if there are too few pairs, or the last checkpoint is damaged.
         """
-        self.options, self.world, self.output = options, world, output
-        self.outputs, self.after_epoch = Outputs(output), after_epoch
+        self.options, self.world, self.outputs = options, world, Outputs(output)
+        self.after_epoch = after_epoch
         # Other kernels after a resume would give other sums.
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
         self.network = Network(options.weights, options.trained_from, options.precision)
@@ -127,7 +134,7 @@ class Trainer:
             self._run()
         except torch.OutOfMemoryError as error:
             raise ValueError(
-                f"{self.output}: the GPU has too little memory; lower batch_size or choose "
+                f"{self.outputs.folder}: the GPU has too little memory; lower batch_size or choose "
                 "bfloat16 in another output."
             ) from error
 
@@ -210,8 +217,8 @@ class Trainer:
     def _check(self, total: float) -> None:
         if not np.isfinite(total):
             raise ValueError(
-                f"{self.output}: the loss of step {self.progress.total_steps} is not finite; begin "
-                "again in another output with a lower learning_rate or in float32."
+                f"{self.outputs.folder}: the loss of step {self.progress.total_steps} is not "
+                "finite; begin again in another output with a lower learning_rate or in float32."
             )
 
     def _ends(self, example: Example) -> tuple[Tensor, Tensor]:
@@ -232,7 +239,7 @@ class Trainer:
         sums = self.world.sum(sums.to(self.world.device)).tolist()
         if not sums[-1]:
             raise ValueError(
-                f"{self.output}: none of the {len(self.held_back)} pairs held back has "
+                f"{self.outputs.folder}: none of the {len(self.held_back)} pairs held back has "
                 f"{self.options.min_correspondences} correspondences; mend what is warned of, give "
                 "larger images or a smaller crop, or lower min_correspondences."
             )
@@ -262,7 +269,7 @@ class Trainer:
             self.validation.append(row)
             logger.info("%s", validation_line(row))
             if is_best:
-                save_best(self.output, self.network, progress)
+                save_best(self.outputs.folder, self.network, progress)
             self._save()
             self.after_epoch(self.network)
 

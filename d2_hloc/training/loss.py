@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from d2_hloc.core.pixels import TRAINING_STRIDE, pixels_to_cells
+from d2_hloc.core.ranges import RATIOS, check_ranges
 from d2_hloc.network.detection import SoftForm, soft_scores
 
 FAR = 10.0  # more than any squared distance of unit vectors
@@ -38,10 +39,9 @@ class LossOptions:
     ratio_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.ratio is not None and not 0 < self.ratio <= 1:
-            raise ValueError(f"ratio must be in (0, 1], not {self.ratio}.")
-        if self.safe_radius < 0:
-            raise ValueError(f"safe_radius must not be negative, not {self.safe_radius}.")
+        check_ranges(
+            self, margin=(0, 100), safe_radius=(0, 1000), ratio=RATIOS, ratio_weight=(0, 1e6)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

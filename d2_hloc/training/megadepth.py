@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from d2_hloc.core.images import ImageError, open_image, to_tensor
+from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.training.depth_maps import Depth, corresponding_pixels, read_depth
 from d2_hloc.training.pair import (
     CROP,
@@ -52,8 +53,12 @@ class MegaDepthOptions:
                 f"overlaps must be in [0, 1], not {self.min_overlap} to {self.max_overlap}."
             )
         check_crop(self.crop)
-        if self.pairs_per_scene < 1:
-            raise ValueError(f"pairs_per_scene must be positive, not {self.pairs_per_scene}.")
+        check_ranges(
+            self,
+            max_scale_ratio=(1, float("inf")),
+            pairs_per_scene=(1, MANY),
+            max_depth_error=(1e-6, 1),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CROP = 256  # pixels, an edge of the paper's crops
+LARGEST_CROP = 8192  # pixels
 MIN_CORRESPONDENCES = 128  # fewer give no meaningful gradient
 
 
@@ -70,8 +71,10 @@ def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 def check_crop(crop: int) -> None:
     """Raise ValueError for a size of crops, in pixels, that the network's cells do not divide."""
-    if crop < 64 or crop % 8:
-        raise ValueError(f"crop must be a multiple of 8 and 64 at least, not {crop}.")
+    if crop % 8 or not 64 <= crop <= LARGEST_CROP:
+        raise ValueError(
+            f"crop must be a multiple of 8 and 64 at least, {LARGEST_CROP} at most, not {crop}."
+        )
 
 
 def cell_centres(width: int, height: int) -> Float[np.ndarray, "N 2"]:

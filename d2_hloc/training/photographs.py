@@ -21,6 +21,7 @@ from torch import Tensor
 from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.core.images import ImageError, open_image, to_tensor
 from d2_hloc.core.pixels import resize_matrix
+from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.training.pair import (
     CROP,
     MIN_CORRESPONDENCES,
@@ -48,8 +49,14 @@ class ViewOptions:
     zoom: float = 1.5  # pixels of the photograph in one of the first view, at most
 
     def __post_init__(self) -> None:
-        if min(self.scale, self.zoom) < 1:
-            raise ValueError(f"scale {self.scale} and zoom {self.zoom} must be 1 or more.")
+        check_ranges(
+            self,
+            rotation=(0, 180),
+            scale=(1, 100),
+            perspective=(0, 0.5),
+            shift=(0, 1),
+            zoom=(1, 100),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +70,7 @@ class PhotographOptions:
 
     def __post_init__(self) -> None:
         check_crop(self.crop)
-        if self.pairs_per_photo < 1:
-            raise ValueError(f"pairs_per_photo must be positive, not {self.pairs_per_photo}.")
+        check_ranges(self, pairs_per_photo=(1, MANY))
 
 
 class PhotographPairs:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from d2_hloc.core.images import to_tensor
+from d2_hloc.core.ranges import SHARES, check_ranges
 
 GAMMA = 2.2
 WARM = np.array([1.0, 0.72, 0.38])  # a street lamp, red to blue
@@ -35,9 +36,16 @@ class PhotometricOptions:
     jpeg: float = 0.5  # share of crops
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, not {value}.")
+        check_ranges(
+            self,
+            night=SHARES,
+            exposure=(0, 10),
+            contrast=SHARES,
+            colour=SHARES,
+            blur=(0, 100),
+            noise=SHARES,
+            jpeg=SHARES,
+        )
 
 
 def relight(

@@ -231,7 +231,7 @@ def cameras(names):
     [
         (["--address", "auto"], "--address and --worker-cpus are for --engine ray"),
         (["--engine", "ray", "--shard", "1/2"], "leave --shard and --stage out"),
-        (["--engine", "ray", "--worker-cpus", "0"], "cpus is 0; a worker takes 1 or more"),
+        (["--engine", "ray", "--worker-cpus", "0"], "cpus must be from 1 to 1024, not 0"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_one_sentence(arguments, sentence, capsys):

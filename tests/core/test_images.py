@@ -1,5 +1,7 @@
 """Reading images of every kind, and refusing what is none in one sentence."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -149,3 +151,11 @@ def test_luma_weighs_colours_as_pillow_does():
     image = Image.fromarray(rng.integers(0, 256, (31, 47, 3), dtype=np.uint8))
     expected = np.asarray(image.convert("L")).astype(float) / 255
     np.testing.assert_allclose(luma(to_tensor(image)).numpy(), expected, atol=1 / 255)
+
+
+def test_a_pipe_or_device_is_no_image_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "zero.jpg"):
+        with pytest.raises(ImageError, match=rf"{name}: is a pipe, a socket or a device"):
+            open_image(tmp_path / name)

@@ -120,7 +120,7 @@ def test_what_cannot_be_compressed_is_one_sentence(features, projection, tmp_pat
         compress(options, features, tmp_path / "other.h5")
     with pytest.raises(ValueError, match="needs dimensions"):
         CompressionOptions(projection=projection)
-    with pytest.raises(ValueError, match="dimensions must be positive, not 0"):
+    with pytest.raises(ValueError, match="dimensions must be from 1 to 256, not 0"):
         CompressionOptions(dimensions=0)
 
 

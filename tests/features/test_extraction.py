@@ -196,3 +196,14 @@ def test_descriptors_are_compressed_as_they_are_extracted(folder, tmp_path, dtyp
     assert recorded_options(features_h5.read_configuration(path), str(path)).compression == small
     assert extract(options, folder, later, ["grey.png", "palette.png"]).path == later
     assert features_h5.read_features(later, "palette.png").descriptors.shape == (50, 64)
+
+
+@pytest.mark.parametrize("feature", ["d2net", "d2net-ms"])
+@pytest.mark.parametrize("size", [(60, 1), (1, 60), (3, 200), (1, 1)])
+def test_an_image_with_a_short_edge_is_skipped_by_name(folder, tmp_path, feature, size):
+    Image.new("RGB", size).save(folder / "short.png")
+    options = replace(OPTIONS, feature=feature)
+    names = ["grey.png", "short.png"]
+    found = extract(options, folder, tmp_path / "features.h5", names)
+    assert list(found.names) == ["grey.png"]
+    assert "is too small" in found.failures["short.png"]

@@ -184,6 +184,31 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("left", range(4))
+def test_a_merge_that_is_killed_while_it_deletes_shards_can_be_run_again(
+    tmp_path, monkeypatch, left
+):
+    output = write_shards(tmp_path / "features.h5", KEYS)
+    delete = shutil.rmtree
+
+    def until_killed(folder):
+        for path in sorted(folder.iterdir())[left:]:
+            path.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(shutil, "rmtree", until_killed)
+        with pytest.raises(KeyboardInterrupt):
+            merge(output)
+    before = output.read_bytes()
+    assert shutil.rmtree is delete
+    assert merge(output) == output
+    assert output.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [output.name]
+    with pytest.raises(ValueError, match="there are no shards to merge"):
+        merge(output)
+
+
 def test_no_shards_are_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"f\.h5\.shards: there are no shards to merge; make them"):
         merge(tmp_path / "f.h5")

@@ -50,7 +50,7 @@ ENTRY = {"queryname": "q.jpg", "topNname": np.array(["a.jpg"], dtype=object), "t
         ("pairs.txt", text_of(f"a.jpg {BAD}"), read_pairs),
         ("cameras.txt", text_of(f"{BAD} {CAMERA}"), read_intrinsics),
         ("list.txt", text_of(f"{BAD} {CAMERA}"), read_names),
-        ("model.nvm", text_of(f"NVM_V3\n1\n{BAD} 900 1 0 0 0 1 2 3 0 0"), nvm.read_poses),
+        ("model.nvm", text_of(f"NVM_V3\n1\n{BAD} 900 1 0 0 0 1 2 3 0 0"), nvm.read_nvm_poses),
         ("posed.txt", text_of(f"a {BAD} 0 0 {IDENTITY} {IDENTITY} {'1 ' * 16}"), read_posed_pairs),
         ("List.mat", mat_of(ImgList=ENTRY | {"queryname": BAD}), read_list),
         ("List.mat", mat_of(ImgList=ENTRY | {"topNname": BAD}), read_list),

@@ -17,8 +17,9 @@ import pytest
 
 from d2_hloc.files import staged_h5
 from d2_hloc.files.atomic import DiskFull, write_atomically
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import ConfigurationChanged, differences
-from d2_hloc.files.staged_h5 import Staged, Value, keys_with
+from d2_hloc.files.staged_h5 import Staged, Value
 
 CONFIGURATION = {"feature": "d2net", "d2net": {"scales": [0.5, 1.0], "max_keypoints": None}}
 KEYS = [f"db/{k % 3}/image {k}.jpg" for k in range(12)]
@@ -135,8 +136,9 @@ def test_a_group_without_the_marker_does_not_count_as_done(path):
         file["a.jpg/keypoints"] = np.zeros((1, 2))
         file["b.jpg/scores"] = np.zeros(1)
         file.create_group("c.jpg/keypoints")  # of the name, but no dataset
-        assert keys_with(file, MARKER) == {"a.jpg"}
-        assert keys_with(file, MARKER, "scores") == {"a.jpg", "b.jpg"}
+    with GuardedFile(path) as file:
+        assert file.keys_with(MARKER) == {"a.jpg"}
+        assert file.keys_with(MARKER, "scores") == {"a.jpg", "b.jpg"}
 
 
 # Interruptions

@@ -143,8 +143,8 @@ def test_a_median_removes_what_stands_alone():
     ("values", "message"),
     [
         ({"window": 6}, "window is 6; it takes an odd number from 3 on"),
-        ({"hypotheses": 1}, "hypotheses is 1; it takes 3 or more"),
-        ({"refinements": 0}, "refinements is 0; it takes 1 or more"),
+        ({"hypotheses": 1}, "hypotheses must be from 3 to 100000, not 1"),
+        ({"refinements": 0}, "refinements must be from 1 to 100, not 0"),
     ],
 )
 def test_wrong_options_are_named(values, message):

@@ -232,10 +232,10 @@ def test_half_precision_finds_nearly_the_same_features(single_features, part, pr
         ({"scales": ()}, r"coarse to fine: \(\)"),
         ({"scales": (1.0, 0.5)}, r"coarse to fine: \(1.0, 0.5\)"),
         ({"scales": (1.0, 1.0)}, "coarse to fine"),
-        ({"scales": (0.0, 1.0)}, "coarse to fine"),
-        ({"scales": (-1.0,)}, "coarse to fine"),
-        ({"max_keypoints": 0}, "max_keypoints must be positive, not 0"),
-        ({"edge_threshold": 0.0}, "edge_threshold must be positive, not 0.0"),
+        ({"scales": (0.0, 1.0)}, "scales must be from 0.01 to 16, not 0.0"),
+        ({"scales": (-1.0,)}, "scales must be from 0.01 to 16, not -1.0"),
+        ({"max_keypoints": 0}, "max_keypoints must be from 1 to .*, not 0"),
+        ({"edge_threshold": 0.0}, "edge_threshold must be from 1e-06 to .*, not 0.0"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, expected):

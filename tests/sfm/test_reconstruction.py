@@ -13,14 +13,17 @@ from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import ModelError, check_database, pycolmap, read_model
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.matching.pairs import read_pairs
+from d2_hloc.sfm import database as database_module
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.database import build_database, verify_geometry
 from d2_hloc.sfm.mapping import is_sound, map_images, model_statistics
-from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
+from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions, VerificationOptions
 from d2_hloc.sfm.reconstruct import reconstruct
 from d2_hloc.sfm.triangulation import triangulate
 
 OPTIONS = ReconstructionOptions()
+BY_POSELIB = ReconstructionOptions(verification=VerificationOptions(estimator="poselib"))
+BY_COLMAP = ReconstructionOptions(verification=VerificationOptions(estimator="colmap"))
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +37,27 @@ def database(scene):
     build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
     verify_geometry(path, scene.pairs, OPTIONS, scene.matches)
     return path
+
+
+def test_poselibs_geometries_are_the_same_for_any_number_of_threads(scene, tmp_path):
+    found = []
+    for threads in (1, 3):
+        path = tmp_path / f"{threads}.db"
+        build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
+        options = dataclasses.replace(BY_POSELIB, num_threads=threads)
+        verify_geometry(path, scene.pairs, options, scene.matches)
+        with pycolmap.Database.open(path) as database:
+            found.append(database.read_two_view_geometries())
+    assert repr(found[0]) == repr(found[1])
+
+
+def test_mapping_from_poselibs_geometries_recovers_every_camera(scene, tmp_path):
+    path = tmp_path / "database.db"
+    build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
+    verify_geometry(path, scene.pairs, BY_POSELIB, scene.matches)
+    model = map_images(BY_POSELIB, path, tmp_path, tmp_path / "sparse", set(scene.cameras))
+    assert model_statistics(model).registered_images == len(scene.cameras)
+    assert position_errors(model, scene).max() < 1e-3
 
 
 def position_errors(model, scene):
@@ -83,10 +107,10 @@ def test_triangulation_of_other_images_is_refused(scene, database, tmp_path):
         triangulate(OPTIONS, pycolmap.Reconstruction(), database, tmp_path, tmp_path / "sparse")
 
 
-def test_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypatch):
+def test_colmaps_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypatch):
     path = tmp_path / "database.db"
     build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
-    verify_geometry(path, scene.pairs[:4], OPTIONS, scene.matches)
+    verify_geometry(path, scene.pairs[:4], BY_COLMAP, scene.matches)
     asked = []
     original = pycolmap.verify_matches
 
@@ -95,7 +119,25 @@ def test_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypatch):
         original(database, listed, options)
 
     monkeypatch.setattr(pycolmap, "verify_matches", listen)
-    verify_geometry(path, scene.pairs, OPTIONS, scene.matches)
+    verify_geometry(path, scene.pairs, BY_COLMAP, scene.matches)
+    assert asked == scene.pairs[4:]
+    with pycolmap.Database.open(path) as database:
+        assert database.num_verified_image_pairs() == len(scene.pairs)
+
+
+def test_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypatch):
+    path = tmp_path / "database.db"
+    build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
+    verify_geometry(path, scene.pairs[:4], BY_POSELIB, scene.matches)
+    asked = []
+    original = database_module.verify_pairs
+
+    def listen(options, database, pairs, *others):
+        asked.extend(pairs)
+        return original(options, database, pairs, *others)
+
+    monkeypatch.setattr(database_module, "verify_pairs", listen)
+    verify_geometry(path, scene.pairs, BY_POSELIB, scene.matches)
     assert asked == scene.pairs[4:]
     with pycolmap.Database.open(path) as database:
         assert database.num_verified_image_pairs() == len(scene.pairs)

@@ -144,7 +144,7 @@ def test_megadepth_trains_with_listed_scenes(pipeline, megadepth, tmp_path):
         ({"dataset": "nowhere"}, "nowhere: there is no such folder of images"),
         ({"dataset": ".", "source": "megadepth"}, "scene_info: holds no scene; it should hold"),
         ({"training": {"weights": "lost.pth"}}, "lost.pth: there is no such file"),
-        ({"training": {"epochs": 0}}, "epochs must be positive, not 0"),
+        ({"training": {"epochs": 0}}, "epochs must be from 1 to 1000000000, not 0"),
         ({"training": {"device": "tpu"}}, "device: 'tpu' is not one of"),
         ({"colour": 1}, "unknown key 'colour'"),
     ],

@@ -270,7 +270,7 @@ def test_accuracy_by_hand():
 def test_too_few_pairs_and_wrong_options_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"3 pairs .* 1 held back are too few for batches of 5"):
         run(tmp_path, replace(OPTIONS, batch_size=5))
-    with pytest.raises(ValueError, match="halve_every must be positive, not 0"):
+    with pytest.raises(ValueError, match="halve_every must be from 1 to 1000000000, not 0"):
         TrainingOptions(halve_every=0)
     with pytest.raises(ValueError, match="0 photograph or scene cannot be split"):
         split([], 0.1, 0)

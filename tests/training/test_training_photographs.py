@@ -158,9 +158,9 @@ def test_black_has_a_night_too():
 
 
 def test_wrong_options_are_named():
-    with pytest.raises(ValueError, match="crop must be a multiple of 8 and 64 at least, not 100"):
+    with pytest.raises(ValueError, match=r"crop must be a multiple of 8 .* not 100"):
         PhotographOptions(crop=100)
-    with pytest.raises(ValueError, match="noise must not be negative, not -1"):
+    with pytest.raises(ValueError, match="noise must be from 0 to 1, not -1"):
         PhotometricOptions(noise=-1)
-    with pytest.raises(ValueError, match=r"scale 0.5 and zoom 1.5 must be 1 or more"):
+    with pytest.raises(ValueError, match=r"scale must be from 1 to 100, not 0.5"):
         ViewOptions(scale=0.5)

@@ -18,6 +18,7 @@ from d2_hloc.benchmarks.aachen.report import AachenEvaluation, aachen_report, fe
 from d2_hloc.benchmarks.aachen.results import read_truth, with_fallback, write_submission
 from d2_hloc.benchmarks.comparison import Benchmark
 from d2_hloc.core import config
+from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.features.extraction import ExtractionOptions
 from d2_hloc.files.colmap import pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
@@ -78,6 +79,9 @@ class Aachen:
     retrieved: int = 20
     fallback: bool = False
 
+    def __post_init__(self) -> None:
+        check_ranges(self, retrieved=(1, MANY))
+
 
 @dataclass(frozen=True, kw_only=True)
 class AachenBenchmark(Benchmark[AachenEvaluation]):
@@ -123,8 +127,9 @@ class AachenBenchmark(Benchmark[AachenEvaluation]):
     def print_tables(self, evaluations: Sequence[AachenEvaluation]) -> None:
         """Print the queries of one feature, or a line for each of several."""
         if len(evaluations) == 1:
-            print_table(localization_rows(evaluations[0].record))
-            print_queries(evaluations[0].run.found, evaluations[0].errors)
+            run, errors = evaluations[0].run, evaluations[0].errors
+            print_table(localization_rows(run, errors))
+            print_queries(run.found, errors)
         else:
             print_table([feature_row(e) for e in evaluations])
 
@@ -168,7 +173,7 @@ def localize_night(conf: Aachen, data: AachenData, record: RunRecord) -> Localiz
         source=ModelSource(folder=record.outputs.folder, images=data.images, has_given_poses=True),
         queries=data.images,
         features=matched.features,
-        matches=matched.matches,
+        matches=replace(matched.matches, pairs=query_first(matched.pairs, matched.queries)),
     )
 
 

@@ -84,7 +84,7 @@ class HPatchesBenchmark(Benchmark[HPatchesEvaluation]):
             scores = score_homographies(
                 conf.scoring, data.pairs, features.path, matches, outputs.pair_scores, refine
             )
-        cache = outputs.folder / f"{registry.file_name(feature)}.npy"
+        cache = outputs.accuracies(registry.file_name(feature))
         write_accuracy_cache(cache, to_cache(scores))
         return HPatchesEvaluation(
             feature=feature,

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from d2_hloc.benchmarks.hpatches.data import HomographyPair
 from d2_hloc.benchmarks.pair_scores import (
@@ -19,6 +20,7 @@ from d2_hloc.benchmarks.pair_scores import (
 )
 from d2_hloc.core import config, homography_metrics
 from d2_hloc.core.pixels import to_colmap
+from d2_hloc.core.ranges import PIXELS, check_ranges
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.matching.match_pairs import MatchedPairs
@@ -39,9 +41,7 @@ class ScoringOptions:
     ransac_error: float = 3.0
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "ransac_error"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
+        check_ranges(self, threshold=PIXELS, ransac_error=PIXELS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,9 @@ def score_homography(
     )
 
 
-def estimate_homography(xy0: np.ndarray, xy1: np.ndarray, max_error: float) -> np.ndarray | None:
+def estimate_homography(
+    xy0: Float[np.ndarray, "K 2"], xy1: Float[np.ndarray, "K 2"], max_error: float
+) -> Float[np.ndarray, "3 3"] | None:
     """Estimate the homography (3, 3) of most inliers by COLMAP's LO-RANSAC, if there is one."""
     if len(xy0) < FEWEST:
         return None
@@ -117,7 +119,9 @@ def estimate_homography(xy0: np.ndarray, xy1: np.ndarray, max_error: float) -> n
 
 
 def _corner_error(
-    estimated: np.ndarray | None, truth: np.ndarray, size: tuple[int, int]
+    estimated: Float[np.ndarray, "3 3"] | None,
+    truth: Float[np.ndarray, "3 3"],
+    size: tuple[int, int],
 ) -> float | None:
     if estimated is None:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from d2_hloc.benchmarks.inloc.spatial_verification import SpatialVerificationOptions
+from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, check_ranges
 from d2_hloc.sfm.pnp import FEWEST
 
 
@@ -32,6 +33,14 @@ class PoseOptions:
     verification: SpatialVerificationOptions = field(default_factory=SpatialVerificationOptions)
 
     def __post_init__(self) -> None:
-        for name in ("num_candidates", "num_poses", "max_angle", "pooled_error"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
+        check_ranges(
+            self,
+            num_candidates=(1, MANY),
+            num_poses=(1, MANY),
+            max_angle=(1e-3, 90),
+            pooled_error=PIXELS,
+            min_num_inliers=(0, MANY),
+            enough_inliers=(0, MANY),
+            num_first=(0, MANY),
+            random_seed=SEEDS,
+        )

@@ -25,6 +25,7 @@ from d2_hloc.benchmarks.inloc.scans import MapCache
 from d2_hloc.core.cache import BoundedCache
 from d2_hloc.core.images import luma, open_image, to_tensor
 from d2_hloc.core.pixels import rescale
+from d2_hloc.core.ranges import EDGES, MANY, SHARES, check_ranges
 
 BIN = 8  # pixels of a descriptor's cell: it has 4 x 4 of them
 STEP = 4  # pixels between descriptors
@@ -52,9 +53,7 @@ class DensePVOptions:
     def __post_init__(self) -> None:
         if self.points not in ("scan", "cutout"):
             raise ValueError(f"points must be 'scan' or 'cutout', not {self.points!r}.")
-        for name in ("longest_edge", "num_poses"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
+        check_ranges(self, longest_edge=EDGES, min_coverage=SHARES, num_poses=(1, MANY))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +78,8 @@ class QueryView:
     size: tuple[int, int]  # w, h
     focal: float
     principal_point: tuple[float, float]
-    rotation: np.ndarray  # (3, 3)
-    translation: np.ndarray  # (3,)
+    rotation: Float[np.ndarray, "3 3"]
+    translation: Float[np.ndarray, " 3"]
 
     def reduced(self, longest_edge: int) -> QueryView:
         """Return the same view with fewer pixels, or as it is."""

@@ -33,6 +33,7 @@ from d2_hloc.benchmarks.inloc.scores import (
     method_scores,
 )
 from d2_hloc.core import config
+from d2_hloc.core.ranges import THREADS, check_ranges
 from d2_hloc.features.extraction import ExtractionOptions
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
@@ -63,8 +64,7 @@ class InLoc:
     def __post_init__(self) -> None:
         if unknown := set(self.methods) - set(METHODS):
             raise ValueError(f"there is no method {unknown}; known are {', '.join(METHODS)}.")
-        if self.workers < 1:
-            raise ValueError(f"workers must be positive, not {self.workers}.")
+        check_ranges(self, workers=THREADS)
 
 
 @dataclass(frozen=True, kw_only=True)

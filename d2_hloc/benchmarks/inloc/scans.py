@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 
 from d2_hloc.benchmarks.inloc.data import InLocError
 from d2_hloc.core.cache import BoundedCache
+from d2_hloc.files.hdf5_guard import GuardedFile, Refused
 
 POINTS, COLOURS = "XYZcut", "RGBcut"
 CACHE_BYTES = 1 << 30
@@ -46,6 +47,8 @@ def read_cutout_map(path: Path) -> CutoutMap:
         raise InLocError(f"{path}: there is no such file, so the cutout has no depth.")
     try:
         values = _read_hdf5(path) if h5py.is_hdf5(path) else _read_mat5(path)
+    except Refused as error:
+        raise InLocError(str(error)) from error
     except Exception as error:  # scipy's parser raises whatever it meets in a damaged file
         raise InLocError(f"{path}: is damaged or no .mat file.") from error
     xyz, rgb = values.get(POINTS), values.get(COLOURS)
@@ -65,7 +68,7 @@ def _read_mat5(path: Path) -> dict[str, np.ndarray]:
 
 def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
     """Read MATLAB 7.3, which stores arrays by columns: HDF5 sees their axes in reverse."""
-    with h5py.File(path, "r") as file:
+    with GuardedFile(path) as file:
         return {name: np.asarray(file[name]).T for name in (POINTS, COLOURS) if name in file}
 
 

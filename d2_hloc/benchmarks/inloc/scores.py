@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from d2_hloc.benchmarks.inloc.pose_files import QueryPoses, best_poses
 from d2_hloc.files import features_h5
+from d2_hloc.files.hdf5_guard import GuardedDataset, GuardedGroup
 from d2_hloc.sfm import pose_errors
 
 THRESHOLDS = ((0.25, 10.0), (0.5, 10.0), (1.0, 10.0))  # metres, degrees: the benchmark's
@@ -111,8 +111,8 @@ def megabytes_an_image(features: Path) -> float:
     return float(np.mean(sizes)) / 1e6
 
 
-def _datasets(group: h5py.Group) -> list[h5py.Dataset]:
-    return [item for item in group.values() if isinstance(item, h5py.Dataset)]
+def _datasets(group: GuardedGroup) -> list[GuardedDataset]:
+    return [item for item in group.values() if isinstance(item, GuardedDataset)]
 
 
 def method_cells(row: MethodRow) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from d2_hloc.core.homography_metrics import oriented, transfer
+from d2_hloc.core.ranges import MANY, PIXELS, check_ranges
 
 BLOCK = 256  # hypotheses whose errors are computed at once
 AFFINE_STEPS, HOMOGRAPHY_STEPS = 3, 2
@@ -38,11 +39,16 @@ class SpatialVerificationOptions:
     num_grown: int = 10
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value <= 0:
-                raise ValueError(f"{name} must be positive, not {value}.")
-        if self.min_num_inliers < 4:
-            raise ValueError(f"min_num_inliers must be 4 or more, not {self.min_num_inliers}.")
+        check_ranges(
+            self,
+            similarity_error=PIXELS,
+            affine_error=PIXELS,
+            homography_error=PIXELS,
+            max_homographies=(1, 1000),
+            min_num_inliers=(4, MANY),
+            num_hypotheses=(1, MANY),
+            num_grown=(1, MANY),
+        )
 
 
 def verify_spatially(

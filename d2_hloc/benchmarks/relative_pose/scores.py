@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from d2_hloc.benchmarks.pair_scores import MatchedPair, PairScore, pair_store, score_pairs
 from d2_hloc.benchmarks.relative_pose.data import PosedPair
 from d2_hloc.core import config, pose_metrics
 from d2_hloc.core.pixels import to_colmap
+from d2_hloc.core.ranges import PIXELS, check_ranges
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.matching.match_pairs import MatchedPairs
@@ -30,8 +32,7 @@ class RelativePoseOptions:
     max_error: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.max_error <= 0:
-            raise ValueError(f"max_error must be positive, not {self.max_error}.")
+        check_ranges(self, max_error=PIXELS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +105,8 @@ def score_pose(options: RelativePoseOptions, pair: PosedPair, found: MatchedPair
     )
 
 
-def pinhole_camera(intrinsics: np.ndarray, size: tuple[int, int]) -> pycolmap.Camera:
-    """Make COLMAP's camera of intrinsics (3, 3); size is (w, h)."""
+def pinhole_camera(intrinsics: Float[np.ndarray, "3 3"], size: tuple[int, int]) -> pycolmap.Camera:
+    """Make COLMAP's camera of intrinsics; size is (w, h)."""
     centre = to_colmap(intrinsics[:2, 2])
     params = [intrinsics[0, 0], intrinsics[1, 1], *centre]
     return pycolmap.Camera(model="PINHOLE", width=size[0], height=size[1], params=params)

@@ -9,7 +9,7 @@ from typing import Any
 from d2_hloc.benchmarks.comparison import Evaluation
 from d2_hloc.mvs.report import add_dense
 from d2_hloc.mvs.statistics import DenseStatistics
-from d2_hloc.reports.model import add_model
+from d2_hloc.reports.model import add_model, registered_text
 from d2_hloc.reports.page import Report
 from d2_hloc.sfm.reconstruct import ModelRun
 
@@ -69,7 +69,7 @@ def model_row(evaluation: SfmEvaluation) -> dict[str, Any]:
     name = evaluation.feature
     cells = (
         f"{name}, refined" if evaluation.is_refined else name,
-        f"{found.registered_images} of {len(run.matched.features.names)}",
+        registered_text(run),
         found.points,
         f"{found.mean_track_length:.2f}",
         f"{found.mean_reprojection_error:.2f}",

@@ -24,6 +24,7 @@ from d2_hloc.benchmarks.sfm_benchmark.report import (
 )
 from d2_hloc.benchmarks.tables import write_csv
 from d2_hloc.core import config
+from d2_hloc.core.ranges import MANY, RATIOS, check_ranges
 from d2_hloc.features.extraction import ExtractionOptions
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
@@ -52,6 +53,9 @@ class Ratios:
     sift: float | None = 0.8
     off_the_shelf: float | None = 0.9  # D2-Net
     trained: float | None = 0.95
+
+    def __post_init__(self) -> None:
+        check_ranges(self, sift=RATIOS, off_the_shelf=RATIOS, trained=RATIOS)
 
     def of(self, options: ExtractionOptions) -> float | None:
         """Ratio for a feature, and for D2-Net for its weights."""
@@ -87,6 +91,9 @@ class PhotoReconstruction:
     reconstruction: ReconstructionOptions = field(default_factory=benchmark_mapping)
     refined_outlier_factor: float = 5.0
     dense: DenseOptions | None = field(default_factory=DenseOptions)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, min_matches=(0, MANY), refined_outlier_factor=(1 + 1e-6, 1e6))
 
     def steps(self, feature: str) -> Reconstruct:
         """Options of one feature's steps."""
@@ -150,7 +157,7 @@ class SfmBenchmark(Benchmark[SfmEvaluation]):
     def print_tables(self, evaluations: Sequence[SfmEvaluation]) -> None:
         """Print the numbers of one feature, or Table 1 of several."""
         if len(evaluations) == 1:
-            print_table(model_rows(evaluations[0].record))
+            print_table(model_rows(evaluations[0].run))
         else:
             print_table([model_row(e) for e in evaluations])
 

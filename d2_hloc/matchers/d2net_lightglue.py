@@ -1,0 +1,61 @@
+"""The learned matcher of D2-Net's features as a matcher of hloc's."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from d2_hloc.hloc.base_model import BaseModel
+from d2_hloc.hloc.dense_matches import check_indices, dense
+from d2_hloc.hloc.matcher_conf import matching_options_of
+from d2_hloc.hloc.plugin import INT16_MAX
+from d2_hloc.matching.lightglue import LightGlue
+
+
+class D2NetLightGlue(BaseModel):
+    """`conf` holds MatchingOptions' keys, and `max_index`, as of nearest_neighbor_exact."""
+
+    default_conf: ClassVar[dict[str, Any]] = {"matcher": "lightglue", "max_index": INT16_MAX}
+    required_inputs: ClassVar[list[str]] = [
+        *("keypoints0", "descriptors0", "keypoints1", "descriptors1")
+    ]
+
+    def _init(self, conf: dict[str, Any]) -> None:
+        self.options = matching_options_of(conf)
+        self.matcher = LightGlue(
+            self.options.weights, self.options.min_score, self.options.precision
+        )
+
+    def _forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keypoints 1 x N x 2 and descriptors 1 x D x N -> matches0 1 x N0, matching_scores0.
+
+        The images' sizes are those of `image_size0` and `image_size1`, 1 x 2, or of `image0` and
+        `image1`, as hloc gives them.
+
+        Raises:
+            ValueError: for a batch of other than one pair, descriptors of a width that the weights
+                were not learned from, images of no size, or a match that cannot be stored.
+        """
+        points = []
+        for k in "01":
+            keypoints, descriptors = data[f"keypoints{k}"], data[f"descriptors{k}"]
+            if descriptors.ndim != 3 or descriptors.shape[0] != 1:
+                raise ValueError(
+                    f"descriptors{k} must be 1 x D x N, not {tuple(descriptors.shape)}."
+                )
+            points.append(self.matcher.prepare(keypoints[0], descriptors[0].T, _size(data, k)))
+        matches = self.matcher(*points).at_least(self.options.min_matches)
+        check_indices(matches, self.conf["max_index"])
+        return dense(matches, len(points[0]))
+
+
+def _size(data: dict[str, Tensor], k: str) -> tuple[int, int]:
+    """(w, h) of image k."""
+    if f"image_size{k}" in data:
+        width, height = data[f"image_size{k}"][0].tolist()
+    elif f"image{k}" in data:
+        height, width = data[f"image{k}"].shape[-2:]
+    else:
+        raise ValueError(f"D2NetLightGlue needs the image's size: image_size{k}, or image{k}.")
+    return int(width), int(height)

@@ -1,0 +1,187 @@
+"""Verification of pairs in parallel: the matches of a database -> two-view geometries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from d2_hloc.core.threads import in_threads, one_thread_an_operation
+from d2_hloc.files import features_h5
+from d2_hloc.files.colmap import open_database, pycolmap
+from d2_hloc.matching.guided import guided_matches
+from d2_hloc.matching.pairs import Pair
+from d2_hloc.refinement.shallow_maps import resize_max_of
+from d2_hloc.sfm.epipolar import MatchedPoints, fundamental_of, rays
+from d2_hloc.sfm.options import VerificationOptions
+from d2_hloc.sfm.two_view import Config, degenerate, estimate_two_view, supported
+
+GUIDED_BAND = 2.0  # times the error, where refinement follows and tells right from wrong
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where a verification finds what the database does not hold.
+
+    `features` with descriptors are for guided matching; None: there is none. `first` is a database
+    of the same images whose keypoints have moved since: its inliers and geometries are the start.
+    `is_refined_later` says that keypoints are going to be moved.
+    """
+
+    features: Path | None = None
+    first: Path | None = None
+    is_refined_later: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairToVerify:
+    """All that the verification of one pair needs."""
+
+    keypoints: tuple[np.ndarray, np.ndarray]  # (N0, 2), (N1, 2), COLMAP's pixels
+    cameras: tuple[pycolmap.Camera, pycolmap.Camera]
+    pairs: np.ndarray  # (K, 2) keypoint indices
+    noise: float = 1.0  # pixels of the images in one of those that features were extracted from
+    start: pycolmap.TwoViewGeometry | None = None
+    descriptors: tuple[np.ndarray, np.ndarray] | None = None  # (N0, D), (N1, D)
+
+    def points(self, pairs: np.ndarray) -> MatchedPoints:
+        """Places of matches (K, 2)."""
+        xy0, xy1 = (xy[index] for xy, index in zip(self.keypoints, pairs.T, strict=True))
+        return MatchedPoints(xy0=xy0, xy1=xy1, camera0=self.cameras[0], camera1=self.cameras[1])
+
+
+def verify_one(
+    options: VerificationOptions, pair: PairToVerify, seed: int, band: float
+) -> pycolmap.TwoViewGeometry:
+    """The geometry of a pair with its inlier matches; `band` in pixels is for guided matching."""
+    if pair.start is not None:
+        error = options.refined_max_error * pair.noise
+        options = replace(options, max_error=min(options.max_error, error))
+    points = pair.points(pair.pairs)
+    first = supported(options, points, pair.noise) if pair.start is None else None
+    geometry, mask = estimate_two_view(options, points, seed=seed, first=first, start=pair.start)
+    inliers = pair.pairs[mask]
+    if pair.descriptors is not None and geometry.config != Config.DEGENERATE:
+        inliers = look_again(options, pair, geometry, inliers, band)
+    geometry.inlier_matches = inliers.astype(np.uint32)
+    return geometry
+
+
+def look_again(
+    options: VerificationOptions,
+    pair: PairToVerify,
+    geometry: pycolmap.TwoViewGeometry,
+    inliers: np.ndarray,
+    band: float,
+) -> np.ndarray:
+    """Inliers (K, 2) and what guided matching adds to them, (M, 2).
+
+    Where a guided match has a keypoint of an inlier, it replaces it.
+    """
+    keypoints, fundamental = pair.keypoints, np.asarray(geometry.F)
+    if pair.cameras[0].has_prior_focal_length and pair.cameras[1].has_prior_focal_length:
+        keypoints = tuple(rays(c, xy) for c, xy in zip(pair.cameras, pair.keypoints, strict=True))
+        focal = [np.diag([f, f, 1.0]) for f in (c.mean_focal_length() for c in pair.cameras)]
+        if geometry.cam2_from_cam1 is not None and geometry.config == Config.CALIBRATED:
+            fundamental = fundamental_of(geometry.cam2_from_cam1, *focal)
+        else:
+            keypoints = pair.keypoints
+    found, _ = guided_matches(
+        options.guided,
+        keypoints,
+        pair.descriptors,
+        inliers,
+        ("F", fundamental),
+        band,
+        pair.noise,
+    )
+    is_free = ~(np.isin(inliers[:, 0], found[:, 0]) | np.isin(inliers[:, 1], found[:, 1]))
+    joined = np.concatenate([inliers[is_free], found])
+    return joined[np.argsort(joined[:, 0], kind="stable")]
+
+
+def verify_pairs(
+    options: VerificationOptions,
+    database: Path,
+    pairs: Sequence[Pair],
+    sources: Sources,
+    seed: int = 0,
+    num_threads: int | None = None,
+) -> Iterator[tuple[Pair, pycolmap.TwoViewGeometry]]:
+    """Geometries of pairs that are in the database, in order, whatever the number of threads."""
+    band = options.max_error * (GUIDED_BAND if sources.is_refined_later else 1.0)
+    todo = read_pairs_to_verify(options, database, pairs, sources)
+
+    def work(pair: PairToVerify) -> pycolmap.TwoViewGeometry:
+        if not len(pair.pairs):
+            return degenerate()
+        return verify_one(options, pair, seed, band)
+
+    with one_thread_an_operation() as count:
+        workers = num_threads if num_threads and num_threads > 0 else count
+        with closing(in_threads(work, todo, workers)) as geometries:
+            yield from zip(pairs, geometries, strict=True)
+
+
+def read_pairs_to_verify(
+    options: VerificationOptions, database: Path, pairs: Sequence[Pair], sources: Sources
+) -> list[PairToVerify]:
+    """Keypoints, cameras, matches, and what `sources` add to them."""
+    guides = sources.features if options.guided.enabled and sources.first is None else None
+    names = sorted({name for pair in pairs for name in pair})
+    descriptors: dict[str, np.ndarray] = {}
+    with ExitStack() as stack:
+        db = stack.enter_context(open_database(database))
+        first = stack.enter_context(open_database(sources.first)) if sources.first else None
+        if guides:
+            file = stack.enter_context(features_h5.open_h5(guides))
+            for name in names:
+                descriptors[name] = features_h5.descriptors_of(file, name).float().numpy()
+        ids = {image.name: image for image in db.read_all_images()}
+        cameras = {n: db.read_camera(ids[n].camera_id) for n in names}
+        keypoints = {n: db.read_keypoints(ids[n].image_id)[:, :2].astype(float) for n in names}
+        enlargement = enlargements(cameras, sources.features)
+        found = []
+        for name0, name1 in pairs:
+            matches, start = _matches_and_start(db, first, ids, name0, name1)
+            found.append(
+                PairToVerify(
+                    keypoints=(keypoints[name0], keypoints[name1]),
+                    cameras=(cameras[name0], cameras[name1]),
+                    pairs=matches,
+                    noise=(enlargement[name0] + enlargement[name1]) / 2,
+                    start=start,
+                    descriptors=(descriptors[name0], descriptors[name1]) if guides else None,
+                )
+            )
+    return found
+
+
+def _matches_and_start(
+    db: pycolmap.Database,
+    first: pycolmap.Database | None,
+    ids: dict[str, pycolmap.Image],
+    name0: str,
+    name1: str,
+) -> tuple[np.ndarray, pycolmap.TwoViewGeometry | None]:
+    """Matches (K, 2) to verify, and the geometry that they had before their keypoints moved."""
+    if first is None:
+        found = db.read_matches(ids[name0].image_id, ids[name1].image_id)
+        return found.astype(np.int64).reshape(-1, 2), None
+    image0, image1 = (first.read_image_with_name(name).image_id for name in (name0, name1))
+    if not first.exists_two_view_geometry(image0, image1):
+        return np.empty((0, 2), np.int64), None
+    geometry = first.read_two_view_geometry(image0, image1)
+    found = geometry.inlier_matches.astype(np.int64).reshape(-1, 2)
+    return found, geometry if len(found) else None
+
+
+def enlargements(cameras: dict[str, pycolmap.Camera], features: Path | None) -> dict[str, float]:
+    """Pixels of each image in one of the size at which its features were extracted."""
+    resize_max = resize_max_of(features) if features else None
+    if resize_max is None:
+        return dict.fromkeys(cameras, 1.0)
+    return {n: max(1.0, max(c.width, c.height) / resize_max) for n, c in cameras.items()}

@@ -1,0 +1,1 @@
+"""Training of the learned matcher: cached features of views -> pairs -> loss -> weights."""
