@@ -12,8 +12,14 @@ class DiskFull(OSError):
     """No space to write to; what was written before is whole."""
 
 
+ALMOST_FULL = 16 << 20  # bytes: a library that fails with less left has probably run out of it
+
+
 class disk_full_in_a_sentence:  # noqa: N801 - reads as a statement
-    """Turn 'no space left' into a sentence that names the file and the remedy."""
+    """Turn 'no space left' into a sentence that names the file and the remedy.
+
+    COLMAP and SQLite do not always say so; an error of theirs counts where almost none is left.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -22,10 +28,22 @@ class disk_full_in_a_sentence:  # noqa: N801 - reads as a statement
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"{self.path}: the disk is full; free some space and run again, "
-                "it goes on from here."
-            ) from error
+            raise _disk_full(self.path) from error
+        if isinstance(error, RuntimeError):
+            check_space(self.path, error)
+
+
+def check_space(path: Path, error: Exception) -> None:
+    """Raise DiskFull, from the error, if the disk that a path is on has almost no space left."""
+    existing = next((p for p in (path, *path.resolve().parents) if p.exists()), path)
+    if shutil.disk_usage(existing).free < ALMOST_FULL:
+        raise _disk_full(path) from error
+
+
+def _disk_full(path: Path) -> DiskFull:
+    return DiskFull(
+        f"{path}: the disk is full; free some space and run again, it goes on from here."
+    )
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -17,6 +17,7 @@ import pycolmap
 
 from d2_hloc.core.names import UnsafeName, image_names
 from d2_hloc.files import colmap_checks, model_contents, text_model_checks
+from d2_hloc.files.atomic import disk_full_in_a_sentence
 from d2_hloc.files.outputs import Outputs
 
 __all__ = [
@@ -102,13 +103,15 @@ def open_database(path: Path) -> pycolmap.Database:
 
     Raises:
         ModelError: if it is missing or not a database.
+        DiskFull: if there is no space beside it, where SQLite writes.
     """
     if not path.is_file():
         raise ModelError(f"{path}: there is no such database.")
     if not path.stat().st_size:  # SQLite would begin a new one
         raise ModelError(f"{path}: is damaged (it is empty).")
     try:
-        return pycolmap.Database.open(path)
+        with disk_full_in_a_sentence(path):
+            return pycolmap.Database.open(path)
     except RuntimeError as error:
         raise ModelError(f"{path}: is damaged or not a COLMAP database.") from error
 

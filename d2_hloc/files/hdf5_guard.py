@@ -9,8 +9,9 @@ all of that in one sentence, when it is asked for. The one exception are the ext
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,31 +70,35 @@ class GuardedDataset:
         Refused: for any other dataset.
     """
 
-    def __init__(self, raw: h5py.Dataset, where: str) -> None:
-        problem = dataset_problem(raw)
+    def __init__(self, dataset: h5py.h5d.DatasetID, where: Callable[[], str]) -> None:
+        problem = dataset_problem(dataset)
         if problem is not None:
-            raise Refused(f"{where}: {problem}, so it is not read.")
-        self._raw, self._where = raw, where
+            raise Refused(f"{where()}: {problem}, so it is not read.")
+        self._id, self._where = dataset, where
+
+    @property
+    def _raw(self) -> h5py.Dataset:
+        return h5py.Dataset(self._id)
 
     @property
     def attrs(self) -> Attributes:
         """The dataset's attributes."""
-        return Attributes(self._raw, self._where)
+        return Attributes(self._raw, self._where())
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The number of rows, columns and so on."""
-        return self._raw.shape
+        return self._id.shape
 
     @property
     def ndim(self) -> int:
         """The number of dimensions."""
-        return len(self._raw.shape)
+        return len(self.shape)
 
     @property
     def dtype(self) -> np.dtype:
         """The type of the numbers."""
-        return self._raw.dtype
+        return self._id.dtype
 
     @property
     def nbytes(self) -> int:
@@ -101,9 +106,9 @@ class GuardedDataset:
         return self._raw.nbytes
 
     def __len__(self) -> int:
-        if not self._raw.shape:
-            raise Refused(f"{self._where}: is one number, where a row of them is expected.")
-        return self._raw.shape[0]
+        if not self.shape:
+            raise Refused(f"{self._where()}: is one number, where a row of them is expected.")
+        return self.shape[0]
 
     def __getitem__(self, index: Any) -> Any:
         """Read numbers.
@@ -115,31 +120,33 @@ class GuardedDataset:
             return self._raw[index]
         except (OSError, RuntimeError, MemoryError) as error:
             reason = " ".join(str(error).split())
-            raise Refused(f"{self._where}: cannot be read ({reason}); make it again.") from error
+            raise Refused(f"{self._where()}: cannot be read ({reason}); make it again.") from error
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[()], dtype=dtype)
 
 
-def dataset_problem(dataset: h5py.Dataset) -> str | None:
+def dataset_problem(dataset: h5py.h5d.DatasetID) -> str | None:
     """Say why the numbers of a dataset are not read; None where they are.
 
     Its values are not looked at.
     """
-    layout = dataset.id.get_create_plist()
+    layout = dataset.get_create_plist()
     if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
         return "takes its numbers from another file"
-    if dataset.id.get_type().get_class() not in NUMBERS:
+    kind, space = dataset.get_type(), dataset.get_space()
+    if kind.get_class() not in NUMBERS or space.get_simple_extent_type() == h5py.h5s.NULL:
         return "does not hold plain numbers"
     try:
-        if dataset.shape is None or dataset.dtype.kind not in "biuf":
-            return "does not hold plain numbers"
+        dtype = kind.dtype
     except (TypeError, ValueError):  # of a width that NumPy does not have
+        dtype = None
+    if dtype is None or dtype.kind not in "biuf":
         return "does not hold plain numbers"
-    size = int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize
+    size = math.prod(space.shape) * dtype.itemsize
     if size > LARGEST:
         return f"says that it holds {size} bytes, more than {LARGEST}"
-    if size > SMALL and size > PACKED * dataset.id.get_storage_size():
+    if size > SMALL and size > PACKED * dataset.get_storage_size():
         return f"says that it holds {size} bytes, packed more than {PACKED} times"
     return None
 
@@ -157,7 +164,15 @@ class GuardedGroup:
         return Attributes(self.raw, self._where(""))
 
     def __contains__(self, name: str) -> bool:
-        return self._find(name) is not None
+        """Whether there is something of that name; what it is, is not looked at."""
+        group, _, last = name.strip("/").rpartition("/")
+        found = self._find(group) if group else self
+        return isinstance(found, GuardedGroup) and found.holds(last)
+
+    def holds(self, name: str) -> bool:
+        """Whether the group itself has such a name, without '/'."""
+        encoded = name.encode(errors="surrogateescape")
+        return b"\0" not in encoded and bool(encoded) and self.raw.id.links.exists(encoded)
 
     def __getitem__(self, name: str) -> Any:
         """Look up a GuardedGroup or GuardedDataset; a name may lead through groups, by '/'.
@@ -193,36 +208,38 @@ class GuardedGroup:
     def check_all(self) -> None:
         """Raise Refused for anything below the group that is not read; there are no links then."""
         for name in _links_below(self.raw, self._where(""), h5py.h5l.TYPE_HARD):
-            with _reading(self._where(_decoded(name))):
-                item = self.raw[name]
-            if isinstance(item, h5py.Dataset):
-                dict(GuardedDataset(item, self._where(_decoded(name))).attrs)
-            elif not isinstance(item, h5py.Group):
-                raise Refused(f"{self._where(_decoded(name))}: is neither a group nor numbers.")
+            where = self._where(_decoded(name))
+            with _reading(lambda where=where: where):
+                item = h5py.h5o.open(self.raw.id, name)
+            if isinstance(item, h5py.h5d.DatasetID):
+                dict(GuardedDataset(item, lambda where=where: where).attrs)
+            elif not _is_group(item):
+                raise Refused(f"{where}: is neither a group nor numbers.")
 
     def _where(self, name: str) -> str:
         path = "/".join(part for part in (self.raw.name.strip("/"), name) if part)
         return f"{self._file.filename}: {path}" if path else self._file.filename
 
     def _find(self, name: str) -> Any:
-        at, parts = self.raw, [part for part in name.split("/") if part]
+        at, parts = self.raw.id, [part for part in name.split("/") if part]
+        if not parts:
+            return self
         for k, part in enumerate(parts):
             encoded = part.encode(errors="surrogateescape")
-            if not isinstance(at, h5py.Group) or b"\0" in encoded:
+            if not _is_group(at) or b"\0" in encoded or not at.links.exists(encoded):
                 return None
-            if not at.id.links.exists(encoded):
-                return None
-            link = at.id.links.get_info(encoded).type
+            link = at.links.get_info(encoded).type
             if link == h5py.h5l.TYPE_EXTERNAL:
-                target = self._file.shard_behind(at, encoded, self._where("/".join(parts[: k + 1])))
+                path = f"{self.raw.name}/{'/'.join(parts[: k + 1])}".strip("/")
+                target = self._file.shard_behind(path, at.links.get_val(encoded))
                 return target.get("/".join(parts[k + 1 :])) if parts[k + 1 :] else target
             if link != h5py.h5l.TYPE_HARD:
                 raise Refused(f"{self._where(name)}: leads elsewhere by a link, not followed.")
-            with _reading(self._where(name)):
-                at = at[part]
-        if isinstance(at, h5py.Dataset):
-            return GuardedDataset(at, self._where(name))
-        return GuardedGroup(at, self._file) if isinstance(at, h5py.Group) else None
+            with _reading(lambda: self._where(name)):
+                at = h5py.h5o.open(at, encoded)
+        if isinstance(at, h5py.h5d.DatasetID):
+            return GuardedDataset(at, lambda: self._where(name))
+        return GuardedGroup(h5py.Group(at), self._file) if _is_group(at) else None
 
 
 class GuardedFile(GuardedGroup):
@@ -273,17 +290,20 @@ class GuardedFile(GuardedGroup):
                 found.add(name)
         return found
 
-    def shard_behind(self, group: h5py.Group, name: bytes, where: str) -> Any:
-        """What an external link stands for, where `merge --link` made it.
+    def shard_behind(self, key: str, link: tuple[bytes, bytes]) -> Any:
+        """The record that an external link at `key` stands for, where `merge --link` made it.
+
+        `link` is the file that it leads to, and the place in it.
 
         Raises:
             Refused: for a link to anything else than the same name in a shard beside the file.
             ValueError: if the shard is missing or damaged.
         """
-        target, place = (_decoded(part) for part in group.id.links.get_val(name))
-        key = f"{group.name}/{_decoded(name)}".strip("/")
+        target, place = map(_decoded, link)
         if self._is_shard or not OWN_SHARD.fullmatch(target) or place.strip("/") != key:
-            raise Refused(f"{where}: leads to another file by a link, which is not followed.")
+            raise Refused(
+                f"{self.filename}: {key} leads to another file by a link, which is not followed."
+            )
         path = self._path.parent / target
         try:
             if path not in self._shards:
@@ -308,7 +328,7 @@ def _links_below(group: h5py.Group, where: str, *allowed: int) -> dict[bytes, in
         found[name] = link.type
         return name if link.type not in allowed or name.count(b"/") >= DEEPEST else None
 
-    with _reading(where):  # h5py's own visitors take three times as long
+    with _reading(lambda: where):  # h5py's own visitors take three times as long
         stopped = group.id.links.visit(visit, info=True)
     if stopped is None:
         return found
@@ -318,16 +338,20 @@ def _links_below(group: h5py.Group, where: str, *allowed: int) -> dict[bytes, in
 
 
 @contextmanager
-def _reading(where: str) -> Iterator[None]:
-    """Say in one sentence that something in a file is damaged."""
+def _reading(where: Callable[[], str]) -> Iterator[None]:
+    """Say in one sentence that something in a file is damaged; `where` names it."""
     try:
         yield
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise Refused(f"{where}: is damaged; get the file anew, or make it again.") from error
+        raise Refused(f"{where()}: is damaged; get the file anew, or make it again.") from error
+
+
+def _is_group(item: Any) -> bool:
+    return isinstance(item, h5py.h5g.GroupID | h5py.h5f.FileID)
 
 
 def _is_dataset(group: h5py.Group, name: bytes, where: str) -> bool:
-    with _reading(where):
+    with _reading(lambda: where):
         return h5py.h5o.get_info(group.id, name).type == h5py.h5o.TYPE_DATASET
 
 

@@ -1,4 +1,4 @@
-"""The operations of a pickle of arrays, without a call of anything that it names.
+"""Interpreter of pickles of arrays, which calls nothing that a pickle names.
 
 A pickle is a program that may call anything, and even NumPy's own functions can be led to read
 memory that is not theirs. This interpreter knows containers, numbers, text and arrays. It makes

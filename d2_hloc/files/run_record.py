@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from d2_hloc.files.atomic import write_atomically
+from d2_hloc.files.atomic import disk_full_in_a_sentence, write_atomically
 from d2_hloc.files.lock import lock_folder
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration
@@ -56,9 +56,14 @@ class RunRecord:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the time of a stage; a resumed stage's times add up."""
+        """Add the time of a stage; a resumed stage's times add up.
+
+        Raises:
+            DiskFull: if the stage ran out of space.
+        """
         start = perf_counter()
-        yield
+        with disk_full_in_a_sentence(self.outputs.folder):
+            yield
         spent = self.timings.get(stage, 0.0) + perf_counter() - start
         self.timings[stage] = round(spent, 2)
         self.write()

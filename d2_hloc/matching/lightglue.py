@@ -215,7 +215,7 @@ class LightGlue:
     """The matcher: prepare() an image once, then call it with two of them."""
 
     def __init__(
-        self, weights: str = "d2_lightglue", min_score: float = 0.1, precision: str = "float32"
+        self, weights: str = "d2_lightglue", min_score: float = 0.3, precision: str = "float32"
     ) -> None:
         """Load weights, by a bundled name or from a file, to a GPU where there is one.
 

@@ -194,13 +194,13 @@ def test_links_of_merge_lead_to_the_files_own_shards_alone(path):
         shard["a.jpg"] = h5py.ExternalLink("0002-of-0002.h5", "b/c.jpg")
     with (
         GuardedFile(path) as file,
-        pytest.raises(Refused, match=r"0001-of-0002\.h5: a\.jpg: leads"),
+        pytest.raises(Refused, match=r"0001-of-0002\.h5: a\.jpg leads"),
     ):
         file["a.jpg"]
     with h5py.File(path, "a") as file:
         del file["a.jpg"]
         file["e.jpg"] = h5py.ExternalLink("features.h5.shards/0002-of-0002.h5", "b/c.jpg")
-    with GuardedFile(path) as file, pytest.raises(Refused, match=r"features\.h5: e\.jpg: leads to"):
+    with GuardedFile(path) as file, pytest.raises(Refused, match=r"features\.h5: e\.jpg leads to"):
         file.keys_with("keypoints")
 
 

@@ -62,16 +62,15 @@ def write_scene(folder: Path) -> SmallRun:
 
 
 def run_cli(
-    *arguments: str, cwd: Path | None = None, seconds: float = 100
-) -> subprocess.CompletedProcess:
+    *arguments: object, cwd: Path | None = None, seconds: float = 100
+) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own, for what may kill or hang it."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*CLI, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=seconds,
         cwd=cwd,
-        env=environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=False,
     )

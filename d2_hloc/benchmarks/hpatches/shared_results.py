@@ -1,4 +1,4 @@
-"""The file in which papers after D2-Net share their matching accuracy on HPatches.
+"""File in which papers after D2-Net share their matching accuracy on HPatches.
 
 It is what the notebook of D2-Net's authors saves: a pickled array of three objects, `i_err`,
 `v_err` and `[seq_type, n_feats, n_matches]`. The first two are sums of the matching accuracy over

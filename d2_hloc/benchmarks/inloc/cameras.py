@@ -20,7 +20,7 @@ FOCAL = 28 / 36  # of the longest edge: an iPhone 7's 28 mm where 36 mm is as wi
 
 @dataclass(frozen=True, kw_only=True)
 class CameraOptions:
-    """How the focal lengths of the queries are known.
+    """Source of the focal lengths of the queries.
 
     `focal` is InLoc's 4032 * 28 / 36 pixels of a 4032 wide image, or each image's EXIF. A list
     `intrinsics`, `name MODEL w h params...`, takes the place of both; it has queries by full or

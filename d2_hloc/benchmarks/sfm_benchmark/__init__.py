@@ -1,1 +1,1 @@
-"""The Local Feature Evaluation benchmark: sparse and dense models of photo collections."""
+"""Local Feature Evaluation benchmark: sparse and dense models of photo collections."""

@@ -1,4 +1,4 @@
-"""The Local Feature Evaluation Benchmark (Schoenberger et al., CVPR 2017): scenes and its files.
+"""Scenes and files of the Local Feature Evaluation Benchmark (Schoenberger et al., CVPR 2017).
 
 A scene is a folder with images/ and, as published, database.db, which names the images and gives
 cameras. The database is opened as a copy: COLMAP migrates old ones.
