@@ -19,10 +19,9 @@ class TruthOptions:
     alone: float = 8.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.partner <= self.alone:
-            raise ValueError(
-                f"partner {self.partner} must be positive, and at most alone {self.alone}."
-            )
+        check_ranges(self, partner=PIXELS, alone=PIXELS)
+        if self.partner > self.alone:
+            raise ValueError(f"partner {self.partner} must be at most alone {self.alone}.")
 
 
 @dataclass(frozen=True, kw_only=True)
