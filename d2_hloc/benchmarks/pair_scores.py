@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import h5py
 import numpy as np
@@ -22,6 +22,7 @@ Points = np.ndarray  # (K, 2), pixels; (0, 0) is the centre of the first
 Refine = Callable[[Pair, Points, Points], tuple[Points, Points]]
 
 
+@runtime_checkable
 class KnownPair(Protocol):
     """Two images, by name, whose true geometry is known."""
 

@@ -106,7 +106,7 @@ def descriptors_value(descriptors: torch.Tensor, dtype: str) -> Value:
     return Value(np.rint(found * scale).astype(np.int8), {"scale": scale, "meaning": INT8_MEANING})
 
 
-def _source_attributes(source: tuple[int, int] | None) -> dict[str, float]:
+def _source_attributes(source: tuple[int, int] | None) -> dict[str, int]:
     return {} if source is None else {"source_bytes": source[0], "source_crc32": source[1]}
 
 

@@ -107,11 +107,11 @@ class _Plain:
         if type(value) is PickledArray and value.made is not None:
             return value.made
         if type(value) is PickledArray and value.items is not None:
-            return self._objects(value, depth)
+            return self._objects(value.items, depth).reshape(value.shape)
         raise PickleRefused("it holds what is no array and no container")
 
-    def _objects(self, array: PickledArray, depth: int) -> np.ndarray:
-        flat = np.empty(len(array.items), dtype=object)
-        for k, item in enumerate(array.items):
+    def _objects(self, items: list[Any], depth: int) -> np.ndarray:
+        flat = np.empty(len(items), dtype=object)
+        for k, item in enumerate(items):
             flat[k] = self.of(item, depth - 1)
-        return flat.reshape(array.shape)
+        return flat

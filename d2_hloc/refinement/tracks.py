@@ -161,10 +161,10 @@ def _digest(
     """Checksum that tells the work of one run from that of a run with other matches."""
     digest = zlib.crc32(repr(made_by).encode())
     for name, xy in keypoints.items():
-        digest = zlib.crc32(np.ascontiguousarray(xy), zlib.crc32(name.encode(), digest))
+        digest = zlib.crc32(np.ascontiguousarray(xy).data, zlib.crc32(name.encode(), digest))
     for pair in sorted(verified):
         matches = np.ascontiguousarray(verified[pair].pairs)
-        digest = zlib.crc32(matches, zlib.crc32(repr(pair).encode(), digest))
+        digest = zlib.crc32(matches.data, zlib.crc32(repr(pair).encode(), digest))
     return digest
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ class TrainingPair:
         return len(self.xy0)
 
 
+@runtime_checkable
 class PairSource(Protocol):
     """Pairs by number. The same epoch and index give the same pair, in whatever process."""
 
@@ -89,7 +90,7 @@ def cell_centres(width: int, height: int) -> Float[np.ndarray, "N 2"]:
 def are_inside(xy: Float[np.ndarray, "N 2"], width: int, height: int) -> np.ndarray:
     """Mask of the positions between the centres of an image's outermost pixels."""
     limits = np.array([width - 1, height - 1])
-    return ((xy >= 0) & (xy <= limits)).all(axis=1)  # False for NaN
+    return np.all((xy >= 0) & (xy <= limits), axis=1)  # False for NaN
 
 
 def to_float(xy: np.ndarray) -> Tensor:

@@ -78,7 +78,7 @@ class MethodResult:
     def row(self) -> MethodRow:
         """The method's line of the table."""
         summary = pose_errors.summarize_poses(self.errors, [*THRESHOLDS, FINE])
-        *recall, fine = (recall.share if self.errors else None for recall in summary.recalls)
+        *recall, fine = (recall.share for recall in summary.recalls)
         return MethodRow(
             method=self.method,
             feature=self.feature,
@@ -86,7 +86,7 @@ class MethodResult:
             num_queries=len(self.errors) or len(self.found),
             num_placed=sum(q.best is not None for q in self.found),
             recall=tuple(recall) if self.errors else None,
-            fine=fine,
+            fine=fine if self.errors else None,
             median_metres=summary.median.metres if summary.median else None,
             median_degrees=summary.median.degrees if summary.median else None,
             megabytes=self.megabytes,

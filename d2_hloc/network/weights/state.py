@@ -19,14 +19,16 @@ from d2_hloc.network.weights.catalogue import BUNDLED, WeightsError
 PUBLISHED_KEY = "dense_feature_extraction.model."  # in the authors' checkpoints
 TORCHVISION_KEY = "features."  # in torchvision's vgg16; its first layer takes RGB
 
+# How NumPy pickles a number; it stands in a module that NumPy calls private.
+SCALAR = np.float64(0).__reduce__()[0]
 # The authors' training script saves its arguments and NumPy loss values beside the model.
 ALLOWED = [
     argparse.Namespace,
     np.dtype,
     type(np.dtype(np.float64)),
     type(np.dtype(np.float32)),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    (SCALAR, "numpy.core.multiarray.scalar"),
+    (SCALAR, "numpy._core.multiarray.scalar"),
 ]
 
 
