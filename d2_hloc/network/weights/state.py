@@ -6,6 +6,7 @@ import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def to_backbone(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+def to_backbone(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     """Rename a published or a torchvision state; check the shape of every layer.
 
     Raises:
