@@ -28,20 +28,22 @@ class disk_full_in_a_sentence:  # noqa: N801 - reads as a statement
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            is_full = True
-        else:
-            is_full = isinstance(error, RuntimeError) and is_almost_full(self.path)
-        if is_full:
-            raise DiskFull(
-                f"{self.path}: the disk is full; free some space and run again, "
-                "it goes on from here."
-            ) from error
+            raise _disk_full(self.path) from error
+        if isinstance(error, RuntimeError):
+            check_space(self.path, error)
 
 
-def is_almost_full(path: Path) -> bool:
-    """True if the disk that a path is on, or would be on, has almost no space left."""
+def check_space(path: Path, error: Exception) -> None:
+    """Raise DiskFull, from the error, if the disk that a path is on has almost no space left."""
     existing = next((p for p in (path, *path.resolve().parents) if p.exists()), path)
-    return shutil.disk_usage(existing).free < ALMOST_FULL
+    if shutil.disk_usage(existing).free < ALMOST_FULL:
+        raise _disk_full(path) from error
+
+
+def _disk_full(path: Path) -> DiskFull:
+    return DiskFull(
+        f"{path}: the disk is full; free some space and run again, it goes on from here."
+    )
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -154,11 +154,11 @@ def opened_copy(path: Path) -> Iterator[pycolmap.Database]:
         except ModelError as error:
             raise ModelError(str(error).replace(str(copy), str(path))) from error
         with database:
-            check_names(database, path)
+            check_database_names(database, path)
             yield database
 
 
-def check_names(database: pycolmap.Database, path: Path) -> None:
+def check_database_names(database: pycolmap.Database, path: Path) -> None:
     """Raise UnsafeName or ModelError for an image whose name cannot be used."""
     try:
         image_names((image.name for image in database.read_all_images()), path)

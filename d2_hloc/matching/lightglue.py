@@ -76,7 +76,7 @@ class Points:
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What the network says of two images: who is like whom, and who has a partner at all."""
+    """The network's answer for two images: who is like whom, and who has a partner at all."""
 
     similarity: Float[Tensor, "B N0 N1"]
     matchable0: Float[Tensor, "B N0"]  # logits
@@ -215,7 +215,7 @@ class LightGlue:
     """The matcher: prepare() an image once, then call it with two of them."""
 
     def __init__(
-        self, weights: str = "d2_lightglue", min_score: float = 0.1, precision: str = "float32"
+        self, weights: str = "d2_lightglue", min_score: float = 0.3, precision: str = "float32"
     ) -> None:
         """Load weights, by a bundled name or from a file, to a GPU where there is one.
 

@@ -171,7 +171,7 @@ def match(
 
 
 def configuration(options: MatchingOptions) -> dict[str, Any]:
-    """What matches depend on: the options that apply, and the weights' digest."""
+    """Everything that matches depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     if options.matcher == "nearest":  # as before there was another
         unused = ("matcher", "weights", "min_score", "precision")

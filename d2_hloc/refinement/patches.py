@@ -156,7 +156,7 @@ def _refine_chunk(
     affinities: Float[Tensor, "K 2 2"],
 ) -> Refined:
     inverse = inverse_2x2(affinities)
-    xy, outcomes, template = xy1, torch.empty(0), torch.empty(0)
+    xy, outcomes, template = xy1, torch.empty(0, dtype=torch.int64), torch.empty(0)
     for level in levels_of(options):
         map0, map1 = (m.coarse if level.stride == 2 else m.fine for m in (maps0, maps1))
         if level.is_first or level.stride == 1:

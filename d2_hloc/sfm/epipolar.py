@@ -37,7 +37,7 @@ class MatchedPoints:
         return len(self.xy0)
 
     def of(self, mask: np.ndarray) -> MatchedPoints:
-        """Those of a mask (K,)."""
+        """Pick the matches of a mask (K,)."""
         return replace(self, xy0=self.xy0[mask], xy1=self.xy1[mask])
 
     @property

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.on_cluster import extract_on
+from d2_hloc.files.atomic import check_space
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import digest
@@ -88,8 +89,13 @@ class Matched:
                 logger.warning("%s is made again: %s", stage, error)
         with self.record.timed(stage):
             make()
+        try:
+            made = read()
+        except ValueError as error:  # COLMAP does not say that its files were cut short
+            check_space(self.outputs.folder, error)
+            raise
         self.record.mark_done(stage, self.fingerprint)
-        return read()
+        return made
 
 
 def match_images(

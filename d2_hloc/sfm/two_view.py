@@ -62,13 +62,22 @@ def verify_pair(
     pairs = np.asarray(matches.pairs if isinstance(matches, Matches) else matches)
     pairs = pairs.reshape(-1, 2).astype(np.int64)
     points = matched_points((keypoints0, keypoints1), pairs, cameras)
-    if options.estimator == "colmap":
+    if not by_poselib(options, *cameras):
         return by_colmap(options, points, pairs, seed)
     geometry, inliers = estimate_two_view(
         options, points, seed=seed, first=supported(options, points)
     )
     geometry.inlier_matches = pairs[inliers].astype(np.uint32)
     return geometry
+
+
+def by_poselib(
+    options: VerificationOptions, camera0: pycolmap.Camera, camera1: pycolmap.Camera
+) -> bool:
+    """Is a pair of these cameras PoseLib's to estimate?"""
+    if options.estimator == "auto":
+        return camera0.has_prior_focal_length and camera1.has_prior_focal_length
+    return options.estimator == "poselib"
 
 
 def matched_points(

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from d2_hloc.core.pixels import TRAINING_STRIDE
@@ -31,7 +31,7 @@ from d2_hloc.training.distributed import World
 from d2_hloc.training.history import LOSSES, VALIDATION, Row, Table
 from d2_hloc.training.loss import LossOptions, pair_loss
 from d2_hloc.training.network import Network, Precision, TrainedFrom
-from d2_hloc.training.pair import MIN_CORRESPONDENCES, PairSource, TrainingPair
+from d2_hloc.training.pair import MIN_CORRESPONDENCES, Numbered, PairSource, TrainingPair
 from d2_hloc.training.validation import MEASURES, measure_maps
 
 logger = logging.getLogger(__name__)
@@ -342,16 +342,3 @@ class Examples:
             batch_size=None,
             num_workers=self.options.workers,
         )
-
-
-class Numbered(Dataset):
-    """Some pairs of an epoch, in the order given."""
-
-    def __init__(self, source: PairSource, epoch: int, indices: Sequence[int]) -> None:
-        self.source, self.epoch, self.indices = source, epoch, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> TrainingPair | None:
-        return self.source.pair(self.epoch, self.indices[place])

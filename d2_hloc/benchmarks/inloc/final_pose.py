@@ -18,8 +18,10 @@ from d2_hloc.sfm.pnp import FEWEST, refit_pose
 ROUNDS = 2
 
 Places = Float[np.ndarray, "K 2"]
+Index = Int[np.ndarray, " K"]
+Found = Bool[np.ndarray, " K"]
 # The index of points and where they should be in the query -> where they are, and which were found.
-Search = Callable[[Int[np.ndarray, " K"], Places], tuple[Places, Bool[np.ndarray, " K"]]]
+Search = Callable[[Index, Places], tuple[Places, Found]]
 
 
 def pose_of_visible_points(

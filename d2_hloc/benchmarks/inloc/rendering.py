@@ -78,8 +78,8 @@ class QueryView:
     size: tuple[int, int]  # w, h
     focal: float
     principal_point: tuple[float, float]
-    rotation: np.ndarray  # (3, 3)
-    translation: np.ndarray  # (3,)
+    rotation: Float[np.ndarray, "3 3"]
+    translation: Float[np.ndarray, " 3"]
 
     def reduced(self, longest_edge: int) -> QueryView:
         """Return the same view with fewer pixels, or as it is."""

@@ -82,7 +82,7 @@ def write_method_files(evaluation: InLocEvaluation) -> None:
         write_found(outputs, result.found)
 
 
-def present_combined(paths: Sequence[Path], output: Path, truth: Path | None) -> None:
+def report_combined(paths: Sequence[Path], output: Path, truth: Path | None) -> None:
     """Write the poses of two ImgLists combined by Dense PV's score, and print their table.
 
     Raises:

@@ -105,7 +105,7 @@ def errors_of(found: Sequence[QueryPoses], truth: pose_errors.Poses | None) -> E
 
 def megabytes_an_image(features: Path) -> float:
     """Mean size of an image's features as they are stored, MB of 10^6 bytes."""
-    names = features_h5.image_names(features)
+    names = features_h5.extracted_names(features)
     with features_h5.open_h5(features) as file:
         sizes = [sum(d.nbytes for d in _datasets(file[name])) for name in names]
     return float(np.mean(sizes)) / 1e6

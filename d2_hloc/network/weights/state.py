@@ -33,7 +33,7 @@ ALLOWED = [
 ]
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[Any, Any]:
     """The state dictionary in a file of safetensors or of torch's form, under whatever names.
 
     Raises:
