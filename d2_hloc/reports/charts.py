@@ -151,7 +151,7 @@ def duration(seconds: float) -> str:
 
 
 def _named_bars(
-    names: Sequence[str], values: Sequence[float], texts: Sequence[str], heading: str
+    names: Sequence[str], values: Sequence[float] | np.ndarray, texts: Sequence[str], heading: str
 ) -> go.Figure:
     places = np.arange(len(names))
     bars = go.Bar(
