@@ -11,6 +11,7 @@ from tqdm import tqdm
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import open_database, pycolmap
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.pairs import Pair, unique, write_pairs
 from d2_hloc.matching.tracks import PairMatches
 from d2_hloc.sfm.options import ReconstructionOptions
@@ -55,7 +56,9 @@ def _write_image(database: pycolmap.Database, name: str, camera: pycolmap.Camera
     return database.write_image(pycolmap.Image(name=name, camera_id=camera_id))
 
 
-def _write_keypoints(database: pycolmap.Database, image_id: int, file: object, name: str) -> int:
+def _write_keypoints(
+    database: pycolmap.Database, image_id: int, file: GuardedFile, name: str
+) -> int:
     keypoints = features_h5.keypoints_of(file, name)
     database.write_keypoints(image_id, to_colmap(keypoints).astype(np.float32))
     return len(keypoints)

@@ -293,9 +293,9 @@ def test_base_model_keeps_the_contract():
 
     model = Doubled({"b": 3})
     assert model.conf == model.seen == {"a": 1, "b": 3}
-    assert model({"x": 2, "y": 0}) == {"x": 4}
+    assert model({"x": torch.tensor(2), "y": torch.tensor(0)}) == {"x": torch.tensor(4)}
     with pytest.raises((ValueError, AssertionError), match="y"):
-        model({"x": 2})
+        model({"x": torch.tensor(2)})
 
 
 def check_features(found: dict[str, torch.Tensor], width: int, height: int) -> None:

@@ -1,4 +1,4 @@
-"""What a step learns from: points of two images, with the truth about them.
+"""Examples that a step learns from: points of two images, with the truth about them.
 
 Batches are of one number of points an image, and so need no masks.
 """
@@ -67,7 +67,7 @@ class Example:
     alone1: Bool[Tensor, " N1"]
 
     def points(self) -> tuple[Points, Points]:
-        """As the network takes a batch of them."""
+        """Points of both images, as the network takes a batch of them."""
         return (
             Points(descriptors=_unit(self.descriptors0), positions=self.positions0),
             Points(descriptors=_unit(self.descriptors1), positions=self.positions1),

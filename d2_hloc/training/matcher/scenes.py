@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int8
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -113,7 +114,7 @@ def scene_pairs(
 
 
 def lit_views(
-    options: SceneOptions, path: Path, image: object, extract: Extract
+    options: SceneOptions, path: Path, image: Image.Image, extract: Extract
 ) -> list[CachedView]:
     """Features of an image in several lights, extracted once."""
     views = read_views(path)

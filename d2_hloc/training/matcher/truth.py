@@ -26,7 +26,10 @@ class TruthOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """Of two images. Features between `partner` and `alone`, or of unknown place, are neither."""
+    """Truth about two images.
+
+    Features between `partner` and `alone`, or of unknown place, are neither.
+    """
 
     partner0: Int[Tensor, " N0"]  # index in image 1, or -1
     alone0: Bool[Tensor, " N0"]  # certainly without a partner
