@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from d2_hloc.core.ranges import PIXELS, check_ranges
+
 NOWHERE = -1e4  # where a feature lies that the other image does not show: far from all others
 
 
