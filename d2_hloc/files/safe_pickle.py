@@ -7,7 +7,7 @@ that are None, numbers, text, bytes, lists, tuples, dictionaries and arrays.
 from __future__ import annotations
 
 import math
-from typing import IO, Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -28,7 +28,14 @@ MAX_PICKLE = 1 << 28  # bytes
 MAX_ARRAY = 1 << 30  # bytes of an array of plain numbers
 
 
-def read_npy(file: IO[bytes]) -> np.ndarray:
+@runtime_checkable
+class Readable(Protocol):
+    """An open file, or a member of an archive."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read_npy(file: Readable) -> np.ndarray:
     """Read a .npy file, or a member of an .npz.
 
     Raises:
@@ -43,7 +50,7 @@ def read_npy(file: IO[bytes]) -> np.ndarray:
         raise PickleError(f"it is damaged ({_first_line(error)})") from error
 
 
-def _read_npy(file: IO[bytes]) -> np.ndarray:
+def _read_npy(file: Readable) -> np.ndarray:
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise PickleRefused(f"it is of NumPy's format {version}")
