@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import h5py
 import numpy as np
 from jaxtyping import Float
 
 from d2_hloc.core.structs import Matches
 from d2_hloc.files import features_h5
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.result_store import ResultStore
 from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.matching.pairs import Pair
@@ -93,7 +93,7 @@ def pair_store(path: Path, configuration: Mapping[str, Any], kind: type[S]) -> R
 
 
 def read_pair(
-    names: Pair, features: h5py.File, matches: h5py.File, refine: Refine | None = None
+    names: Pair, features: GuardedFile, matches: GuardedFile, refine: Refine | None = None
 ) -> MatchedPair:
     """Read a pair of images; of its features, only the keypoints are read."""
     xy0, xy1 = (features_h5.keypoints_of(features, name).astype(np.float64) for name in names)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 from jaxtyping import Float
 
@@ -17,6 +16,7 @@ from d2_hloc.benchmarks.inloc.options import PoseOptions
 from d2_hloc.benchmarks.inloc.spatial_verification import verify_spatially
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.files import features_h5
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.match_pairs import MatchedPairs, match
 from d2_hloc.matching.nearest import MatchingOptions
 
@@ -44,7 +44,7 @@ class CutoutMatches:
 class MatchedCutouts:
     """Matches of pairs, from the open files of features, matches and points."""
 
-    def __init__(self, features: h5py.File, matches: h5py.File, points: h5py.File) -> None:
+    def __init__(self, features: GuardedFile, matches: GuardedFile, points: GuardedFile) -> None:
         self._features, self._matches, self._points = features, matches, points
 
     def has_features(self, name: str) -> bool:

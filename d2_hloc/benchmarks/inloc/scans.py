@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -62,7 +63,7 @@ def read_cutout_map(path: Path) -> CutoutMap:
     return CutoutMap(xyz=xyz, rgb=rgb if rgb is not None and rgb.shape == xyz.shape else None)
 
 
-def _read_mat5(path: Path) -> dict[str, np.ndarray]:
+def _read_mat5(path: Path) -> dict[str, Any]:
     return scipy.io.loadmat(path, variable_names=[POINTS, COLOURS])
 
 
