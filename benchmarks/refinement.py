@@ -79,7 +79,7 @@ class Bench:
         self.truth = read_poses(self.truth_file)
         self.features, self.matches = output / "features.h5", output / "matches.h5"
         self.extraction_time = self.extract(resize_max)
-        names = features_h5.image_names(self.features)
+        names = features_h5.extracted_names(self.features)
         self.pairs, self.cameras = (
             exhaustive(names),
             cameras_of(self.images, names, self.truth_file),

@@ -1,6 +1,7 @@
 """D2-Net local features for hloc and COLMAP."""
 
 import zlib  # noqa: F401 - before pycolmap, whoever imports that: the other order aborts
+from importlib import import_module
 
 from d2_hloc.core.structs import Features, Matches
 from d2_hloc.hloc.plugin import register
@@ -14,6 +15,20 @@ __all__ = [
     "Features",
     "Matches",
     "MatchingOptions",
+    "VerificationOptions",
     "match_descriptors",
     "register",
+    "verify_pair",
 ]
+
+_WITH_PYCOLMAP = {
+    "VerificationOptions": "d2_hloc.sfm.options",
+    "verify_pair": "d2_hloc.sfm.two_view",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs pycolmap when it is first asked for: features and matches need it not."""
+    if name not in _WITH_PYCOLMAP:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_WITH_PYCOLMAP[name]), name)

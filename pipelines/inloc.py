@@ -21,7 +21,7 @@ from d2_hloc.benchmarks.arguments import (
     load_options,
 )
 from d2_hloc.benchmarks.inloc.dense_verification import METHODS
-from d2_hloc.benchmarks.inloc.report import present_combined
+from d2_hloc.benchmarks.inloc.report import report_combined
 from d2_hloc.benchmarks.inloc.run import InLoc, run_inloc
 
 CONFIG = Path(__file__).parents[1] / "configs" / "inloc.yaml"
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--combine", type=Path, nargs=2, help="two ImgLists, by Dense PV's score")
     args = parser.parse_args(arguments)
     if args.combine:
-        present_combined(args.combine, args.output, args.ground_truth)
+        report_combined(args.combine, args.output, args.ground_truth)
         return
     if args.dataset is None:
         parser.error("--dataset is missing.")

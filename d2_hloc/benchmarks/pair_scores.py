@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import h5py
 import numpy as np
+from jaxtyping import Float
 
 from d2_hloc.core.structs import Matches
 from d2_hloc.files import features_h5
@@ -18,11 +19,12 @@ from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.matching.pairs import Pair
 
 Size = tuple[int, int]  # w, h
-Points = np.ndarray  # (K, 2), pixels; (0, 0) is the centre of the first
+Points = Float[np.ndarray, "_ 2"]  # pixels; (0, 0) is the centre of the first
 # Moves the matched keypoints (K, 2) of a pair of images, given by name.
 Refine = Callable[[Pair, Points, Points], tuple[Points, Points]]
 
 
+@runtime_checkable
 class KnownPair(Protocol):
     """Two images, by name, whose true geometry is known."""
 
@@ -47,8 +49,8 @@ class PairScore:
 class MatchedPair:
     """Keypoints of two images, those of their matches in a row per match, and the sizes."""
 
-    keypoints: tuple[Points, Points]  # (N0, 2), (N1, 2)
-    matched: tuple[Points, Points]  # (K, 2) each
+    keypoints: tuple[Float[np.ndarray, "N0 2"], Float[np.ndarray, "N1 2"]]
+    matched: tuple[Float[np.ndarray, "K 2"], Float[np.ndarray, "K 2"]]
     sizes: tuple[Size, Size]
 
 

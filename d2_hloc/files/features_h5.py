@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from d2_hloc.core.names import image_names as names_of_images
+from d2_hloc.core.names import image_names
 from d2_hloc.core.structs import Features, Matches
 from d2_hloc.files.checked_arrays import (
     StorageError,
@@ -43,7 +43,7 @@ def open_h5(path: Path) -> GuardedFile:
         raise StorageError(why_unreadable(path, error)) from error
 
 
-def image_names(path: Path, among: Iterable[str] | None = None) -> list[str]:
+def extracted_names(path: Path, among: Iterable[str] | None = None) -> list[str]:
     """Names of the images that a features file holds, sorted; only those `among` these.
 
     Raises:
@@ -51,7 +51,7 @@ def image_names(path: Path, among: Iterable[str] | None = None) -> list[str]:
     """
     with open_h5(path) as file:
         names = file.keys_with("keypoints", "global_descriptor")
-    return sorted(names_of_images(names if among is None else names & set(among), path))
+    return sorted(image_names(names if among is None else names & set(among), path))
 
 
 def read_configuration(path: Path) -> dict[str, Any] | None:
@@ -106,7 +106,7 @@ def descriptors_value(descriptors: torch.Tensor, dtype: str) -> Value:
     return Value(np.rint(found * scale).astype(np.int8), {"scale": scale, "meaning": INT8_MEANING})
 
 
-def _source_attributes(source: tuple[int, int] | None) -> dict[str, float]:
+def _source_attributes(source: tuple[int, int] | None) -> dict[str, int]:
     return {} if source is None else {"source_bytes": source[0], "source_crc32": source[1]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def read_coloured_cloud(
         ValueError: if it is missing, cut short or has no colours.
     """
     found = _vertices(path)
-    if "red" not in found.dtype.names:
+    if "red" not in (found.dtype.names or ()):
         raise ValueError(f"{path}: its points have no colours; fuse again.")
     return _stacked(found, "x", "y", "z").astype(float), _stacked(found, "red", "green", "blue")
 
@@ -52,7 +53,10 @@ def _vertices(path: Path) -> np.ndarray:
     """Vertices as they are stored, mapped from the file."""
     try:
         _check_header(path)
-        return PlyData.read(str(path), known_list_len=LIST_LENGTHS)["vertex"].data
+        found = PlyData.read(str(path), known_list_len=LIST_LENGTHS)["vertex"].data
+        if not {"x", "y", "z"} <= set(found.dtype.names):
+            raise ValueError("its points have no coordinates")
+        return found
     except PlyElementParseError as error:
         raise ValueError(f"{path}: is cut short; fuse again.") from error
     except (OSError, ValueError, KeyError, PlyParseError) as error:
@@ -69,9 +73,10 @@ def _check_header(path: Path) -> None:
         lines = [line.split() for line in file.read(HEADER_BYTES).splitlines()]
     if [b"end_header"] not in lines:
         raise ValueError("the header has no end")
-    header = lines[: lines.index([b"end_header"])]
-    lists = {words[-1].decode() for words in header if words[:2] == [b"property", b"list"]}
-    if any(words[:2] == [b"format", b"ascii"] for words in header):
-        raise ValueError("not binary")
-    if not lists <= set(LIST_LENGTHS["face"]):
-        raise ValueError("it has lists of unknown lengths")
+    lines = lines[: lines.index([b"end_header"]) + 1]
+    lists = {words[-1].decode() for words in lines if words[:2] == [b"property", b"list"]}
+    if [b"format", b"ascii", b"1.0"] in lines or not lists <= set(LIST_LENGTHS["face"]):
+        raise ValueError("its rows have no known size")
+    for words, after in pairwise(lines):
+        if words[:1] == [b"element"] and (after[:1] != [b"property"] or int(words[-1]) < 0):
+            raise ValueError("an element has no properties or no number")  # ends the process

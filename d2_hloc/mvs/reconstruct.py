@@ -131,9 +131,9 @@ def open_workspace(
         ModelError, ImageError, ConfigurationChanged, DiskFull: as reconstruct_dense.
     """
     values = config.to_dict(options) | {"backend": backend}
-    size = values.pop("max_image_size")
-    made_by = {k: v for k, v in values.items() if k not in ("fusion", "mesh")}
-    prepare_workspace(model_folder, images, output, size, made_by)
+    others = ("max_image_size", "fusion", "mesh")
+    made_by = {k: v for k, v in values.items() if k not in others}
+    prepare_workspace(model_folder, images, output, options.max_image_size, made_by)
     return read_workspace(output, max(options.num_sources, options.consistency.num_views))
 
 

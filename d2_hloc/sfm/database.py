@@ -12,10 +12,11 @@ from d2_hloc.core.pixels import to_colmap
 from d2_hloc.files import features_h5
 from d2_hloc.files.checked_arrays import check_matches
 from d2_hloc.files.colmap import open_database, pycolmap
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.pairs import Pair, unique, write_pairs
 from d2_hloc.matching.tracks import PairMatches
 from d2_hloc.sfm.options import ReconstructionOptions
-from d2_hloc.sfm.two_view import colmap_options
+from d2_hloc.sfm.two_view import by_poselib, colmap_options
 from d2_hloc.sfm.verification import Sources, verify_pairs
 
 VERIFY_CHUNK = 200  # pairs a call: progress between them, and a kill loses no more
@@ -56,7 +57,9 @@ def _write_image(database: pycolmap.Database, name: str, camera: pycolmap.Camera
     return database.write_image(pycolmap.Image(name=name, camera_id=camera_id))
 
 
-def _write_keypoints(database: pycolmap.Database, image_id: int, file: object, name: str) -> int:
+def _write_keypoints(
+    database: pycolmap.Database, image_id: int, file: GuardedFile, name: str
+) -> int:
     keypoints = features_h5.keypoints_of(file, name)
     database.write_keypoints(image_id, to_colmap(keypoints).astype(np.float32))
     return len(keypoints)
@@ -124,11 +127,22 @@ def verify_geometry(
     with tqdm(total=len(todo), desc="verify", unit="pair", disable=not todo) as progress:
         for start in range(0, len(todo), VERIFY_CHUNK):
             chunk = todo[start : start + VERIFY_CHUNK]
-            if options.verification.estimator == "colmap":
-                _verify_by_colmap(database, chunk, options)
-            else:
-                _verify_by_poselib(database, chunk, options, sources or Sources(), ids)
+            ours, colmaps = _by_estimator(database, chunk, options)
+            if ours:
+                _verify_by_poselib(database, ours, options, sources or Sources(), ids)
+            if colmaps:
+                _verify_by_colmap(database, colmaps, options)
             progress.update(len(chunk))
+
+
+def _by_estimator(
+    database: Path, pairs: Sequence[Pair], options: ReconstructionOptions
+) -> tuple[list[Pair], list[Pair]]:
+    """The pairs that PoseLib estimates, and those that COLMAP does."""
+    with open_database(database) as db:
+        cameras = {i.name: db.read_camera(i.camera_id) for i in db.read_all_images()}
+    ours = {p for p in pairs if by_poselib(options.verification, cameras[p[0]], cameras[p[1]])}
+    return [p for p in pairs if p in ours], [p for p in pairs if p not in ours]
 
 
 def _verify_by_colmap(

@@ -27,7 +27,9 @@ MATCHING = NEAREST  # what was measured best
 class VerificationOptions:
     """Two-view geometry by robust estimation; distances in pixels of the original images.
 
-    `estimator`: PoseLib's, or COLMAP's own, for which the last five do not count.
+    `estimator`: PoseLib's, or COLMAP's own, for which the last five do not count. `auto` is PoseLib
+    for pairs whose focal lengths are both known, and COLMAP where one is a guess: mapping from
+    guesses registers more images from its geometries (docs/geometry.md).
     `min_support`: hypotheses are drawn from the matches that their neighbours support by so much
     (consistency.local_consistency), before they are drawn from all; 0 is from all at once.
     `max_log_false_alarms`: a pair counts where fewer than ten to this power geometries as good are
@@ -37,7 +39,7 @@ class VerificationOptions:
     extracted from.
     """
 
-    estimator: Literal["poselib", "colmap"] = "poselib"
+    estimator: Literal["auto", "poselib", "colmap"] = "auto"
     max_error: float = 4.0
     confidence: float = 0.999
     min_num_inliers: int = 15
@@ -56,6 +58,7 @@ class VerificationOptions:
             max_num_trials=(1, MANY),
             min_support=(0, MANY),
             max_log_false_alarms=(-1e6, 1e6),
+            refined_max_error=PIXELS,
         )
 
 

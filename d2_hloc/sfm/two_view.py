@@ -62,13 +62,22 @@ def verify_pair(
     pairs = np.asarray(matches.pairs if isinstance(matches, Matches) else matches)
     pairs = pairs.reshape(-1, 2).astype(np.int64)
     points = matched_points((keypoints0, keypoints1), pairs, cameras)
-    if options.estimator == "colmap":
+    if not by_poselib(options, *cameras):
         return by_colmap(options, points, pairs, seed)
     geometry, inliers = estimate_two_view(
         options, points, seed=seed, first=supported(options, points)
     )
     geometry.inlier_matches = pairs[inliers].astype(np.uint32)
     return geometry
+
+
+def by_poselib(
+    options: VerificationOptions, camera0: pycolmap.Camera, camera1: pycolmap.Camera
+) -> bool:
+    """Is a pair of these cameras PoseLib's to estimate?"""
+    if options.estimator == "auto":
+        return camera0.has_prior_focal_length and camera1.has_prior_focal_length
+    return options.estimator == "poselib"
 
 
 def matched_points(
@@ -237,7 +246,7 @@ def _homography(points: MatchedPoints, ransac: Ransac) -> tuple[np.ndarray | Non
 
 def _add_pose(geometry: pycolmap.TwoViewGeometry, points: MatchedPoints) -> None:
     """The pose of a fundamental matrix, with the focal lengths that it tells."""
-    cameras = focal_lengths(geometry.F, points.camera0, points.camera1)
+    cameras = focal_lengths(np.asarray(geometry.F), points.camera0, points.camera1)
     every = np.arange(len(points), dtype=np.uint32)
     geometry.inlier_matches = np.stack([every, every], axis=1)  # of these points, for COLMAP
     pycolmap.estimate_two_view_geometry_pose(
@@ -267,7 +276,7 @@ def focal_lengths(
         if is_sane and not camera.has_prior_focal_length:
             params = np.array(copy.params)
             params[list(copy.focal_length_idxs())] *= ratio
-            copy.params = params
+            copy.params = params.tolist()
         result.append(copy)
     return result[0], result[1]
 

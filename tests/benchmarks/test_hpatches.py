@@ -213,7 +213,7 @@ def test_a_run_writes_what_it_promises(finished):
     assert names == {
         *("d2net", "sift", "run.json", "report.html", "hpatches.csv", "mma.png", "mma.svg")
     }
-    assert features_h5.image_names(finished / "sift" / "features.h5")[0] == "i_coffee/1.png"
+    assert features_h5.extracted_names(finished / "sift" / "features.h5")[0] == "i_coffee/1.png"
 
 
 def test_the_homographies_are_found_again(finished):

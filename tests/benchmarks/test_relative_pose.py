@@ -113,7 +113,7 @@ UNKNOWN[0, 0] = np.nan
     [
         ("a.jpg b.jpg 0 0", "has 4 fields instead of 38"),
         (line_of(PAIR).replace("500.0", "wide"), "could not convert string to float"),
-        (line_of(replace(PAIR, quarter_turns=("x", 0))), "invalid literal for int"),
+        (line_of(PAIR).replace("1.jpg 0 1", "1.jpg x 1"), "invalid literal for int"),
         (line_of(replace(PAIR, intrinsics0=UNKNOWN)), "holds numbers that are not finite"),
         (line_of(replace(PAIR, intrinsics0=SKEWED)), "K0 is not that of a camera without skew"),
         (line_of(replace(PAIR, intrinsics1=-K)), "K1 is not that of a camera without skew"),

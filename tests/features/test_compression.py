@@ -170,7 +170,7 @@ def test_a_configuration_can_ask_for_it():
 def copy_with(features, path, change):
     shutil.copy(features, path)
     with h5py.File(path, "a") as file:
-        change(file, features_h5.image_names(features)[0])
+        change(file, features_h5.extracted_names(features)[0])
     return path
 
 

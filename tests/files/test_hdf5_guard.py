@@ -160,14 +160,14 @@ def test_groups_within_groups_without_end_are_refused(path):
             group = group.create_group("a")
         group["keypoints"] = np.zeros((0, 2))
     with pytest.raises(Refused, match="groups within groups without end"):
-        features_h5.image_names(path)
+        features_h5.extracted_names(path)
 
 
 def test_groups_that_hold_themselves_end(path):
     with h5py.File(path, "w") as file:
         file["a/keypoints"] = np.zeros((0, 2))
         file["a/again"] = file["/"]
-    assert features_h5.image_names(path) == ["a"]
+    assert features_h5.extracted_names(path) == ["a"]
 
 
 def test_a_pipe_is_no_file(path):

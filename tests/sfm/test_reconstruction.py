@@ -22,6 +22,7 @@ from d2_hloc.sfm.reconstruct import reconstruct
 from d2_hloc.sfm.triangulation import triangulate
 
 OPTIONS = ReconstructionOptions()
+BY_POSELIB = ReconstructionOptions(verification=VerificationOptions(estimator="poselib"))
 BY_COLMAP = ReconstructionOptions(verification=VerificationOptions(estimator="colmap"))
 
 
@@ -36,6 +37,27 @@ def database(scene):
     build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
     verify_geometry(path, scene.pairs, OPTIONS, scene.matches)
     return path
+
+
+def test_poselibs_geometries_are_the_same_for_any_number_of_threads(scene, tmp_path):
+    found = []
+    for threads in (1, 3):
+        path = tmp_path / f"{threads}.db"
+        build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
+        options = dataclasses.replace(BY_POSELIB, num_threads=threads)
+        verify_geometry(path, scene.pairs, options, scene.matches)
+        with pycolmap.Database.open(path) as database:
+            found.append(database.read_two_view_geometries())
+    assert repr(found[0]) == repr(found[1])
+
+
+def test_mapping_from_poselibs_geometries_recovers_every_camera(scene, tmp_path):
+    path = tmp_path / "database.db"
+    build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
+    verify_geometry(path, scene.pairs, BY_POSELIB, scene.matches)
+    model = map_images(BY_POSELIB, path, tmp_path, tmp_path / "sparse", set(scene.cameras))
+    assert model_statistics(model).registered_images == len(scene.cameras)
+    assert position_errors(model, scene).max() < 1e-3
 
 
 def position_errors(model, scene):
@@ -106,7 +128,7 @@ def test_colmaps_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypa
 def test_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypatch):
     path = tmp_path / "database.db"
     build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
-    verify_geometry(path, scene.pairs[:4], OPTIONS, scene.matches)
+    verify_geometry(path, scene.pairs[:4], BY_POSELIB, scene.matches)
     asked = []
     original = database_module.verify_pairs
 
@@ -115,7 +137,7 @@ def test_verification_goes_on_where_it_stopped(scene, tmp_path, monkeypatch):
         return original(options, database, pairs, *others)
 
     monkeypatch.setattr(database_module, "verify_pairs", listen)
-    verify_geometry(path, scene.pairs, OPTIONS, scene.matches)
+    verify_geometry(path, scene.pairs, BY_POSELIB, scene.matches)
     assert asked == scene.pairs[4:]
     with pycolmap.Database.open(path) as database:
         assert database.num_verified_image_pairs() == len(scene.pairs)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.core.structs import Matches
@@ -9,7 +10,8 @@ from d2_hloc.files.colmap import pycolmap
 from d2_hloc.sfm.options import VerificationOptions
 from d2_hloc.sfm.two_view import Config, estimate_two_view, matched_points, verify_pair
 
-OPTIONS = VerificationOptions(max_error=2.0)
+POSELIB = VerificationOptions(estimator="poselib")
+OPTIONS = VerificationOptions(estimator="poselib", max_error=2.0)
 
 
 def camera(focal=900.0, is_known=True, camera_id=1):
@@ -119,7 +121,7 @@ def test_random_matches_have_no_geometry(is_known, seed):
     rng = np.random.default_rng(seed)
     xy0, xy1 = rng.uniform([0, 0], [1024, 768], (2, 600, 2))
     cameras = camera(is_known=is_known), camera(is_known=is_known)
-    found = verify_pair(xy0, xy1, identity(600), cameras, VerificationOptions())
+    found = verify_pair(xy0, xy1, identity(600), cameras, POSELIB)
     assert found.config == Config.DEGENERATE
     assert len(found.inlier_matches) == 0
 
@@ -157,8 +159,6 @@ def test_matches_index_keypoints():
     xy0, xy1, _ = scene(pose(), cameras)
     order = np.random.default_rng(3).permutation(len(xy1))
     pairs = np.stack([np.arange(len(xy0)), np.argsort(order)], axis=1)
-    import torch
-
     matches = Matches(pairs=torch.from_numpy(pairs), scores=torch.ones(len(pairs)))
     found = verify_pair(torch.from_numpy(xy0), xy1[order], matches, cameras, OPTIONS)
     assert len(found.inlier_matches) > 100
@@ -170,9 +170,32 @@ def test_a_start_is_adjusted_to_the_points(is_known):
     cameras = camera(is_known=is_known), camera(is_known=is_known, camera_id=2)
     rough, exact = (scene(pose(), cameras, noise=n, count=300) for n in (2.0, 0.1))
     pairs = identity(len(rough[0]))
-    first = verify_pair(rough[0], rough[1], pairs, cameras, VerificationOptions())
+    first = verify_pair(rough[0], rough[1], pairs, cameras, POSELIB)
     points = matched_points(exact[:2], pairs, cameras)
-    again, inliers = estimate_two_view(VerificationOptions(max_error=0.5), points, start=first)
+    again, inliers = estimate_two_view(
+        VerificationOptions(estimator="poselib", max_error=0.5), points, start=first
+    )
     assert inliers.mean() > 0.95
     if is_known:
         assert degrees(again.cam2_from_cam1.rotation, pose().rotation) < 0.1
+
+
+def test_auto_leaves_guessed_focal_lengths_to_colmap():
+    for is_known in (True, False):
+        cameras = camera(is_known=is_known), camera(is_known=is_known, camera_id=2)
+        xy0, xy1, _ = scene(pose(), cameras, outliers=30)
+        found, expected = (
+            verify_pair(xy0, xy1, identity(len(xy0)), cameras, VerificationOptions(estimator=e))
+            for e in ("auto", "poselib" if is_known else "colmap")
+        )
+        assert np.array_equal(found.inlier_matches, expected.inlier_matches)
+        assert found.config == expected.config
+
+
+def test_the_package_offers_it():
+    import d2_hloc
+
+    assert d2_hloc.verify_pair is verify_pair
+    assert d2_hloc.VerificationOptions is VerificationOptions
+    with pytest.raises(AttributeError, match="verify_pears"):
+        d2_hloc.verify_pears  # noqa: B018

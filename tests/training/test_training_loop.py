@@ -240,9 +240,7 @@ def test_the_cache_keeps_to_its_size(tmp_path):
 
 def test_the_cache_refuses_other_weights_and_a_full_disk(tmp_path, monkeypatch):
     open_cache(tmp_path)
-    with pytest.raises(
-        ConfigurationChanged, match=r"held_back\.cache: .* Delete it or choose another output"
-    ):
+    with pytest.raises(ConfigurationChanged, match=r"There: .*Delete it or choose another output"):
         open_cache(tmp_path, weights="v")
 
     def full(*_):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from d2_hloc.core.images import EXTENSIONS
 from d2_hloc.matching.pairs import Pair
@@ -42,7 +43,7 @@ class HomographyPair:
     sequence: str
     name0: str
     name1: str
-    homography: np.ndarray  # (3, 3), pixels of image 0 -> pixels of image 1
+    homography: Float[np.ndarray, "3 3"]  # pixels of image 0 -> pixels of image 1
 
     @property
     def names(self) -> Pair:
@@ -135,7 +136,7 @@ def _numbered_images(folder: Path) -> dict[int, str]:
     return {int(path.stem): path.name for path in files}
 
 
-def _read_homography(path: Path) -> np.ndarray | str:
+def _read_homography(path: Path) -> Float[np.ndarray, "3 3"] | str:
     """Read the matrix (3, 3), or say what is wrong with it."""
     try:
         matrix = np.loadtxt(path, dtype=float, ndmin=2)

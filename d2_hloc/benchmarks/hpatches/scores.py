@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from d2_hloc.benchmarks.hpatches.data import HomographyPair
 from d2_hloc.benchmarks.pair_scores import (
@@ -102,7 +103,9 @@ def score_homography(
     )
 
 
-def estimate_homography(xy0: np.ndarray, xy1: np.ndarray, max_error: float) -> np.ndarray | None:
+def estimate_homography(
+    xy0: Float[np.ndarray, "K 2"], xy1: Float[np.ndarray, "K 2"], max_error: float
+) -> Float[np.ndarray, "3 3"] | None:
     """Estimate the homography (3, 3) of most inliers by COLMAP's LO-RANSAC, if there is one."""
     if len(xy0) < FEWEST:
         return None
@@ -116,7 +119,9 @@ def estimate_homography(xy0: np.ndarray, xy1: np.ndarray, max_error: float) -> n
 
 
 def _corner_error(
-    estimated: np.ndarray | None, truth: np.ndarray, size: tuple[int, int]
+    estimated: Float[np.ndarray, "3 3"] | None,
+    truth: Float[np.ndarray, "3 3"],
+    size: tuple[int, int],
 ) -> float | None:
     if estimated is None:
         return None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from jaxtyping import Float
 
 from d2_hloc.core.images import EXTENSIONS
 from d2_hloc.core.text import read_text
@@ -86,7 +87,7 @@ def alignment_path(folder: Path, cutout: str) -> Path:
     return folder / ALIGNMENTS / floor / "transformations" / f"{building}_trans_{scan}.txt"
 
 
-def read_alignment(folder: Path, cutout: str) -> np.ndarray:
+def read_alignment(folder: Path, cutout: str) -> Float[np.ndarray, "4 4"]:
     """Read the matrix (4, 4) that brings the points of a cutout's scan to the building's frame.
 
     Raises:

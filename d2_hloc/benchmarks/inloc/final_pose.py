@@ -12,14 +12,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from d2_hloc.core.pixels import from_colmap, to_colmap
-from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.colmap import img_from_cam, pycolmap
 from d2_hloc.sfm.pnp import FEWEST, refit_pose
 
 ROUNDS = 2
 
 Places = Float[np.ndarray, "K 2"]
+Index = Int[np.ndarray, " K"]
+Found = Bool[np.ndarray, " K"]
 # The index of points and where they should be in the query -> where they are, and which were found.
-Search = Callable[[Int[np.ndarray, " K"], Places], tuple[Places, Bool[np.ndarray, " K"]]]
+Search = Callable[[Index, Places], tuple[Places, Found]]
 
 
 def pose_of_visible_points(
@@ -60,5 +62,5 @@ def project_points(
     local = xyz @ pose.rotation.matrix().T + pose.translation
     is_before = (local[:, 2] > 0) & np.isfinite(local).all(axis=1)
     projected = np.full((len(xyz), 2), np.inf)
-    projected[is_before] = from_colmap(camera.img_from_cam(local[is_before]).reshape(-1, 2))
+    projected[is_before] = from_colmap(img_from_cam(camera, local[is_before]))
     return projected

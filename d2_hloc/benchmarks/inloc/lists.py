@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import scipy.io
+from jaxtyping import Float
 
 from d2_hloc.benchmarks.inloc.data import CUTOUTS, QUERIES, InLocError, is_cutout, short_name
 from d2_hloc.core.names import UnsafeName, image_name
@@ -38,7 +39,7 @@ class ListedPose:
 
     cutout: str
     score: float
-    matrix: np.ndarray | None
+    matrix: Float[np.ndarray, "3 4"] | None
 
 
 Ranked = dict[str, list[Candidate]]  # by query, best first
@@ -151,7 +152,7 @@ def _poses(path: Path, entry: Any) -> list[ListedPose]:
     ]
 
 
-def _pose(value: Any) -> np.ndarray | None:
+def _pose(value: Any) -> Float[np.ndarray, "3 4"] | None:
     matrix = np.asarray(value if value is not None else np.nan, dtype=float)
     return matrix if matrix.shape == (3, 4) and np.isfinite(matrix).all() else None
 

@@ -147,10 +147,10 @@ def _has_enough(
     options: PoseOptions, files: MatchedCutouts, query: str, first: Sequence[Candidate]
 ) -> bool:
     """Tell whether one of these candidates has enough verified matches to be the right one."""
+    enough = options.enough_inliers or 0
     usable = [c.cutout for c in first if files.has_features(query) and files.has_points(c.cutout)]
     return any(
-        len(verified_spatially(options, files, query, cutout)) >= options.enough_inliers
-        for cutout in usable
+        len(verified_spatially(options, files, query, cutout)) >= enough for cutout in usable
     )
 
 

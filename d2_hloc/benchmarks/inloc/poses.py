@@ -13,9 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from d2_hloc.benchmarks.inloc.final_pose import pose_of_visible_points, project_points
+from d2_hloc.benchmarks.inloc.final_pose import (
+    Found,
+    Index,
+    Places,
+    pose_of_visible_points,
+    project_points,
+)
 from d2_hloc.benchmarks.inloc.lists import Candidate, Ranked
 from d2_hloc.benchmarks.inloc.matches import (
     CutoutMatches,
@@ -204,7 +210,7 @@ def refined(refine: PairRefiner | None, query: str, found: CutoutMatches) -> Cut
 
 def fitting_matches(
     setting: Setting, query: str, pose: RankedPose, found: CutoutMatches
-) -> np.ndarray:
+) -> Bool[np.ndarray, " K"]:
     """Mask of the matches whose point is seen near the query's keypoint."""
     camera = setting.cameras[query]
     projected = project_points(pose.cam_from_world, camera, found.xyz)
@@ -216,16 +222,17 @@ def from_visible_points(
     setting: Setting, files: MatchedCutouts, query: str, best: RankedPose
 ) -> RankedPose:
     """Estimate a pose again from all points that its cutout shows, where that is asked for."""
-    if setting.refine is None or not setting.options.polish or best.pose is None:
+    refine = setting.refine
+    if refine is None or not setting.options.polish or best.pose is None:
         return best
     camera, pair = setting.cameras[query], (best.cutout, query)
     keypoints, xyz = files.points_of(best.cutout)
     matches = files.between(query, best.cutout)
     near = matches[fitting_matches(setting, query, best, matches)]
 
-    def search(index: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def search(index: Index, expected: Places) -> tuple[Places, Found]:
         with REFINING:
-            return setting.refine.search(pair, keypoints[index], expected, (near.xy1, near.xy0))
+            return refine.search(pair, keypoints[index], expected, (near.xy1, near.xy0))
 
     pose = pose_of_visible_points(best.cam_from_world, camera, xyz, search)
     return replace(best, pose=pose_numbers(pose))

@@ -93,7 +93,7 @@ def points_at(
     corners = np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
     cells = low[:, None] + corners  # (N, 4, 2)
     weights = np.where(corners == 1, share[:, None], 1 - share[:, None]).prod(axis=2)
-    inside = ((cells >= 0) & (cells < [width, height])).all(axis=2)
+    inside = np.all((cells >= 0) & (cells < [width, height]), axis=2)
     x, y = np.clip(cells, 0, [width - 1, height - 1]).transpose(2, 0, 1)
     points = np.where(inside[..., None], xyz[y, x], np.nan).astype(np.float64)
     nearest = points[np.arange(len(xy)), weights.argmax(axis=1)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from d2_hloc.core.names import image_names
 from d2_hloc.core.text import numbered_lines
@@ -31,9 +32,9 @@ class PosedPair:
     name0: str
     name1: str
     quarter_turns: tuple[int, int]
-    intrinsics0: np.ndarray  # (3, 3); (0, 0) is the centre of the first pixel
-    intrinsics1: np.ndarray  # (3, 3)
-    cam1_from_cam0: np.ndarray  # (4, 4)
+    intrinsics0: Float[np.ndarray, "3 3"]  # (0, 0) is the centre of the first pixel
+    intrinsics1: Float[np.ndarray, "3 3"]
+    cam1_from_cam0: Float[np.ndarray, "4 4"]
 
     @property
     def names(self) -> Pair:
@@ -74,7 +75,7 @@ def _read_line(fields: list[str]) -> PosedPair:
     )
 
 
-def _intrinsics(numbers: np.ndarray, name: str) -> np.ndarray:
+def _intrinsics(numbers: Float[np.ndarray, " 9"], name: str) -> Float[np.ndarray, "3 3"]:
     matrix = numbers.reshape(3, 3)
     focal_x, focal_y = matrix[0, 0], matrix[1, 1]
     expected = np.array([[focal_x, 0, matrix[0, 2]], [0, focal_y, matrix[1, 2]], [0, 0, 1]])
@@ -83,7 +84,7 @@ def _intrinsics(numbers: np.ndarray, name: str) -> np.ndarray:
     return matrix
 
 
-def _pose(numbers: np.ndarray) -> np.ndarray:
+def _pose(numbers: Float[np.ndarray, " 16"]) -> Float[np.ndarray, "4 4"]:
     matrix = numbers.reshape(4, 4)
     rotation = matrix[:3, :3]
     is_rotation = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from d2_hloc.benchmarks.pair_scores import MatchedPair, PairScore, pair_store, score_pairs
 from d2_hloc.benchmarks.relative_pose.data import PosedPair
@@ -104,8 +105,8 @@ def score_pose(options: RelativePoseOptions, pair: PosedPair, found: MatchedPair
     )
 
 
-def pinhole_camera(intrinsics: np.ndarray, size: tuple[int, int]) -> pycolmap.Camera:
-    """Make COLMAP's camera of intrinsics (3, 3); size is (w, h)."""
+def pinhole_camera(intrinsics: Float[np.ndarray, "3 3"], size: tuple[int, int]) -> pycolmap.Camera:
+    """Make COLMAP's camera of intrinsics; size is (w, h)."""
     centre = to_colmap(intrinsics[:2, 2])
     params = [intrinsics[0, 0], intrinsics[1, 1], *centre]
     return pycolmap.Camera(model="PINHOLE", width=size[0], height=size[1], params=params)

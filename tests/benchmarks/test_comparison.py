@@ -1,0 +1,112 @@
+"""Skeleton of the benchmarks, on one that counts letters: folders, records, tables, later joins."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from d2_hloc.benchmarks.arguments import add_refinement, benchmark_parser, load_options
+from d2_hloc.benchmarks.comparison import Benchmark, Evaluation
+from d2_hloc.benchmarks.hpatches.run import HPatches
+from d2_hloc.core.config import ConfigError
+from d2_hloc.files.provenance import ConfigurationChanged
+from d2_hloc.files.run_record import RunRecord
+from d2_hloc.reports.page import Report
+from d2_hloc.reports.terminal import print_table
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Letters(Evaluation):
+    count: int
+
+    @property
+    def skipped(self):
+        return {"q": "it is rare"} if self.count > 3 else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LetterBenchmark(Benchmark[Letters]):
+    option: int = 1
+
+    @property
+    def shared_configuration(self):
+        return {"option": self.option}
+
+    def evaluate(self, feature, outputs):
+        record = RunRecord(outputs.folder, {"option": self.option, "feature": feature})
+        with record.timed("count"):
+            return Letters(feature=feature, record=record, count=len(feature))
+
+    def counts(self, evaluation):
+        return {"letters": evaluation.count}
+
+    def scores(self, evaluation):
+        return {"score": evaluation.count / 2}
+
+    def print_tables(self, evaluations):
+        print_table([{"feature": e.feature, "letters": e.count} for e in evaluations])
+
+    def write_tables(self, evaluations, outputs):
+        (outputs.folder / "table.txt").write_text(" ".join(e.feature for e in evaluations))
+
+    def make_report(self, evaluations, outputs):
+        assert (outputs.folder / "table.txt").is_file()  # pictures are there for the report
+        return Report("Letters", subtitle=", ".join(e.feature for e in evaluations))
+
+
+def record(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_one_feature_is_evaluated_in_the_folder_itself(tmp_path, capsys):
+    (found,) = LetterBenchmark().run(["sift"], tmp_path)
+    assert found.count == 4
+    assert record(tmp_path)["counts"] == {"letters": 4}
+    assert record(tmp_path)["scores"] == {"score": 2.0}
+    printed = capsys.readouterr().out
+    assert "skipped by sift: q: it is rare" in printed
+    assert printed.endswith(f"\n{tmp_path / 'report.html'}\n")
+
+
+def test_several_have_folders_of_their_own_and_a_record_of_all(tmp_path, capsys):
+    LetterBenchmark().run(["a", "hloc:abc"], tmp_path)
+    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {"a", "hloc-abc"}
+    found = record(tmp_path)
+    assert found["configuration"] == {"option": 1}
+    assert found["counts"] == {"a": {"letters": 1}, "hloc:abc": {"letters": 8}}
+    assert found["scores"]["a"] == record(tmp_path / "a")["scores"]
+    assert set(found["timings"]) == {"a", "hloc:abc"}
+    assert (tmp_path / "table.txt").read_text() == "a hloc:abc"
+    assert (tmp_path / "a" / "table.txt").read_text() == "a"
+    assert "a, hloc:abc" in (tmp_path / "report.html").read_text()
+
+
+def test_a_feature_may_join_later_and_another_option_may_not(tmp_path):
+    LetterBenchmark().run(["a", "b"], tmp_path)
+    LetterBenchmark().run(["a", "b", "c"], tmp_path)
+    assert list(record(tmp_path)["scores"]) == ["a", "b", "c"]
+    with pytest.raises(ConfigurationChanged, match=r'There: {"option": 1}. Now: {"option": 2}'):
+        LetterBenchmark(option=2).run(["a", "b"], tmp_path)
+
+
+def options(*given):
+    parser = benchmark_parser("A benchmark.\n\nMore.", ROOT / "configs" / "hpatches.yaml")
+    add_refinement(parser)
+    return load_options(HPatches, parser.parse_args(["--output", "out", *given]))
+
+
+def test_arguments_win_over_the_yaml():
+    assert options() == HPatches()
+    found = options("--feature", "sift", "d2net", "sift", "--refinement", "on")
+    assert found.features == ("sift", "d2net")
+    assert found.refinement.enabled
+    assert found.refinement.coarse_window == HPatches().refinement.coarse_window
+
+
+def test_a_yaml_that_does_not_fit_is_named(tmp_path):
+    (tmp_path / "a.yaml").write_text("feature: sift\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml: unknown key 'feature'"):
+        options("--config", str(tmp_path / "a.yaml"))
