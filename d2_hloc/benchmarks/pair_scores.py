@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from d2_hloc.core.structs import Matches
 from d2_hloc.files import features_h5
+from d2_hloc.files.checked_arrays import check_matches
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.result_store import ResultStore
 from d2_hloc.matching.match_pairs import MatchedPairs
@@ -99,6 +100,8 @@ def read_pair(
     xy0, xy1 = (features_h5.keypoints_of(features, name).astype(np.float64) for name in names)
     size0, size1 = (features_h5.image_size_of(features, name) for name in names)
     found = features_h5.matches_of(matches, *names)
+    where = f"{matches.filename}: {' '.join(names)}"
+    check_matches(found.pairs.numpy(), len(xy0), len(xy1), where)
     matched = matched_keypoints(names, xy0, xy1, found, refine)
     return MatchedPair(keypoints=(xy0, xy1), matched=matched, sizes=(size0, size1))
 

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from d2_hloc.files import features_h5, hdf5_guard
+from d2_hloc.files import features_h5, hdf5_datasets
 from d2_hloc.files.hdf5_guard import GuardedFile, Refused
 from d2_hloc.files.merging import merge
 from d2_hloc.files.shards import Shard, shard_path
@@ -205,7 +205,7 @@ def test_links_of_merge_lead_to_the_files_own_shards_alone(path):
 
 
 def test_a_size_that_can_be_meant_is_read(path, monkeypatch):
-    monkeypatch.setattr(hdf5_guard, "SMALL", 1000)
+    monkeypatch.setattr(hdf5_datasets, "SMALL", 1000)
     with h5py.File(path, "w") as file:
         file["random"] = np.random.default_rng(0).random((100, 100))
         file.create_dataset("packed", data=np.zeros((100, 1000)), compression="gzip")

@@ -16,6 +16,7 @@ from d2_hloc.benchmarks.inloc.options import PoseOptions
 from d2_hloc.benchmarks.inloc.spatial_verification import verify_spatially
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.files import features_h5
+from d2_hloc.files.checked_arrays import check_matches
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.match_pairs import MatchedPairs, match
 from d2_hloc.matching.nearest import MatchingOptions
@@ -59,8 +60,11 @@ class MatchedCutouts:
         Raises:
             StorageError: if the pair was not matched.
         """
-        index0, index1 = features_h5.matches_of(self._matches, query, cutout).pairs.numpy().T
+        pairs = features_h5.matches_of(self._matches, query, cutout).pairs.numpy()
         (xy0, scales0), (xy1, scales1) = (self._keypoints(name) for name in (query, cutout))
+        where = f"{self._matches.filename}: {query} {cutout}"
+        check_matches(pairs, len(xy0), len(xy1), where)
+        index0, index1 = pairs.T
         return CutoutMatches(
             cutout=cutout,
             xy0=xy0[index0],
