@@ -41,8 +41,8 @@ from d2_hloc.sfm.verification import GUIDED_BAND, PairToVerify, verify_one
 PIXELS, DEGREES = (1, 2, 4), (5, 10, 20)
 OLD = VerificationOptions(estimator="colmap")
 NEW = VerificationOptions(estimator="poselib")
-UNGUIDED = replace(NEW, guided=GuidedOptions(enabled=False))
-WAYS = {"COLMAP": OLD, "PoseLib": UNGUIDED, "PoseLib, guided": NEW}
+GUIDED = replace(NEW, guided=GuidedOptions(enabled=True))
+WAYS = {"COLMAP": OLD, "PoseLib": NEW, "PoseLib, guided": GUIDED}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,11 +22,13 @@ Cells = tuple[np.ndarray, np.ndarray]  # keypoint in image 0, in image 1
 class GuidedOptions:
     """Where a keypoint's match is looked for; lengths in pixels.
 
+    Off, since a model gains nothing from it: more points, but less precise ones (docs/geometry.md).
+
     `radius` is about the place to which the nearest verified match leads, and grows by `slope` of
     the distance to that match. `ratio_threshold` compares candidates alone; 1 is none.
     """
 
-    enabled: bool = True
+    enabled: bool = False
     radius: float = 24.0
     slope: float = 0.3
     ratio_threshold: float = 1.0
