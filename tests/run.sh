@@ -7,4 +7,5 @@ pip install -q -e '.[ray]' || echo "Ray cannot be installed here: its tests are 
 ruff check .
 ruff format --check .
 pyright
-python -m pytest -m "not slow or ci" "$@"
+# Two processes of one thread each: threads that share every operation wait for each other.
+OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m "not slow or ci" "$@"

@@ -9,67 +9,38 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+<<<<<<< HEAD
 from torch.utils.data import DataLoader
+=======
+>>>>>>> refs/heads/rooms
 from tqdm import tqdm
 
-from d2_hloc.core.pixels import TRAINING_STRIDE
-from d2_hloc.core.ranges import MANY, SEEDS, check_ranges
 from d2_hloc.files.outputs import Outputs
-from d2_hloc.network.backbone import LAYERS
 from d2_hloc.training import test_form
-from d2_hloc.training.cache import ActivationCache, CacheOptions, Example
+from d2_hloc.training.cache import TrunkExample
 from d2_hloc.training.checkpoint import load_checkpoint, save_best, save_checkpoint
 from d2_hloc.training.distributed import World
+from d2_hloc.training.examples import TrunkExamples, joined_activations
 from d2_hloc.training.history import LOSSES, VALIDATION, Row, Table
+<<<<<<< HEAD
 from d2_hloc.training.loss import LossOptions, pair_loss
 from d2_hloc.training.network import Network, Precision, TrainedFrom
 from d2_hloc.training.pair import MIN_CORRESPONDENCES, Numbered, PairSource, TrainingPair
+=======
+from d2_hloc.training.loss import pair_loss
+from d2_hloc.training.network import Network
+from d2_hloc.training.options import TrainingOptions
+from d2_hloc.training.pair import PairSource
+>>>>>>> refs/heads/rooms
 from d2_hloc.training.validation import MEASURES, measure_maps
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """The defaults are the paper's. `batch_size` is of each process, in pairs."""
-
-    weights: str = "d2_ots"
-    trained_from: TrainedFrom = "conv4_3"
-    epochs: int = 50
-    learning_rate: float = 1e-3
-    halve_every: int = 10  # epochs
-    batch_size: int = 1
-    min_correspondences: int = MIN_CORRESPONDENCES  # a pair with fewer is left out
-    precision: Precision = "float32"
-    seed: int = 0
-    workers: int = 0  # processes that make pairs; 0: this one
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    matched_pairs: int = 50  # of those held back, matched as at test after each epoch
-    save_seconds: float = 60.0  # between checkpoints, at least
-    loss: LossOptions = field(default_factory=LossOptions)
-    cache: CacheOptions = field(default_factory=CacheOptions)
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            epochs=(1, MANY),
-            learning_rate=(1e-12, 1e3),
-            halve_every=(1, MANY),
-            batch_size=(1, 10**5),
-            min_correspondences=(1, MANY),
-            seed=SEEDS,
-            workers=(0, 1024),
-            matched_pairs=(1, MANY),
-            save_seconds=(0, MANY),
-        )
 
 
 class Trainer:
@@ -118,7 +89,9 @@ class Trainer:
         for is_turn in (True, False):
             if self.world.is_first is is_turn:
                 self.train, self.held_back = (
-                    Examples(self.options, source, self.network, self.outputs.activations(name))
+                    TrunkExamples(
+                        self.options, source, self.network, self.outputs.activations(name)
+                    )
                     for name, source in (("train", train), ("held_back", held_back))
                 )
             self.world.wait()
@@ -177,7 +150,7 @@ class Trainer:
                 self.losses.append(row)
                 self._save_in_time()
 
-    def _step(self, batch: Sequence[Example]) -> Row:
+    def _step(self, batch: Sequence[TrunkExample]) -> Row:
         """One step of Adam on the mean loss of the pairs of all processes."""
         self.optimizer.zero_grad(set_to_none=False)
         maps = self.network(joined_activations(batch)).unflatten(0, (-1, 2)) if batch else []
@@ -221,7 +194,7 @@ class Trainer:
                 "finite; begin again in another output with a lower learning_rate or in float32."
             )
 
-    def _ends(self, example: Example) -> tuple[Tensor, Tensor]:
+    def _ends(self, example: TrunkExample) -> tuple[Tensor, Tensor]:
         return example.xy0.to(self.world.device), example.xy1.to(self.world.device)
 
     def _validate(self) -> None:
@@ -288,6 +261,7 @@ def validation_line(row: Row) -> str:
         f"matching accuracy {row['matching_accuracy']:.4f}, {row['right_matches']:.1f} right of "
         f"{row['features']:.0f} features"
     )
+<<<<<<< HEAD
 
 
 def joined_activations(batch: Sequence[Example]) -> Tensor:
@@ -342,3 +316,5 @@ class Examples:
             batch_size=None,
             num_workers=self.options.workers,
         )
+=======
+>>>>>>> refs/heads/rooms

@@ -52,7 +52,7 @@ def write_training_report(run: TrainingRun, network: Network) -> Path:
     measured = Table(outputs.validation, VALIDATION).rows()
     note_scores(run.record, measured)
     report = Report("Training", subtitle=run.subtitle)
-    report.headline(headline(measured))
+    report.headline(training_headline(measured))
     report.figure("Loss", curves_figure(loss_curves(losses, measured), "epoch", "loss"))
     epochs = [row["epoch"] for row in measured]
     curves = {
@@ -71,7 +71,7 @@ def write_training_report(run: TrainingRun, network: Network) -> Path:
 def report_training(run: TrainingRun, network: Network) -> None:
     """Print the first and the best measures of a run, and write its report."""
     path, outputs = write_training_report(run, network), Outputs(run.output)
-    print_table(headline(Table(outputs.validation, VALIDATION).rows()))
+    print_table(training_headline(Table(outputs.validation, VALIDATION).rows()))
     print(f"\n{path}\n{outputs.best_checkpoint}")
 
 
@@ -86,7 +86,7 @@ def best_epoch(measured: Sequence[Row]) -> Row:
     return max(measured, key=lambda row: row["matching_accuracy"])
 
 
-def headline(measured: Sequence[Row]) -> list[tuple[str, object]]:
+def training_headline(measured: Sequence[Row]) -> list[tuple[str, object]]:
     """Numbers on top of the report, by name."""
     top = best_epoch(measured)
     return [
