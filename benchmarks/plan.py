@@ -61,13 +61,8 @@ def measured(run: Path) -> Rates:
         raise ValueError(
             f"{run}: holds no record of a reconstruction; give the output of one."
         ) from error
-<<<<<<< HEAD
-    features = run / "features.h5"
-    names = features_h5.extracted_names(features)
-=======
     features = Outputs(run).features
-    names = features_h5.image_names(features)
->>>>>>> refs/heads/rooms
+    names = features_h5.extracted_names(features)
     resize_max = (features_h5.read_configuration(features) or {}).get("resize_max")
     with features_h5.open_h5(features) as file:
         keypoints = [len(file[n]["keypoints"]) for n in names]

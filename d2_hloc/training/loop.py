@@ -15,10 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-<<<<<<< HEAD
-from torch.utils.data import DataLoader
-=======
->>>>>>> refs/heads/rooms
 from tqdm import tqdm
 
 from d2_hloc.files.outputs import Outputs
@@ -28,16 +24,10 @@ from d2_hloc.training.checkpoint import load_checkpoint, save_best, save_checkpo
 from d2_hloc.training.distributed import World
 from d2_hloc.training.examples import TrunkExamples, joined_activations
 from d2_hloc.training.history import LOSSES, VALIDATION, Row, Table
-<<<<<<< HEAD
-from d2_hloc.training.loss import LossOptions, pair_loss
-from d2_hloc.training.network import Network, Precision, TrainedFrom
-from d2_hloc.training.pair import MIN_CORRESPONDENCES, Numbered, PairSource, TrainingPair
-=======
 from d2_hloc.training.loss import pair_loss
 from d2_hloc.training.network import Network
 from d2_hloc.training.options import TrainingOptions
 from d2_hloc.training.pair import PairSource
->>>>>>> refs/heads/rooms
 from d2_hloc.training.validation import MEASURES, measure_maps
 
 logger = logging.getLogger(__name__)
@@ -261,60 +251,3 @@ def validation_line(row: Row) -> str:
         f"matching accuracy {row['matching_accuracy']:.4f}, {row['right_matches']:.1f} right of "
         f"{row['features']:.0f} features"
     )
-<<<<<<< HEAD
-
-
-def joined_activations(batch: Sequence[Example]) -> Tensor:
-    """The activations (2B, D, h, w) of a batch, image 0 and 1 of each pair in turn."""
-    return torch.cat([example.activations for example in batch])
-
-
-class Examples:
-    """Batches of a source through the trunk, from the cache where there is one."""
-
-    def __init__(
-        self, options: TrainingOptions, source: PairSource, network: Network, folder: Path
-    ) -> None:
-        self.options, self.source, self.network = options, source, network
-        self.cache: ActivationCache | None = None
-        if options.cache.is_enabled_on(network.device):
-            edge = source.crop // TRAINING_STRIDE
-            shape = LAYERS[options.trained_from][0], edge, edge
-            made_by = {
-                name: getattr(options, name)
-                for name in ("weights", "trained_from", "precision", "min_correspondences", "seed")
-            } | {"source": source.identity}
-            self.cache = ActivationCache(folder, len(source), shape, options.cache, made_by)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def batches(self, epoch: int, indices: np.ndarray) -> Iterator[list[Example]]:
-        """The usable examples of each row of `indices` (steps, batch)."""
-        if self.cache is not None:
-            epoch = 0  # the crops are those of the first
-        waiting = [i for i in indices.ravel().tolist() if not (self.cache and self.cache.has(i))]
-        pairs = iter(self._load(epoch, waiting))
-        missing = set(waiting)
-        for row in indices.tolist():
-            examples = [self._example(i, next(pairs) if i in missing else None) for i in row]
-            yield [e for e in examples if e is not None]
-
-    def _example(self, index: int, pair: TrainingPair | None) -> Example | None:
-        if self.cache is not None and self.cache.has(index):
-            return self.cache.get(index)
-        example = None
-        if pair is not None and len(pair) >= self.options.min_correspondences:
-            activations = self.network.trunk(torch.stack([pair.image0, pair.image1]))
-            example = Example(activations=activations, xy0=pair.xy0, xy1=pair.xy1)
-        return example if self.cache is None else self.cache.put(index, example)
-
-    def _load(self, epoch: int, indices: Sequence[int]) -> DataLoader:
-        """Pairs in this order, made ahead by worker processes if there are any."""
-        return DataLoader(
-            Numbered(self.source, epoch, indices),
-            batch_size=None,
-            num_workers=self.options.workers,
-        )
-=======
->>>>>>> refs/heads/rooms
