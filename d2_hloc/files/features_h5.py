@@ -139,12 +139,12 @@ def features_of(file: GuardedFile, name: str) -> Features:
     def numbers(dataset: str, ndim: int = 1) -> np.ndarray | None:
         return read_array(group, dataset, ndim, of) if dataset in group else None
 
-    def single(dataset: str, default: np.ndarray | None) -> torch.Tensor | None:
+    def single(dataset: str, default: np.ndarray) -> torch.Tensor:
         values = numbers(dataset)
         values = default if values is None else values
-        found = None if values is None else single_precision(values, f"{of}: its {dataset}")
-        return None if found is None else torch.from_numpy(found)
+        return torch.from_numpy(single_precision(values, f"{of}: its {dataset}"))
 
+    has_global = "global_descriptor" in group
     descriptors = numbers("descriptors", 2)
     descriptors = np.empty((0, count)) if descriptors is None else descriptors
     return Features(
@@ -152,7 +152,7 @@ def features_of(file: GuardedFile, name: str) -> Features:
         scores=single("scores", np.ones(count)),
         descriptors=_of_unit_length(np.ascontiguousarray(descriptors.T)),
         scales=single("scales", np.ones(count)),
-        global_descriptor=single("global_descriptor", None),
+        global_descriptor=single("global_descriptor", np.empty(0)) if has_global else None,
     )
 
 
