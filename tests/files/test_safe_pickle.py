@@ -196,6 +196,7 @@ MANY = b"h\x00" * 1000
         b"\x82\x01.",
         b"Pid\n.",
     ],
+    ids=lambda attack: "attack",
 )
 def test_a_pickle_that_is_no_pickle_is_an_error_at_once(data):
     start = time.process_time()
