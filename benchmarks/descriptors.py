@@ -83,14 +83,14 @@ class Bench:
     ) -> Path:
         """Features file of a set, in a folder of the variant's own."""
         folder = self.output / name
-        source = folder / "features.h5"
+        source = Outputs(folder).features
         folder.mkdir(parents=True, exist_ok=True)
-        if not source.is_file() or source.with_name("features.h5.parts").exists():
+        if not source.is_file() or source.with_name(f"{source.name}.parts").exists():
             extract(dataclasses.replace(options, compression=None), images, source, names)
         if options.compression is None:
             return source
         small = options.compression
-        path = folder / f"{small.dimensions or 512}-{small.dtype}" / "features.h5"
+        path = Outputs(folder / f"{small.dimensions or 512}-{small.dtype}").features
         path.parent.mkdir(exist_ok=True)
         return compress(small, source, path).path
 
@@ -100,8 +100,8 @@ class Bench:
             return features.parent
         folder = features.parent / "512-float32"
         folder.mkdir(exist_ok=True)
-        if not (folder / "features.h5").exists():
-            (folder / "features.h5").hardlink_to(features)
+        if not Outputs(folder).features.exists():
+            Outputs(folder).features.hardlink_to(features)
         return folder
 
 
@@ -112,9 +112,9 @@ def run_hpatches(bench: Bench, small: CompressionOptions | None) -> Result:
     features = bench.features("hpatches", data.folder, options, data.image_names)
     folder = bench.folder(features)
     pairs = [p.names for p in data.pairs]
-    matches = match(MatchingOptions(), pairs, features, folder / "m.h5")
+    matches = match(MatchingOptions(), pairs, features, Outputs(folder).matches)
     scores = score_homographies(
-        ScoringOptions(), data.pairs, features, matches, folder / "scores.json"
+        ScoringOptions(), data.pairs, features, matches, Outputs(folder).pair_scores
     )
     found = next(s for s in means_by_part("d2net", scores) if s.part == OVERALL)
     shares = {f"{t} px": found.accuracy[t - 1] for t in (1, 3, 5, 10)}
@@ -204,7 +204,7 @@ def from_record(record: RunRecord) -> Result:
 
 def bytes_of(features: Path) -> Result:
     """Mean of an image's descriptors, and of all that is stored of it."""
-    names = features_h5.image_names(features)
+    names = features_h5.extracted_names(features)
     with features_h5.open_h5(features) as file:
         every = sum(v.nbytes for n in names for v in file[n].values())
         descriptors = sum(file[n]["descriptors"].nbytes for n in names)

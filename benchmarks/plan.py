@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from d2_hloc.app.command import run_command
 from d2_hloc.core.images import fit
 from d2_hloc.files import features_h5
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.network.backbone import DIMENSION, LAYERS
 
 COUNTED_BY = {
@@ -52,7 +53,7 @@ def measured(run: Path) -> Rates:
         ValueError: if the folder is not the output of such a run.
     """
     try:
-        record = json.loads((run / "run.json").read_text())
+        record = json.loads(Outputs(run).run_record.read_text())
         counts, timings = record["counts"], record["timings"]
         if not counts["images"] or not counts["pairs"]:
             raise ValueError("it has no images or pairs")
@@ -60,8 +61,8 @@ def measured(run: Path) -> Rates:
         raise ValueError(
             f"{run}: holds no record of a reconstruction; give the output of one."
         ) from error
-    features = run / "features.h5"
-    names = features_h5.image_names(features)
+    features = Outputs(run).features
+    names = features_h5.extracted_names(features)
     resize_max = (features_h5.read_configuration(features) or {}).get("resize_max")
     with features_h5.open_h5(features) as file:
         keypoints = [len(file[n]["keypoints"]) for n in names]

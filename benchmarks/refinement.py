@@ -27,6 +27,7 @@ from d2_hloc.features.extraction import ExtractionOptions, extract
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap, quiet
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.staged_h5 import Staged, Value
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.nearest import MatchingOptions
@@ -77,9 +78,9 @@ class Bench:
         self.images, self.output = scene / "images", output
         self.truth_file = scene / "ground_truth.txt"
         self.truth = read_poses(self.truth_file)
-        self.features, self.matches = output / "features.h5", output / "matches.h5"
+        self.features, self.matches = Outputs(output).features, Outputs(output).matches
         self.extraction_time = self.extract(resize_max)
-        names = features_h5.image_names(self.features)
+        names = features_h5.extracted_names(self.features)
         self.pairs, self.cameras = (
             exhaustive(names),
             cameras_of(self.images, names, self.truth_file),

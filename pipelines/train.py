@@ -20,8 +20,9 @@ from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.network.weights.files import locate_weights
 from d2_hloc.training.distributed import joined
-from d2_hloc.training.loop import Trainer, TrainingOptions
+from d2_hloc.training.loop import Trainer
 from d2_hloc.training.megadepth import MegaDepthOptions, MegaDepthPairs, ScenePart
+from d2_hloc.training.options import TrainingOptions
 from d2_hloc.training.pair import PairSource, split
 from d2_hloc.training.photographs import PhotographOptions, PhotographPairs
 from d2_hloc.training.report import TrainingRun, report_training, write_training_report
@@ -124,7 +125,7 @@ def run(conf: Train, output: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Arguments -> options -> run."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--config", type=Path, default=CONFIG, help="YAML with the options")
     parser.add_argument("--dataset", type=Path, help="folder of photographs, or MegaDepth's")
     parser.add_argument("--output", type=Path, required=True)

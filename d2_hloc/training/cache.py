@@ -27,7 +27,7 @@ GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
+class TrunkExample:
     """A pair as the learning layers take it: the trunk's activations, and what corresponds."""
 
     activations: Float[Tensor, "2 D h w"]
@@ -81,16 +81,16 @@ class ActivationCache:
 
     def has(self, index: int) -> bool:
         """Tell whether an example is here."""
-        return index < self.slots and self._counts[index] != MISSING
+        return index < self.slots and bool(self._counts[index] != MISSING)
 
-    def get(self, index: int) -> Example:
+    def get(self, index: int) -> TrunkExample:
         """An example that is here."""
         count = self._counts[index]
         positions = torch.from_numpy(np.array(self._positions[index, :count]))
         activations = torch.from_numpy(np.array(self._activations[index])).float()
-        return Example(activations=activations, xy0=positions[:, :2], xy1=positions[:, 2:])
+        return TrunkExample(activations=activations, xy0=positions[:, :2], xy1=positions[:, 2:])
 
-    def put(self, index: int, example: Example | None) -> Example | None:
+    def put(self, index: int, example: TrunkExample | None) -> TrunkExample | None:
         """Keep an example if there is room; the example as every later get() gives it.
 
         One that cannot be used is not kept: its files may be mended.

@@ -9,67 +9,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from d2_hloc.core.pixels import TRAINING_STRIDE
-from d2_hloc.core.ranges import MANY, SEEDS, check_ranges
 from d2_hloc.files.outputs import Outputs
-from d2_hloc.network.backbone import LAYERS
 from d2_hloc.training import test_form
-from d2_hloc.training.cache import ActivationCache, CacheOptions, Example
+from d2_hloc.training.cache import TrunkExample
 from d2_hloc.training.checkpoint import load_checkpoint, save_best, save_checkpoint
 from d2_hloc.training.distributed import World
+from d2_hloc.training.examples import TrunkExamples, joined_activations
 from d2_hloc.training.history import LOSSES, VALIDATION, Row, Table
-from d2_hloc.training.loss import LossOptions, pair_loss
-from d2_hloc.training.network import Network, Precision, TrainedFrom
-from d2_hloc.training.pair import MIN_CORRESPONDENCES, PairSource, TrainingPair
+from d2_hloc.training.loss import pair_loss
+from d2_hloc.training.network import Network
+from d2_hloc.training.options import TrainingOptions
+from d2_hloc.training.pair import PairSource
 from d2_hloc.training.validation import MEASURES, measure_maps
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """The defaults are the paper's. `batch_size` is of each process, in pairs."""
-
-    weights: str = "d2_ots"
-    trained_from: TrainedFrom = "conv4_3"
-    epochs: int = 50
-    learning_rate: float = 1e-3
-    halve_every: int = 10  # epochs
-    batch_size: int = 1
-    min_correspondences: int = MIN_CORRESPONDENCES  # a pair with fewer is left out
-    precision: Precision = "float32"
-    seed: int = 0
-    workers: int = 0  # processes that make pairs; 0: this one
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    matched_pairs: int = 50  # of those held back, matched as at test after each epoch
-    save_seconds: float = 60.0  # between checkpoints, at least
-    loss: LossOptions = field(default_factory=LossOptions)
-    cache: CacheOptions = field(default_factory=CacheOptions)
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            epochs=(1, MANY),
-            learning_rate=(1e-12, 1e3),
-            halve_every=(1, MANY),
-            batch_size=(1, 10**5),
-            min_correspondences=(1, MANY),
-            seed=SEEDS,
-            workers=(0, 1024),
-            matched_pairs=(1, MANY),
-            save_seconds=(0, MANY),
-        )
 
 
 class Trainer:
@@ -82,7 +43,7 @@ class Trainer:
         held_back: PairSource,
         output: Path,
         world: World,
-        after_epoch: Callable[[Network], None] = lambda _: None,
+        after_epoch: Callable[[Network], object] = lambda _: None,
     ) -> None:
         """`after_epoch` is called in the first process, when an epoch's files are written.
 
@@ -118,7 +79,9 @@ class Trainer:
         for is_turn in (True, False):
             if self.world.is_first is is_turn:
                 self.train, self.held_back = (
-                    Examples(self.options, source, self.network, self.outputs.activations(name))
+                    TrunkExamples(
+                        self.options, source, self.network, self.outputs.activations(name)
+                    )
                     for name, source in (("train", train), ("held_back", held_back))
                 )
             self.world.wait()
@@ -177,13 +140,13 @@ class Trainer:
                 self.losses.append(row)
                 self._save_in_time()
 
-    def _step(self, batch: Sequence[Example]) -> Row:
+    def _step(self, batch: Sequence[TrunkExample]) -> Row:
         """One step of Adam on the mean loss of the pairs of all processes."""
         self.optimizer.zero_grad(set_to_none=False)
-        maps = self.network(joined_activations(batch)) if batch else None
+        maps = self.network(joined_activations(batch)).unflatten(0, (-1, 2)) if batch else []
         losses = [
-            pair_loss(self.options.loss, maps[2 * k], maps[2 * k + 1], *self._ends(example))[0]
-            for k, example in enumerate(batch)
+            pair_loss(self.options.loss, map0, map1, *self._ends(example))[0]
+            for (map0, map1), example in zip(maps, batch, strict=True)
         ]
         total = torch.stack(losses).sum() if losses else torch.zeros((), device=self.world.device)
         scaled = self.scaler.scale(total)
@@ -221,7 +184,7 @@ class Trainer:
                 "finite; begin again in another output with a lower learning_rate or in float32."
             )
 
-    def _ends(self, example: Example) -> tuple[Tensor, Tensor]:
+    def _ends(self, example: TrunkExample) -> tuple[Tensor, Tensor]:
         return example.xy0.to(self.world.device), example.xy1.to(self.world.device)
 
     def _validate(self) -> None:
@@ -231,11 +194,9 @@ class Trainer:
         for batch in self.held_back.batches(0, mine[:, None]):
             for example in batch:
                 with torch.no_grad():
-                    maps = self.network(example.activations)
-                measures = (
-                    measure_maps(self.options.loss, *maps, *self._ends(example)).double().cpu()
-                )
-                sums += torch.cat([measures, torch.ones(1, dtype=torch.float64)])
+                    map0, map1 = self.network(example.activations)
+                measures = measure_maps(self.options.loss, map0, map1, *self._ends(example))
+                sums += torch.cat([measures.double().cpu(), torch.ones(1, dtype=torch.float64)])
         sums = self.world.sum(sums.to(self.world.device)).tolist()
         if not sums[-1]:
             raise ValueError(
@@ -255,7 +216,7 @@ class Trainer:
             pair = self.held_back.source.pair(0, index)
             if pair is not None and len(pair) >= self.options.min_correspondences:
                 measures = test_form.match_pair(self.network.backbone, pair).double()
-                sums += torch.cat([measures, torch.ones(1, dtype=torch.float64)])
+                sums += torch.cat([measures.double().cpu(), torch.ones(1, dtype=torch.float64)])
         *totals, pairs = self.world.sum(sums.to(self.world.device)).tolist()
         return {k: v / max(pairs, 1) for k, v in zip(test_form.MEASURES, totals, strict=True)}
 
@@ -290,70 +251,3 @@ def validation_line(row: Row) -> str:
         f"matching accuracy {row['matching_accuracy']:.4f}, {row['right_matches']:.1f} right of "
         f"{row['features']:.0f} features"
     )
-
-
-def joined_activations(batch: Sequence[Example]) -> Tensor:
-    """The activations (2B, D, h, w) of a batch, image 0 and 1 of each pair in turn."""
-    return torch.cat([example.activations for example in batch])
-
-
-class Examples:
-    """Batches of a source through the trunk, from the cache where there is one."""
-
-    def __init__(
-        self, options: TrainingOptions, source: PairSource, network: Network, folder: Path
-    ) -> None:
-        self.options, self.source, self.network = options, source, network
-        self.cache: ActivationCache | None = None
-        if options.cache.is_enabled_on(network.device):
-            edge = source.crop // TRAINING_STRIDE
-            shape = LAYERS[options.trained_from][0], edge, edge
-            made_by = {
-                name: getattr(options, name)
-                for name in ("weights", "trained_from", "precision", "min_correspondences", "seed")
-            } | {"source": source.identity}
-            self.cache = ActivationCache(folder, len(source), shape, options.cache, made_by)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def batches(self, epoch: int, indices: np.ndarray) -> Iterator[list[Example]]:
-        """The usable examples of each row of `indices` (steps, batch)."""
-        if self.cache is not None:
-            epoch = 0  # the crops are those of the first
-        waiting = [i for i in indices.ravel().tolist() if not (self.cache and self.cache.has(i))]
-        pairs = iter(self._load(epoch, waiting))
-        missing = set(waiting)
-        for row in indices.tolist():
-            examples = [self._example(i, next(pairs) if i in missing else None) for i in row]
-            yield [e for e in examples if e is not None]
-
-    def _example(self, index: int, pair: TrainingPair | None) -> Example | None:
-        if self.cache is not None and self.cache.has(index):
-            return self.cache.get(index)
-        example = None
-        if pair is not None and len(pair) >= self.options.min_correspondences:
-            activations = self.network.trunk(torch.stack([pair.image0, pair.image1]))
-            example = Example(activations=activations, xy0=pair.xy0, xy1=pair.xy1)
-        return example if self.cache is None else self.cache.put(index, example)
-
-    def _load(self, epoch: int, indices: Sequence[int]) -> DataLoader:
-        """Pairs in this order, made ahead by worker processes if there are any."""
-        return DataLoader(
-            Numbered(self.source, epoch, indices),
-            batch_size=None,
-            num_workers=self.options.workers,
-        )
-
-
-class Numbered(Dataset):
-    """Some pairs of an epoch, in the order given."""
-
-    def __init__(self, source: PairSource, epoch: int, indices: Sequence[int]) -> None:
-        self.source, self.epoch, self.indices = source, epoch, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> TrainingPair | None:
-        return self.source.pair(self.epoch, self.indices[place])

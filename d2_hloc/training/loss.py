@@ -67,7 +67,7 @@ def pair_loss(
     loss is zero and so are its gradients.
     """
     cells0, cells1 = nearest_cells(xy0, maps0), nearest_cells(xy1, maps1)
-    found = distances(options, maps0, maps1, cells0, cells1)
+    found = correspondence_distances(options, maps0, maps1, cells0, cells1)
     terms = margin_terms(found.positive, found.negative, options.margin)
     if options.ratio is not None:
         ratio = ratio_terms(found.positive, found.negative, options.ratio)
@@ -75,7 +75,7 @@ def pair_loss(
     return weighted_mean(terms, found.weights), found
 
 
-def distances(
+def correspondence_distances(
     options: LossOptions,
     maps0: Float[Tensor, "D h0 w0"],
     maps1: Float[Tensor, "D h1 w1"],

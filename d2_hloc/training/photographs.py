@@ -39,7 +39,7 @@ ATTEMPTS = 10  # at two views that have enough in common
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewOptions:
+class PhotoViewOptions:
     """Limits within which the second view differs from the first."""
 
     rotation: float = 30.0  # degrees, either way, at most
@@ -65,7 +65,7 @@ class PhotographOptions:
 
     pairs_per_photo: int = 1  # in an epoch
     crop: int = CROP
-    view: ViewOptions = field(default_factory=ViewOptions)
+    view: PhotoViewOptions = field(default_factory=PhotoViewOptions)
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
 
     def __post_init__(self) -> None:
@@ -135,7 +135,7 @@ def homography_correspondences(
 
 
 def draw_views(
-    photo_size: tuple[int, int], options: ViewOptions, crop: int, rng: np.random.Generator
+    photo_size: tuple[int, int], options: PhotoViewOptions, crop: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Homographies from a photograph's pixels to those of two square crops."""
     limits = np.array(photo_size) - 1
@@ -175,6 +175,10 @@ def warp(
         homography = homography @ np.linalg.inv(matrix)
     matrix = torch.from_numpy(homography)[None].float()
     warped = warp_perspective(
-        to_tensor(photo)[None], matrix, size[::-1], padding_mode="border", align_corners=True
+        to_tensor(photo)[None],
+        matrix,
+        (size[1], size[0]),
+        padding_mode="border",
+        align_corners=True,
     )
     return warped[0]

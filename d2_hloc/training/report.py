@@ -52,7 +52,7 @@ def write_training_report(run: TrainingRun, network: Network) -> Path:
     measured = Table(outputs.validation, VALIDATION).rows()
     note_scores(run.record, measured)
     report = Report("Training", subtitle=run.subtitle)
-    report.headline(headline(measured))
+    report.headline(training_headline(measured))
     report.figure("Loss", curves_figure(loss_curves(losses, measured), "epoch", "loss"))
     epochs = [row["epoch"] for row in measured]
     curves = {
@@ -71,7 +71,7 @@ def write_training_report(run: TrainingRun, network: Network) -> Path:
 def report_training(run: TrainingRun, network: Network) -> None:
     """Print the first and the best measures of a run, and write its report."""
     path, outputs = write_training_report(run, network), Outputs(run.output)
-    print_table(headline(Table(outputs.validation, VALIDATION).rows()))
+    print_table(training_headline(Table(outputs.validation, VALIDATION).rows()))
     print(f"\n{path}\n{outputs.best_checkpoint}")
 
 
@@ -86,7 +86,7 @@ def best_epoch(measured: Sequence[Row]) -> Row:
     return max(measured, key=lambda row: row["matching_accuracy"])
 
 
-def headline(measured: Sequence[Row]) -> list[tuple[str, object]]:
+def training_headline(measured: Sequence[Row]) -> list[tuple[str, object]]:
     """Numbers on top of the report, by name."""
     top = best_epoch(measured)
     return [
@@ -132,11 +132,11 @@ def draw_training_pair(
     pair: TrainingPair, network: Network, options: LossOptions
 ) -> list[tuple[Image.Image, str]]:
     """Pictures of two crops with their correspondences, and with their soft scores."""
-    crops = [to_image(pair.image0), to_image(pair.image1)]
+    crops = to_image(pair.image0), to_image(pair.image1)
     with torch.no_grad():
         maps = F.relu(network(network.trunk(torch.stack([pair.image0, pair.image1]))))
         scores = soft_scores(maps, options.soft_detection).cpu().numpy()
-    lines = draw_matches(*crops, pair.xy0.numpy(), pair.xy1.numpy())
+    lines = draw_matches(crops[0], crops[1], pair.xy0.numpy(), pair.xy1.numpy())
     heats = [draw_scores(crop, score) for crop, score in zip(crops, scores, strict=True)]
     both = Image.new("RGB", lines.size, (128, 128, 128))
     both.paste(heats[0], (0, 0))

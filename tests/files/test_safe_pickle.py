@@ -157,7 +157,7 @@ def test_arrays_of_plain_values_come_back(array):
         {1, 2},
         io.BytesIO(),
     ],
-    ids=repr,
+    ids=lambda attack: type(attack).__name__,
 )
 def test_what_would_act_or_lie_about_its_bytes_is_refused(protocol, attack):
     data = pickle.dumps(objects(attack), protocol=protocol)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from d2_hloc.training.cache import CacheOptions
-from d2_hloc.training.loop import TrainingOptions
 from d2_hloc.training.loss import LossOptions
+from d2_hloc.training.options import TrainingOptions
 from d2_hloc.training.pair import TrainingPair, cell_centres, generator, to_float
 
 OPTIONS = TrainingOptions(

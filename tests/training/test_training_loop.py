@@ -17,12 +17,13 @@ from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.network.backbone import Backbone
 from d2_hloc.network.d2net import D2Net, D2NetOptions
 from d2_hloc.network.weights.files import load_weights
-from d2_hloc.training.cache import ActivationCache, CacheOptions, Example
+from d2_hloc.training.cache import ActivationCache, CacheOptions, TrunkExample
 from d2_hloc.training.distributed import World, joined
 from d2_hloc.training.history import LOSSES, VALIDATION, Table
-from d2_hloc.training.loop import Trainer, TrainingOptions
+from d2_hloc.training.loop import Trainer
 from d2_hloc.training.loss import LossOptions
 from d2_hloc.training.network import Network
+from d2_hloc.training.options import TrainingOptions
 from d2_hloc.training.pair import split
 from d2_hloc.training.validation import measure_maps
 
@@ -200,7 +201,7 @@ def test_workers_make_the_same_pairs(tmp_path, whole):
 
 def example(count=5, value=1.0):
     xy = torch.arange(2.0 * count).reshape(count, 2)
-    return Example(activations=torch.full((2, 4, 3, 3), value), xy0=xy, xy1=xy + 1)
+    return TrunkExample(activations=torch.full((2, 4, 3, 3), value), xy0=xy, xy1=xy + 1)
 
 
 def open_cache(folder, max_gib=1.0, **changes):

@@ -16,7 +16,7 @@ from d2_hloc.training.pair import split
 from d2_hloc.training.photographs import (
     PhotographOptions,
     PhotographPairs,
-    ViewOptions,
+    PhotoViewOptions,
     pair_from_photograph,
     warp,
 )
@@ -163,4 +163,4 @@ def test_wrong_options_are_named():
     with pytest.raises(ValueError, match="noise must be from 0 to 1, not -1"):
         PhotometricOptions(noise=-1)
     with pytest.raises(ValueError, match=r"scale must be from 1 to 100, not 0.5"):
-        ViewOptions(scale=0.5)
+        PhotoViewOptions(scale=0.5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from d2_hloc.training.report import best_epoch, headline, loss_curves
+from d2_hloc.training.report import best_epoch, loss_curves, training_headline
 
 
 def row(epoch, accuracy, loss=1.0):
@@ -20,7 +20,7 @@ def row(epoch, accuracy, loss=1.0):
 def test_the_headline_is_of_the_first_of_the_most_accurate_epochs():
     measured = [row(0, 0.5, 1.1), row(1, 0.7, 0.9), row(2, 0.7, 0.8), row(3, 0.6, 0.7)]
     assert best_epoch(measured)["epoch"] == 1
-    numbers = dict(headline(measured))
+    numbers = dict(training_headline(measured))
     assert numbers == {
         "epochs": 3,
         "best epoch": 1,

@@ -179,7 +179,7 @@ def write_views(path: Path, views: Sequence[CachedView]) -> None:
 
 
 def read_views(path: Path) -> list[CachedView] | None:
-    """What write_views wrote; None if it is not there, whole."""
+    """Read the views that write_views wrote; None if it is not there, whole."""
     if not path.is_file():
         return None
     try:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from d2_hloc.core.pixels import resize_matrix
+from d2_hloc.core.ranges import EDGES, check_ranges
 from d2_hloc.training.photographs import warp
 from d2_hloc.training.photometric import PhotometricOptions, relight
 
@@ -34,10 +35,18 @@ class ViewOptions:
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
 
     def __post_init__(self) -> None:
-        if self.count < 2:
-            raise ValueError(f"count must be 2 or more, not {self.count}: pairs are of two views.")
-        if not self.edge or min(self.edge) < 64:
-            raise ValueError(f"edge must be 64 pixels at least, not {self.edge}.")
+        check_ranges(
+            self,
+            count=(2, 1000),  # pairs are of two views
+            edge=(64, EDGES[1]),
+            yaw=(0, 180),
+            pitch=(0, 180),
+            roll=(0, 180),
+            zoom=(0, 10),
+            shift=(0, 10),
+        )
+        if not self.edge:
+            raise ValueError("edge must have a number of pixels.")
 
 
 @dataclass(frozen=True, kw_only=True)
