@@ -204,7 +204,7 @@ def from_record(record: RunRecord) -> Result:
 
 def bytes_of(features: Path) -> Result:
     """Mean of an image's descriptors, and of all that is stored of it."""
-    names = features_h5.image_names(features)
+    names = features_h5.extracted_names(features)
     with features_h5.open_h5(features) as file:
         every = sum(v.nbytes for n in names for v in file[n].values())
         descriptors = sum(file[n]["descriptors"].nbytes for n in names)

@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> None:
         print(measure(args, pairs, folder / f"{args.child}.h5"))
         return
     import_hloc(args.hloc)
-    names = features_h5.image_names(args.features)
+    names = features_h5.extracted_names(args.features)
     write_pairs(pairs, exhaustive(names))
     count = len(exhaustive(names))
     seconds: dict[str, list[float]] = {method: [] for method in METHODS}

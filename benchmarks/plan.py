@@ -62,7 +62,7 @@ def measured(run: Path) -> Rates:
             f"{run}: holds no record of a reconstruction; give the output of one."
         ) from error
     features = Outputs(run).features
-    names = features_h5.image_names(features)
+    names = features_h5.extracted_names(features)
     resize_max = (features_h5.read_configuration(features) or {}).get("resize_max")
     with features_h5.open_h5(features) as file:
         keypoints = [len(file[n]["keypoints"]) for n in names]

@@ -80,7 +80,7 @@ class Bench:
         self.truth = read_poses(self.truth_file)
         self.features, self.matches = Outputs(output).features, Outputs(output).matches
         self.extraction_time = self.extract(resize_max)
-        names = features_h5.image_names(self.features)
+        names = features_h5.extracted_names(self.features)
         self.pairs, self.cameras = (
             exhaustive(names),
             cameras_of(self.images, names, self.truth_file),

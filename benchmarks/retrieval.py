@@ -25,7 +25,7 @@ SHRINKAGE = 0.5  # of the covariance towards its mean variance
 
 def read(path: Path) -> Descriptors:
     """Global descriptors of a features file."""
-    return features_h5.read_global_descriptors(path, features_h5.image_names(path))
+    return features_h5.read_global_descriptors(path, features_h5.extracted_names(path))
 
 
 def variants(taught: Descriptors) -> dict[str, Callable[[Descriptors], Descriptors]]:
@@ -86,7 +86,7 @@ def main() -> None:
         )
         print(f"{name}: first right / mean average precision: {cells}")
     for (place, path), part in zip(named, parts, strict=True):
-        names = features_h5.image_names(Path(path))
+        names = features_h5.extracted_names(Path(path))
         for count in (1, 2, 3):
             pairs = len(unique(from_retrieval(names, part, count)))
             share = pairs / max(1, len(names) * (len(names) - 1) / 2)

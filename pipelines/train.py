@@ -125,7 +125,7 @@ def run(conf: Train, output: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Arguments -> options -> run."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--config", type=Path, default=CONFIG, help="YAML with the options")
     parser.add_argument("--dataset", type=Path, help="folder of photographs, or MegaDepth's")
     parser.add_argument("--output", type=Path, required=True)

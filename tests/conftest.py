@@ -3,16 +3,30 @@
 import zlib  # noqa: F401 - before pycolmap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from small_run import SmallRun, write_scene
 
-from d2_hloc.core.threads import one_thread_an_operation
-from d2_hloc.network.backbone import Backbone
-from d2_hloc.network.d2net import D2Net
+if TYPE_CHECKING:  # the package is imported late, so that --check-shapes comes before it
+    from d2_hloc.network.backbone import Backbone
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare --check-shapes."""
+    text = "check every argument and result against its annotation, shapes included"
+    parser.addoption("--check-shapes", action="store_true", help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have beartype check all functions of the package that are imported from now on."""
+    if config.getoption("--check-shapes"):
+        from jaxtyping import install_import_hook
+
+        install_import_hook("d2_hloc", "shape_checker.checked")
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +40,8 @@ def shared() -> Path:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """As the processes that tests start: sums of more threads round in another way."""
+    from d2_hloc.core.threads import one_thread_an_operation
+
     with one_thread_an_operation():
         yield
 
@@ -40,8 +56,10 @@ def photo() -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
-def backbone() -> Backbone:
+def backbone() -> "Backbone":
     """The trunk with the bundled weights."""
+    from d2_hloc.network.d2net import D2Net
+
     return D2Net().backbone
 
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Install the package with what its tests need into the active environment; lint; test.
+# Install the package with what its tests need into the active environment; lint; check types; test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 pip install -q -e '.[test]'
 pip install -q -e '.[ray]' || echo "Ray cannot be installed here: its tests are skipped"
 ruff check .
 ruff format --check .
-python -m pytest -m "not slow or ci" "$@"
+pyright
+# Two processes of one thread each: threads that share every operation wait for each other.
+OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m "not slow or ci" "$@"

@@ -208,7 +208,7 @@ def images_of(args: argparse.Namespace) -> Path:
         raise ValueError(f"{args.model}: does not say where its images are; name them by --images.")
     source = find_model_source(args.model)
     if source.features.is_file():
-        refuse_changed(source.images, features_h5.image_names(source.features), source.features)
+        refuse_changed(source.images, features_h5.extracted_names(source.features), source.features)
     return source.images
 
 

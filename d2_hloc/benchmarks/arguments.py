@@ -13,9 +13,9 @@ from d2_hloc.features import registry
 C = TypeVar("C")
 
 
-def benchmark_parser(doc: str, config_file: Path) -> argparse.ArgumentParser:
+def benchmark_parser(doc: str | None, config_file: Path) -> argparse.ArgumentParser:
     """Make a parser of the arguments that every benchmark has; `doc` is the command's docstring."""
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=config_file, help="YAML with the options")
     text = "one, or several to compare; configs/hpatches.yaml names all"

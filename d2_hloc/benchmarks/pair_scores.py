@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import h5py
 import numpy as np
 from jaxtyping import Float
 
 from d2_hloc.core.structs import Matches
 from d2_hloc.files import features_h5
+from d2_hloc.files.checked_arrays import check_matches
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.result_store import ResultStore
 from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.matching.pairs import Pair
@@ -93,12 +94,14 @@ def pair_store(path: Path, configuration: Mapping[str, Any], kind: type[S]) -> R
 
 
 def read_pair(
-    names: Pair, features: h5py.File, matches: h5py.File, refine: Refine | None = None
+    names: Pair, features: GuardedFile, matches: GuardedFile, refine: Refine | None = None
 ) -> MatchedPair:
     """Read a pair of images; of its features, only the keypoints are read."""
     xy0, xy1 = (features_h5.keypoints_of(features, name).astype(np.float64) for name in names)
     size0, size1 = (features_h5.image_size_of(features, name) for name in names)
     found = features_h5.matches_of(matches, *names)
+    where = f"{matches.filename}: {' '.join(names)}"
+    check_matches(found.pairs.numpy(), len(xy0), len(xy1), where)
     matched = matched_keypoints(names, xy0, xy1, found, refine)
     return MatchedPair(keypoints=(xy0, xy1), matched=matched, sizes=(size0, size1))
 

@@ -6,11 +6,12 @@ import math
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from cachetools import LRUCache
 
 
+@runtime_checkable
 class Sized(Protocol):
     """A value that says how much memory it takes."""
 

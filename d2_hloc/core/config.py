@@ -32,12 +32,12 @@ def load(cls: type[T], path: str | Path) -> T:
     return from_dict(cls, {} if values is None else values, str(path))
 
 
-def from_dict(cls: type[T], values: dict[str, Any], where: str = "configuration") -> T:
+def from_dict(cls: type[T], values: Any, where: str = "configuration") -> T:
     """Make the dataclass `cls` from nested dictionaries; `where` begins the text of an error."""
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected keys and values, found {_shown(values)}.")
     hints = typing.get_type_hints(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
+    known = [field.name for field in dataclasses.fields(typing.cast(Any, cls))]
     for key in values:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {_shown(key)}; known are {', '.join(known)}.")
@@ -74,7 +74,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where}: expected a list, found {_shown(value)}.")
         return tuple(_convert(args[0], v, where) for v in value)
     if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)
+        return from_dict(typing.cast(type, hint), value, where)
     return _convert_scalar(hint, value, where)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 
 def transfer_errors(xy0: np.ndarray, xy1: np.ndarray, homography: np.ndarray) -> np.ndarray:
@@ -100,14 +100,14 @@ def shared_view(
 
 
 def _is_inside(xy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return ((xy >= 0) & (xy <= np.array(size) - 1)).all(axis=1)
+    return np.all((xy >= 0) & (xy <= np.array(size) - 1), axis=1)
 
 
 def nearest_distances(xy: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Distance (N,) of each point (N, 2) to the nearest of the others (M, 2); infinite for none."""
     if len(others) == 0:
         return np.full(len(xy), np.inf)
-    return cKDTree(others).query(xy)[0]
+    return KDTree(others).query(xy)[0]
 
 
 def corner_error(estimated: np.ndarray, truth: np.ndarray, size: tuple[int, int]) -> float:

@@ -1,4 +1,4 @@
-"""What the name of an image may be: a path below the folder of images, never out of it.
+"""Names of images: each is a path below the folder of images, never out of it.
 
 Names come from models, databases and lists that may be a stranger's, and files are read and written
 by them. Every reader of such a file passes its names through image_name().

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Array = TypeVar("Array", Tensor, np.ndarray)
+Coordinates = TypeVar("Coordinates", Tensor, np.ndarray, float)
 Position = Literal["centre", "released"]
 
 STRIDE = 4  # pixels a cell of the test network
@@ -34,12 +35,12 @@ def resize_matrix(scale_x: float, scale_y: float) -> np.ndarray:
     return np.array([[scale_x, 0, shift[0]], [0, scale_y, shift[1]], [0, 0, 1]])
 
 
-def to_colmap(xy: Array) -> Array:
+def to_colmap(xy: Coordinates) -> Coordinates:
     """Pixel centres at integers -> COLMAP's, at half-integers."""
     return xy + 0.5
 
 
-def from_colmap(xy: Array) -> Array:
+def from_colmap(xy: Coordinates) -> Coordinates:
     """COLMAP's pixel centres, at half-integers -> at integers."""
     return xy - 0.5
 
@@ -59,8 +60,8 @@ def pixels_to_cells(xy: Float[Tensor, "N 2"], stride: int) -> Float[Tensor, "N 2
     return (xy + 0.5) / stride - 0.5
 
 
-def cells_to_pixels(cells: Float[Tensor, "N 2"], stride: int) -> Float[Tensor, "N 2"]:
-    """Undo pixels_to_cells."""
+def cells_to_pixels(cells: Array, stride: int) -> Array:
+    """Undo pixels_to_cells, for positions (N, 2)."""
     return (cells + 0.5) * stride - 0.5
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -13,7 +13,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-def in_threads(work: Callable[[S], T], items: Iterable[S], workers: int) -> Iterator[T]:
+def in_threads(work: Callable[[S], T], items: Iterable[S], workers: int) -> Generator[T]:
     """work(item) for each item, in order; what is not begun when the consumer stops is left."""
     pool = ThreadPoolExecutor(workers)
     try:

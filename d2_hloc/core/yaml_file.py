@@ -54,7 +54,7 @@ class _BoundedLoader(yaml.SafeLoader):
             _count(node, {})
         return node
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose a value, unless it is too deep inside others."""
         self._depth += 1
         if self._depth > DEEPEST:

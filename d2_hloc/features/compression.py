@@ -87,7 +87,7 @@ def compress(options: CompressionOptions, features: Path, output: Path) -> Extra
     with Staged(output, made_by, "keypoints") as staged, features_h5.open_h5(features) as file:
         _refuse_changed(file, features, output, staged.done)
         staged.failures.update(features_h5.read_failures(features))
-        todo = [n for n in features_h5.image_names(features) if n not in staged.done]
+        todo = [n for n in features_h5.extracted_names(features) if n not in staged.done]
         for name in tqdm(todo, desc="compress", unit="image", disable=not todo):
             staged.add(name, _compressed(file, name, project, options.dtype))
     return Extracted.read(output)

@@ -29,7 +29,7 @@ class Extracted:
         Raises:
             StorageError: if the file is missing or not HDF5.
         """
-        names = features_h5.image_names(path, among)
+        names = features_h5.extracted_names(path, among)
         return cls(path=path, names=tuple(names), failures=features_h5.read_failures(path))
 
     @cached_property

@@ -38,13 +38,13 @@ def extract_on(
     if cluster is None:
         return extract(options, images, output, names)
     names = list_images(images) if names is None else names
-    done = features_h5.image_names(output, names) if output.exists() else []
+    done = features_h5.extracted_names(output, names) if output.exists() else []
     missing = len(set(names) - set(done))
     if not missing:
         return extract(options, images, output, names)
     work = partial(_extract, options, images, output, names)
     shards = run_in_shards(cluster, work, output, missing, IMAGES, "image")
-    found = (features_h5.image_names(shard_path(output, shard)) for shard in shards)
+    found = (features_h5.extracted_names(shard_path(output, shard)) for shard in shards)
     if not done and not any(found):
         raise ImageError(f"{images}: none of the {len(names)} images can be used.")
     return Extracted.read(merge(output), names)

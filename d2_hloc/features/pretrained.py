@@ -158,6 +158,7 @@ def fetch_missing(files: Iterable[CachedWeights]) -> None:
 
 
 def _fetch(file: CachedWeights) -> None:
+    problem = WeightsError(f"{file.path}: has no address to come from.")
     for url in file.urls:
         try:
             with private_folder(file.path) as folder:

@@ -83,7 +83,7 @@ def learn_projection(
     Raises:
         ValueError: if the file holds too few descriptors.
     """
-    names = features_h5.image_names(features)
+    names = features_h5.extracted_names(features)
     names = [names[k] for k in _spread(len(names), IMAGES)]
     total: Any = 0.0
     products: Any = 0.0

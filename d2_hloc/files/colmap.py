@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pycolmap
+from jaxtyping import Float
 
 from d2_hloc.core.names import UnsafeName, image_names
 from d2_hloc.files import colmap_checks, model_contents, text_model_checks
@@ -22,7 +24,9 @@ from d2_hloc.files.outputs import Outputs
 
 __all__ = [
     "ModelError",
+    "camera_of",
     "check_database",
+    "img_from_cam",
     "is_model",
     "open_database",
     "opened_copy",
@@ -87,6 +91,25 @@ def _read_checked(folder: Path, needs_points: bool) -> pycolmap.Reconstruction:
         return pycolmap.Reconstruction(target)
 
 
+def camera_of(image: pycolmap.Image) -> pycolmap.Camera:
+    """The camera of an image of a model.
+
+    Raises:
+        ModelError: if it has none: the image is not of a model.
+    """
+    if image.camera is None:
+        raise ModelError(f"{image.name}: has no camera.")
+    return image.camera
+
+
+def img_from_cam(
+    camera: pycolmap.Camera, xyz: Float[np.ndarray, "N 3"]
+) -> Float[np.ndarray, "N 2"]:
+    """Project points of the camera's frame, in COLMAP's coordinates."""
+    # Its overload for one point takes what NumPy can convert, and is the one that checkers see.
+    return np.asarray(camera.img_from_cam(xyz)).reshape(-1, 2)
+
+
 def sparse_folder(path: Path) -> Path:
     """The folder of COLMAP's files, whether it is named itself or the output that holds it."""
     sparse = Outputs(path).sparse
@@ -131,11 +154,11 @@ def opened_copy(path: Path) -> Iterator[pycolmap.Database]:
         except ModelError as error:
             raise ModelError(str(error).replace(str(copy), str(path))) from error
         with database:
-            check_names(database, path)
+            check_database_names(database, path)
             yield database
 
 
-def check_names(database: pycolmap.Database, path: Path) -> None:
+def check_database_names(database: pycolmap.Database, path: Path) -> None:
     """Raise UnsafeName or ModelError for an image whose name cannot be used."""
     try:
         image_names((image.name for image in database.read_all_images()), path)

@@ -6,7 +6,6 @@ Keypoints are float32 and matches int32: hloc's own float16 keypoints move in st
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from d2_hloc.core.names import image_names as names_of_images
+from d2_hloc.core.names import image_names
 from d2_hloc.core.structs import Features, Matches
-from d2_hloc.files.hdf5_guard import GuardedFile, GuardedGroup
+from d2_hloc.files.checked_arrays import (
+    StorageError,
+    array_shape,
+    read_array,
+    read_json,
+    single_precision,
+)
+from d2_hloc.files.hdf5_guard import GuardedDataset, GuardedFile, GuardedGroup
 from d2_hloc.files.staged_h5 import Record, Value, why_unreadable
 
 DESCRIPTOR_DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
 INT8_MEANING = "unit descriptors, multiplied by scale and rounded"
-
-
-class StorageError(ValueError):
-    """A file that cannot be used; the text names the file and the remedy."""
 
 
 def open_h5(path: Path) -> GuardedFile:
@@ -41,7 +43,7 @@ def open_h5(path: Path) -> GuardedFile:
         raise StorageError(why_unreadable(path, error)) from error
 
 
-def image_names(path: Path, among: Iterable[str] | None = None) -> list[str]:
+def extracted_names(path: Path, among: Iterable[str] | None = None) -> list[str]:
     """Names of the images that a features file holds, sorted; only those `among` these.
 
     Raises:
@@ -49,23 +51,21 @@ def image_names(path: Path, among: Iterable[str] | None = None) -> list[str]:
     """
     with open_h5(path) as file:
         names = file.keys_with("keypoints", "global_descriptor")
-    return sorted(names_of_images(names if among is None else names & set(among), path))
+    return sorted(image_names(names if among is None else names & set(among), path))
 
 
 def read_configuration(path: Path) -> dict[str, Any] | None:
     """The configuration that made a file; None where it holds none, as hloc's own."""
     with open_h5(path) as file:
         text = file.attrs.get("configuration")
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError as error:
-        raise StorageError(f"{path}: what made it cannot be read; make it again.") from error
+    return None if text is None else read_json(text, f"{path}: what made it")
 
 
 def read_failures(path: Path) -> dict[str, str]:
     """Images that could not be used, with the reason, in the run that last wrote the file."""
     with open_h5(path) as file:
-        return json.loads(file.attrs.get("failures", "{}"))
+        found = read_json(file.attrs.get("failures", "{}"), f"{path}: its list of failures")
+    return {str(name): str(reason) for name, reason in found.items()}
 
 
 def features_record(
@@ -106,16 +106,17 @@ def descriptors_value(descriptors: torch.Tensor, dtype: str) -> Value:
     return Value(np.rint(found * scale).astype(np.int8), {"scale": scale, "meaning": INT8_MEANING})
 
 
-def _source_attributes(source: tuple[int, int] | None) -> dict[str, float]:
+def _source_attributes(source: tuple[int, int] | None) -> dict[str, int]:
     return {} if source is None else {"source_bytes": source[0], "source_crc32": source[1]}
 
 
 def checksum_of(file: GuardedFile, name: str) -> tuple[int, int] | None:
     """The image file's length in bytes and CRC-32, or None where the features do not say."""
     attributes = _group(file, name, "keypoints").get("image_size", file).attrs
-    if "source_crc32" not in attributes:
+    try:
+        return int(attributes["source_bytes"]), int(attributes["source_crc32"])
+    except (KeyError, TypeError, ValueError):
         return None
-    return int(attributes["source_bytes"]), int(attributes["source_crc32"])
 
 
 def read_features(path: Path, name: str) -> Features:
@@ -133,17 +134,25 @@ def read_features(path: Path, name: str) -> Features:
 def features_of(file: GuardedFile, name: str) -> Features:
     """Read features as read_features() does, from an open file."""
     keypoints = keypoints_of(file, name)
-    group, count = file[name], len(keypoints)
-    descriptors = group["descriptors"][()].T if "descriptors" in group else np.empty((count, 0))
-    scores = group["scores"][()] if "scores" in group else np.ones(count)
-    scales = group["scales"][()] if "scales" in group else np.ones(count)
-    pooled = group["global_descriptor"][()] if "global_descriptor" in group else None
+    group, count, of = file[name], len(keypoints), f"{file.filename}: {name}"
+
+    def numbers(dataset: str, ndim: int = 1) -> np.ndarray | None:
+        return read_array(group, dataset, ndim, of) if dataset in group else None
+
+    def single(dataset: str, default: np.ndarray) -> torch.Tensor:
+        values = numbers(dataset)
+        values = default if values is None else values
+        return torch.from_numpy(single_precision(values, f"{of}: its {dataset}"))
+
+    has_global = "global_descriptor" in group
+    descriptors = numbers("descriptors", 2)
+    descriptors = np.empty((0, count)) if descriptors is None else descriptors
     return Features(
         keypoints=torch.from_numpy(keypoints),
-        scores=torch.from_numpy(scores.astype(np.float32)),
-        descriptors=_of_unit_length(torch.from_numpy(np.ascontiguousarray(descriptors))),
-        scales=torch.from_numpy(scales.astype(np.float32)),
-        global_descriptor=None if pooled is None else torch.from_numpy(pooled.astype(np.float32)),
+        scores=single("scores", np.ones(count)),
+        descriptors=_of_unit_length(np.ascontiguousarray(descriptors.T)),
+        scales=single("scales", np.ones(count)),
+        global_descriptor=single("global_descriptor", np.empty(0)) if has_global else None,
     )
 
 
@@ -162,11 +171,11 @@ def descriptors_of(file: GuardedFile, name: str) -> torch.Tensor:
     return found
 
 
-def _of_unit_length(descriptors: torch.Tensor) -> torch.Tensor:
+def _of_unit_length(descriptors: np.ndarray) -> torch.Tensor:
     """Normalise whole numbers, which are a unit descriptor's times a scale; leave others alone."""
-    if descriptors.is_floating_point():
-        return descriptors
-    return torch.nn.functional.normalize(descriptors.float())
+    if descriptors.dtype.kind == "f":
+        return torch.from_numpy(descriptors)
+    return torch.nn.functional.normalize(torch.from_numpy(descriptors.astype(np.float32)))
 
 
 def read_keypoints(path: Path, name: str) -> np.ndarray:
@@ -188,20 +197,20 @@ def keypoints_of(file: GuardedFile, name: str) -> np.ndarray:
             f"{file.filename}: the keypoints of {name} are of shape {shape}, not N x 2; "
             "extract it again."
         )
-    if "descriptors" in group and group["descriptors"].ndim != 2:
-        raise StorageError(
-            f"{file.filename}: the descriptors of {name} are no D x N; extract it again."
-        )
+    others = ("descriptors", 2), ("scores", 1), ("scales", 1)
     descriptors, scores, scales = (
-        group[dataset].shape[-1] if dataset in group else shape[0]
-        for dataset in ("descriptors", "scores", "scales")
+        array_shape(group, dataset, ndim, f"{file.filename}: {name}")[-1]
+        if dataset in group
+        else shape[0]
+        for dataset, ndim in others
     )
     if not shape[0] == descriptors == scores == scales:
         raise StorageError(
             f"{file.filename}: {name} has {shape[0]} keypoints, {descriptors} descriptors, "
             f"{scores} scores and {scales} scales; extract it again."
         )
-    return group["keypoints"][:, :2].astype(np.float32)
+    of = f"{file.filename}: {name}"
+    return single_precision(read_array(group, "keypoints", 2, of)[:, :2], f"{of}: its keypoints")
 
 
 def read_image_size(path: Path, name: str) -> tuple[int, int]:
@@ -212,21 +221,43 @@ def read_image_size(path: Path, name: str) -> tuple[int, int]:
 
 def image_size_of(file: GuardedFile, name: str) -> tuple[int, int]:
     """Read the size (w, h) of an image, from an open file."""
-    width, height = _group(file, name, "image_size")["image_size"][()]
-    return int(width), int(height)
+    found = _group(file, name, "image_size")
+    size = read_array(found, "image_size", 1, f"{file.filename}: {name}").tolist()
+    if len(size) != 2 or not all(1 <= edge < 2**31 for edge in size):
+        raise StorageError(f"{file.filename}: {name} has no size of its image; extract it again.")
+    return int(size[0]), int(size[1])
 
 
 def read_global_descriptors(path: Path, names: Sequence[str]) -> np.ndarray:
     """Global descriptors (len(names), D), float32, ours or hloc's."""
     with open_h5(path) as file:
-        groups = [_group(file, name, "global_descriptor") for name in names]
-        return np.stack([g["global_descriptor"][()] for g in groups]).astype(np.float32)
+        found = [
+            read_array(
+                _group(file, name, "global_descriptor"), "global_descriptor", 1, f"{path}: {name}"
+            )
+            for name in names
+        ]
+    for name, values in zip(names, found, strict=True):
+        if len(values) != len(found[0]):
+            raise StorageError(
+                f"{path}: global descriptors of {name} have {len(values)} numbers, others "
+                f"{len(found[0])}; extract all images in the same way."
+            )
+    return single_precision(np.stack(found), f"{path}: its global descriptors")
 
 
 def _group(file: GuardedFile, name: str, dataset: str) -> GuardedGroup:
-    if name not in file or dataset not in file[name]:
+    found = _record(file, name, dataset)
+    if found is None:
         raise StorageError(f"{file.filename}: holds no {dataset} of {name}; extract it first.")
-    return file[name]
+    return found
+
+
+def _record(file: GuardedFile, key: str, dataset: str) -> GuardedGroup | None:
+    """The group of that key, if it is one and holds such a dataset."""
+    found = file.get(key)
+    is_record = isinstance(found, GuardedGroup) and isinstance(found.get(dataset), GuardedDataset)
+    return found if is_record else None
 
 
 def name_key(name: str) -> str:
@@ -266,14 +297,17 @@ def holds_pair(file: GuardedFile, name0: str, name1: str) -> bool:
 
 def matches_of(file: GuardedFile, name0: str, name1: str) -> Matches:
     """Read matches as read_matches() does, from an open file."""
-    found = [k for k in _keys(name0, name1) if k[0] in file and "matches0" in file[k[0]]]
-    if not found:
+    keys = _keys(name0, name1)
+    found = next((k for k in keys if _record(file, k[0], "matches0") is not None), None)
+    if found is None:
         raise StorageError(
             f"{file.filename}: holds no matches of {name0} and {name1}; match that pair first."
         )
-    key, is_reversed = found[0]
-    matches0 = file[key]["matches0"][()].astype(np.int64)
-    scores0 = file[key]["matching_scores0"][()] if "matching_scores0" in file[key] else np.empty(0)
+    key, is_reversed = found
+    of, scores0 = f"{file.filename}: {key}", np.empty(0)
+    matches0 = read_array(file[key], "matches0", 1, of).astype(np.int64)
+    if "matching_scores0" in file[key]:
+        scores0 = read_array(file[key], "matching_scores0", 1, of)
     if len(scores0) != len(matches0):
         raise StorageError(
             f"{file.filename}: {key} has {len(matches0)} matches0 and {len(scores0)} "

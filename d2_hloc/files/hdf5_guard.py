@@ -9,146 +9,19 @@ all of that in one sentence, when it is asked for. The one exception are the ext
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
+
+from d2_hloc.files.hdf5_datasets import Attributes, GuardedDataset, Refused, reading
+
+__all__ = ["Attributes", "GuardedDataset", "GuardedFile", "GuardedGroup", "Refused"]
 
 DEEPEST = 64  # parts of a name; HDF5 itself follows more until the stack overflows
-LARGEST = 2 << 30  # bytes of a dataset
-SMALL = 64 << 20  # bytes; up to that a dataset may be packed as much as it likes
-PACKED = 256  # times; depth maps and descriptors are packed less by far
-LONGEST_TEXT = 64 << 20  # bytes of an attribute
-NUMBERS = h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM  # the last holds yes and no
 OWN_SHARD = re.compile(r"[^/\\]+\.shards/\d{4}-of-\d{4}\.h5")
-
-
-class Refused(ValueError):
-    """An HDF5 file that holds what is not followed; the text names the file and the place."""
-
-
-class Attributes(Mapping[str, Any]):
-    """Attributes of a file, group or dataset: numbers and text."""
-
-    def __init__(self, item: h5py.HLObject, where: str) -> None:
-        self._raw, self._where = item.attrs, where
-
-    def __getitem__(self, name: str) -> Any:
-        """Read an attribute.
-
-        Raises:
-            KeyError: if there is none of that name.
-            Refused: if it is neither numbers nor text, or cannot be read.
-        """
-        if name not in self._raw:
-            raise KeyError(name)
-        try:
-            kind = self._raw.get_id(name).get_type().get_class()
-            value = self._raw[name] if kind in (*NUMBERS, h5py.h5t.STRING) else None
-        except (OSError, RuntimeError, TypeError, ValueError) as error:
-            raise Refused(f"{self._where}: its attribute {name} cannot be read.") from error
-        if isinstance(value, str | bytes) or np.asarray(value).dtype.kind in "biufSU":
-            return value
-        raise Refused(f"{self._where}: its attribute {name} is neither numbers nor text.")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._raw)
-
-    def __len__(self) -> int:
-        return len(self._raw)
-
-
-class GuardedDataset:
-    """A dataset of plain numbers that are stored in its file, and as many as can be meant.
-
-    Raises:
-        Refused: for any other dataset.
-    """
-
-    def __init__(self, dataset: h5py.h5d.DatasetID, where: Callable[[], str]) -> None:
-        problem = dataset_problem(dataset)
-        if problem is not None:
-            raise Refused(f"{where()}: {problem}, so it is not read.")
-        self._id, self._where = dataset, where
-
-    @property
-    def _raw(self) -> h5py.Dataset:
-        return h5py.Dataset(self._id)
-
-    @property
-    def attrs(self) -> Attributes:
-        """The dataset's attributes."""
-        return Attributes(self._raw, self._where())
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The number of rows, columns and so on."""
-        return self._id.shape
-
-    @property
-    def ndim(self) -> int:
-        """The number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The type of the numbers."""
-        return self._id.dtype
-
-    @property
-    def nbytes(self) -> int:
-        """The size of the numbers, in bytes."""
-        return self._raw.nbytes
-
-    def __len__(self) -> int:
-        if not self.shape:
-            raise Refused(f"{self._where()}: is one number, where a row of them is expected.")
-        return self.shape[0]
-
-    def __getitem__(self, index: Any) -> Any:
-        """Read numbers.
-
-        Raises:
-            Refused: if they are damaged, or packed by a filter that is not installed.
-        """
-        try:
-            return self._raw[index]
-        except (OSError, RuntimeError, MemoryError) as error:
-            reason = " ".join(str(error).split())
-            raise Refused(f"{self._where()}: cannot be read ({reason}); make it again.") from error
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[()], dtype=dtype)
-
-
-def dataset_problem(dataset: h5py.h5d.DatasetID) -> str | None:
-    """Say why the numbers of a dataset are not read; None where they are.
-
-    Its values are not looked at.
-    """
-    layout = dataset.get_create_plist()
-    if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
-        return "takes its numbers from another file"
-    kind, space = dataset.get_type(), dataset.get_space()
-    if kind.get_class() not in NUMBERS or space.get_simple_extent_type() == h5py.h5s.NULL:
-        return "does not hold plain numbers"
-    try:
-        dtype = kind.dtype
-    except (TypeError, ValueError):  # of a width that NumPy does not have
-        dtype = None
-    if dtype is None or dtype.kind not in "biuf":
-        return "does not hold plain numbers"
-    size = math.prod(space.shape) * dtype.itemsize
-    if size > LARGEST:
-        return f"says that it holds {size} bytes, more than {LARGEST}"
-    if size > SMALL and size > PACKED * dataset.get_storage_size():
-        return f"says that it holds {size} bytes, packed more than {PACKED} times"
-    return None
 
 
 class GuardedGroup:
@@ -209,7 +82,7 @@ class GuardedGroup:
         """Raise Refused for anything below the group that is not read; there are no links then."""
         for name in _links_below(self.raw, self._where(""), h5py.h5l.TYPE_HARD):
             where = self._where(_decoded(name))
-            with _reading(lambda where=where: where):
+            with reading(lambda where=where: where):
                 item = h5py.h5o.open(self.raw.id, name)
             if isinstance(item, h5py.h5d.DatasetID):
                 dict(GuardedDataset(item, lambda where=where: where).attrs)
@@ -235,7 +108,7 @@ class GuardedGroup:
                 return target.get("/".join(parts[k + 1 :])) if parts[k + 1 :] else target
             if link != h5py.h5l.TYPE_HARD:
                 raise Refused(f"{self._where(name)}: leads elsewhere by a link, not followed.")
-            with _reading(lambda: self._where(name)):
+            with reading(lambda: self._where(name)):
                 at = h5py.h5o.open(at, encoded)
         if isinstance(at, h5py.h5d.DatasetID):
             return GuardedDataset(at, lambda: self._where(name))
@@ -328,7 +201,7 @@ def _links_below(group: h5py.Group, where: str, *allowed: int) -> dict[bytes, in
         found[name] = link.type
         return name if link.type not in allowed or name.count(b"/") >= DEEPEST else None
 
-    with _reading(lambda: where):  # h5py's own visitors take three times as long
+    with reading(lambda: where):  # h5py's own visitors take three times as long
         stopped = group.id.links.visit(visit, info=True)
     if stopped is None:
         return found
@@ -337,21 +210,12 @@ def _links_below(group: h5py.Group, where: str, *allowed: int) -> dict[bytes, in
     raise Refused(f"{where}: {_decoded(stopped)} leads elsewhere by a link, not followed.")
 
 
-@contextmanager
-def _reading(where: Callable[[], str]) -> Iterator[None]:
-    """Say in one sentence that something in a file is damaged; `where` names it."""
-    try:
-        yield
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise Refused(f"{where()}: is damaged; get the file anew, or make it again.") from error
-
-
 def _is_group(item: Any) -> bool:
     return isinstance(item, h5py.h5g.GroupID | h5py.h5f.FileID)
 
 
 def _is_dataset(group: h5py.Group, name: bytes, where: str) -> bool:
-    with _reading(lambda: where):
+    with reading(lambda: where):
         return h5py.h5o.get_info(group.id, name).type == h5py.h5o.TYPE_DATASET
 
 

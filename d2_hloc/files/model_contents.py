@@ -1,4 +1,4 @@
-"""What a COLMAP model that was read may say: names, cameras and poses that can be worked with.
+"""Checks of a COLMAP model that was read: names, cameras and poses that can be worked with.
 
 COLMAP reads whatever is written there. An absurd camera then costs hours without end, a name that
 leads out of the folder of images lets files elsewhere be overwritten.

@@ -69,7 +69,7 @@ def array_of_bytes(
         PickleError: if there are fewer or more, or such that are no text or truth value.
     """
     raw = data.encode("latin1") if type(data) is str else data
-    if type(raw) not in (bytes, bytearray) or dtype.itemsize == 0:
+    if not isinstance(raw, bytes | bytearray) or dtype.itemsize == 0:
         raise PickleError("its arrays have no bytes")
     if math.prod(checked_shape(shape)) * dtype.itemsize != len(raw):
         raise PickleError("its arrays have not the bytes of their shape")

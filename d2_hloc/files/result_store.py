@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from tqdm import tqdm
 
@@ -19,6 +19,7 @@ from d2_hloc.files.provenance import check_configuration
 
 SAVE_SECONDS = 2.0  # at most this much work is lost to a kill
 
+Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -62,7 +63,7 @@ class ResultStore(Generic[Result]):
 
     def complete(
         self,
-        items: Mapping[Hashable, Item],
+        items: Mapping[Key, Item],
         make: Callable[[Item], Result],
         activity: str,
         unit: str,
@@ -91,7 +92,7 @@ class ResultStore(Generic[Result]):
             self._write()
 
     def _write(self) -> None:
-        results = [asdict(result) for result in self.found.values()]
+        results = [asdict(cast(Any, result)) for result in self.found.values()]
         content = {"configuration": self._configuration, self._name: results}
         write_atomically(self._path, json.dumps(content).encode())
         self._since = time.monotonic()

@@ -6,6 +6,7 @@ that are None, numbers, text, bytes, lists, tuples, dictionaries and arrays.
 
 from __future__ import annotations
 
+import io
 import math
 from typing import IO, Any
 
@@ -23,12 +24,13 @@ from d2_hloc.files.pickle_interpreter import (
     checked_shape,
 )
 
+Stream = IO[bytes] | io.BufferedIOBase  # a file in an archive is the latter when it runs
 MAX_DEPTH = 8  # containers within each other
 MAX_PICKLE = 1 << 28  # bytes
 MAX_ARRAY = 1 << 30  # bytes of an array of plain numbers
 
 
-def read_npy(file: IO[bytes]) -> np.ndarray:
+def read_npy(file: Stream) -> np.ndarray:
     """Read a .npy file, or a member of an .npz.
 
     Raises:
@@ -43,7 +45,7 @@ def read_npy(file: IO[bytes]) -> np.ndarray:
         raise PickleError(f"it is damaged ({_first_line(error)})") from error
 
 
-def _read_npy(file: IO[bytes]) -> np.ndarray:
+def _read_npy(file: Stream) -> np.ndarray:
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise PickleRefused(f"it is of NumPy's format {version}")
@@ -107,11 +109,11 @@ class _Plain:
         if type(value) is PickledArray and value.made is not None:
             return value.made
         if type(value) is PickledArray and value.items is not None:
-            return self._objects(value, depth)
+            return self._objects(value.items, depth).reshape(value.shape)
         raise PickleRefused("it holds what is no array and no container")
 
-    def _objects(self, array: PickledArray, depth: int) -> np.ndarray:
-        flat = np.empty(len(array.items), dtype=object)
-        for k, item in enumerate(array.items):
+    def _objects(self, items: list[Any], depth: int) -> np.ndarray:
+        flat = np.empty(len(items), dtype=object)
+        for k, item in enumerate(items):
             flat[k] = self.of(item, depth - 1)
-        return flat.reshape(array.shape)
+        return flat

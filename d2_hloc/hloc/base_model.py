@@ -45,7 +45,12 @@ class _OwnBaseModel(nn.Module, ABC):
         """Run it on inputs that are all there."""
 
 
-try:  # an hloc that lacks what it imports is as good as none: register() says what is missing
-    from hloc.utils.base_model import BaseModel
-except ImportError:
-    BaseModel = _OwnBaseModel
+def _base_model() -> Any:
+    try:
+        from hloc.utils.base_model import BaseModel as HlocsOwn  # pyright: ignore
+    except ImportError:  # be it that hloc lacks what it imports: register() says what is missing
+        return _OwnBaseModel
+    return HlocsOwn
+
+
+BaseModel = _base_model()

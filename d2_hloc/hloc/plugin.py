@@ -102,7 +102,7 @@ def _put_first(package: ModuleType, folder: Path) -> None:
             vars(package).pop(file.stem, None)
 
 
-def _widen_writer(match_features: ModuleType) -> bool:
+def _widen_writer(match_features: Any) -> bool:
     """Have hloc write the pairs whose indices do not fit in int16 as int32; others as it does.
 
     False where hloc has no such function, as in its older versions.
@@ -131,5 +131,5 @@ def _writer_of_wide_matches(writer: Callable[..., None]) -> Callable[..., None]:
             if "matching_scores0" in predicted:
                 group["matching_scores0"] = predicted["matching_scores0"][0].cpu().half().numpy()
 
-    writer_fn.writes_wide_matches = True
+    vars(writer_fn)["writes_wide_matches"] = True
     return writer_fn

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 CHUNK = 512  # matches at once; bounds memory
 TOLERANCE = 4.0  # pixels, for two keypoints a few pixels apart
@@ -63,7 +63,7 @@ def _complex(xy: np.ndarray) -> np.ndarray:
 
 def _others(xy: np.ndarray, count: int) -> np.ndarray:
     """Indices (K, count) of each point's nearest others. Its equals may come before itself."""
-    index = cKDTree(xy).query(xy, k=count + 1)[1]
+    index = np.asarray(KDTree(xy).query(xy, k=count + 1)[1])
     is_own = index == np.arange(len(xy))[:, None]
     is_own[~is_own.any(axis=1), -1] = True
     return index[~is_own].reshape(len(xy), count)

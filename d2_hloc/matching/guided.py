@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from d2_hloc.core.ranges import PIXELS, RATIOS, check_ranges
 from d2_hloc.matching.consistency import local_consistency
@@ -22,11 +22,13 @@ Cells = tuple[np.ndarray, np.ndarray]  # keypoint in image 0, in image 1
 class GuidedOptions:
     """Where a keypoint's match is looked for; lengths in pixels.
 
+    Off, since a model gains nothing from it: more points, but less precise ones (docs/geometry.md).
+
     `radius` is about the place to which the nearest verified match leads, and grows by `slope` of
     the distance to that match. `ratio_threshold` compares candidates alone; 1 is none.
     """
 
-    enabled: bool = True
+    enabled: bool = False
     radius: float = 24.0
     slope: float = 0.3
     ratio_threshold: float = 1.0
@@ -99,12 +101,12 @@ def _near_predictions(
     from0, to1 = keypoints[0][verified[:, 0]], keypoints[1][verified[:, 1]]
     area1 = float(np.prod(np.ptp(keypoints[1], axis=0) + 1))
     turns = local_consistency(from0, to1, area1, noise=noise).similarities
-    distances, nearest = cKDTree(from0).query(keypoints[0])
+    distances, nearest = KDTree(from0).query(keypoints[0])
     offsets = keypoints[0] - from0[nearest]
     moved = (offsets[:, 0] + 1j * offsets[:, 1]) * turns[nearest]
     predicted = to1[nearest] + np.stack([moved.real, moved.imag], axis=1)
     radii = noise * options.radius + options.slope * distances
-    found = cKDTree(keypoints[1]).query_ball_point(predicted, radii, return_sorted=True)
+    found = KDTree(keypoints[1]).query_ball_point(predicted, radii, return_sorted=True)
     counts = [len(f) for f in found]
     index1 = np.concatenate([np.asarray(f, np.int64) for f in found])
     return np.repeat(np.arange(len(found)), counts), index1

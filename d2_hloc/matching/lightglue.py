@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import kornia.feature as KF
 import torch
@@ -76,7 +77,7 @@ class Points:
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What the network says of two images: who is like whom, and who has a partner at all."""
+    """The network's answer for two images: who is like whom, and who has a partner at all."""
 
     similarity: Float[Tensor, "B N0 N1"]
     matchable0: Float[Tensor, "B N0"]  # logits
@@ -97,8 +98,8 @@ class Glue(nn.Module):
         """Weights with which partners are mutual neighbours, softly: training adds the context."""
         super().__init__()
         self.shape = shape = shape or GlueShape()
-        self.net = KF.LightGlue(
-            features=None,
+        self.net: Any = KF.LightGlue(
+            features=None,  # pyright: ignore[reportArgumentType] - kornia takes None
             input_dim=shape.input_width,
             descriptor_dim=shape.width,
             n_layers=shape.layers,
@@ -152,7 +153,7 @@ class Glue(nn.Module):
         return Assignment(similarity=similarity, matchable0=matchable0, matchable1=matchable1)
 
 
-def attend_to_own(block: nn.Module, x: Tensor, turns: Tensor, are_real: Tensor | None) -> Tensor:
+def attend_to_own(block: Any, x: Tensor, turns: Tensor, are_real: Tensor | None) -> Tensor:
     """Self-attention, with positions as rotations (kornia's SelfBlock)."""
     q, k, v = block.Wqkv(x).unflatten(-1, (block.num_heads, -1, 3)).transpose(1, 2).unbind(-1)
     turns = turns.to(q.dtype)
@@ -161,7 +162,7 @@ def attend_to_own(block: nn.Module, x: Tensor, turns: Tensor, are_real: Tensor |
 
 
 def attend_to_other(
-    block: nn.Module, x0: Tensor, x1: Tensor, real0: Tensor | None, real1: Tensor | None
+    block: Any, x0: Tensor, x1: Tensor, real0: Tensor | None, real1: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Attention from each image to the other (kornia's CrossBlock)."""
     qk0, qk1, v0, v1 = (

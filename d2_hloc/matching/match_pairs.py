@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +151,7 @@ def match(
         is_one_file = file0.filename == file1.filename
         listed = unique(pairs) if is_one_file else list(dict.fromkeys(pairs))
         if shard is not None:
-            listed = _share(listed, staged, is_one_file, shard)
+            listed = _share(listed, staged, output, is_one_file, shard)
         failures = _without_features(listed, file0, file1)
         usable = [p for p in listed if p not in failures]
         todo = [p for p in usable if not _is_in(staged.done, p, is_one_file)]
@@ -171,7 +171,7 @@ def match(
 
 
 def configuration(options: MatchingOptions) -> dict[str, Any]:
-    """What matches depend on: the options that apply, and the weights' digest."""
+    """Everything that matches depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     if options.matcher == "nearest":  # as before there was another
         unused = ("matcher", "weights", "min_score", "precision")
@@ -221,7 +221,7 @@ def _records(
     pairs: Sequence[Pair],
     cache0: BoundedCache[str, Any],
     cache1: BoundedCache[str, Any],
-) -> Iterator[Record]:
+) -> Generator[Record]:
     """Match pairs, in order; a CPU's cores take one pair each, a GPU all of it."""
 
     def work(pair: Pair) -> Record:
@@ -235,11 +235,11 @@ def _records(
 
 
 def _share(
-    listed: Sequence[Pair], staged: Staged, is_one_file: bool, shard: Shard
+    listed: Sequence[Pair], staged: Staged, whole: Path, is_one_file: bool, shard: Shard
 ) -> Sequence[Pair]:
     """The pairs of a shard, of those that the merged file lacks."""
     missing = [p for p in listed if not _is_in(staged.merged, p, is_one_file)]
-    note_items(staged.whole, missing)
+    note_items(whole, missing)
     return shard.of(order_for_reuse(missing, BLOCK))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from d2_hloc.core.ranges import MANY, RATIOS, check_ranges
@@ -51,21 +51,23 @@ class MatchingOptions:
                 raise ValueError(f"{name} is of matcher 'nearest', not of {self.matcher!r}.")
 
 
-def accepted(neighbours: Neighbours, options: MatchingOptions, with_ratio: bool) -> Tensor:
-    """Mask of the neighbours that pass the ratio and distance thresholds."""
+def accepted(
+    neighbours: Neighbours, ratio_threshold: float | None, distance_threshold: float | None
+) -> Bool[Tensor, " N"]:
+    """Mask of the neighbours that pass the thresholds; None is no threshold."""
     keep = torch.ones_like(neighbours.indices, dtype=torch.bool)
     squared, squared_second = 2 * (1 - neighbours.first), 2 * (1 - neighbours.second)
-    if with_ratio:
-        keep &= squared <= options.ratio_threshold**2 * squared_second
+    if ratio_threshold is not None:
+        keep &= squared <= ratio_threshold**2 * squared_second
         keep &= squared_second > ROUNDING  # or rounding would decide among equal descriptors
-    if options.distance_threshold is not None:
-        keep &= squared <= options.distance_threshold**2
+    if distance_threshold is not None:
+        keep &= squared <= distance_threshold**2
     return keep
 
 
 def match_descriptors(
-    descriptors0: Float[Tensor, "N0 D"] | PreparedDescriptors,
-    descriptors1: Float[Tensor, "N1 D"] | PreparedDescriptors,
+    descriptors0: Float[Tensor, "N0 D0"] | PreparedDescriptors,
+    descriptors1: Float[Tensor, "N1 D1"] | PreparedDescriptors,
     options: MatchingOptions | None = None,
 ) -> Matches:
     """Match unit descriptors; half precision is widened. Memory does not grow with N0 x N1.
@@ -85,11 +87,11 @@ def match_descriptors(
     if len(set0) == 0 or len(set1) == 0:
         return _none(set0.exact)
     # As hloc: a single descriptor has no second neighbour, and then no ratio is asked of either.
-    with_ratio = options.ratio_threshold is not None and min(len(set0), len(set1)) > 1
-    forward, backward = nearest_neighbours(set0, set1, with_second=with_ratio)
-    keep = accepted(forward, options, with_ratio)
+    ratio = options.ratio_threshold if min(len(set0), len(set1)) > 1 else None
+    forward, backward = nearest_neighbours(set0, set1, with_second=ratio is not None)
+    keep = accepted(forward, ratio, options.distance_threshold)
     if options.mutual:
-        keep &= accepted(backward, options, with_ratio)[forward.indices]
+        keep &= accepted(backward, ratio, options.distance_threshold)[forward.indices]
         keep &= backward.indices[forward.indices] == torch.arange(len(set0), device=keep.device)
     rows = keep.nonzero()[:, 0]
     if len(rows) < options.min_matches:

@@ -7,7 +7,9 @@ neighbours found are those of float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -139,12 +141,15 @@ def _nearest_of_all(
 ) -> tuple[Neighbours, Neighbours]:
     """Nearest neighbours from all similarities in float32, in blocks of rows."""
     rows = max(1, BLOCK_BYTES // (4 * len(descriptors1)))
-    forward, backward = [], None
-    for start in range(0, len(descriptors0), rows):
-        similarities = descriptors0[start : start + rows] @ descriptors1.T
-        forward.append(_two_best(similarities, dim=1, offset=0))
-        block = _two_best(similarities, dim=0, offset=start)
-        backward = block if backward is None else _better(backward, block)
+    forward = []
+
+    def blocks() -> Iterator[Neighbours]:
+        for start in range(0, len(descriptors0), rows):
+            similarities = descriptors0[start : start + rows] @ descriptors1.T
+            forward.append(_two_best(similarities, dim=1, offset=0))
+            yield _two_best(similarities, dim=0, offset=start)
+
+    backward = reduce(_better, blocks())
     return (
         Neighbours(
             indices=torch.cat([n.indices for n in forward]),

@@ -113,13 +113,13 @@ def _best(
     scores: np.ndarray, query_names: Sequence[str] | None, names: Sequence[str], count: int
 ) -> list[Pair]:
     """The `count` highest of each row; -inf is never taken."""
+    rows = names if query_names is None else query_names
     if query_names is None:
-        query_names = names
         np.fill_diagonal(scores, -np.inf)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     return [
-        (query, names[j])
-        for query, row, score in zip(query_names, order, scores, strict=True)
+        (query, names[int(j)])
+        for query, row, score in zip(rows, order, scores, strict=True)
         for j in row
         if np.isfinite(score[j])
     ]

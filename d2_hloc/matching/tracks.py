@@ -43,7 +43,7 @@ class _Forest:
     """Disjoint sets of observations that never hold an image twice."""
 
     def __init__(self, image_of: np.ndarray) -> None:
-        self.parent = np.arange(len(image_of))
+        self.parent = list(range(len(image_of)))
         self.images = [{i} for i in image_of.tolist()]
 
     def root(self, item: int) -> int:

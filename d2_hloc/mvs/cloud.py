@@ -40,7 +40,7 @@ def read_coloured_cloud(
         ValueError: if it is missing, cut short or has no colours.
     """
     found = _vertices(path)
-    if "red" not in found.dtype.names:
+    if "red" not in (found.dtype.names or ()):
         raise ValueError(f"{path}: its points have no colours; fuse again.")
     return _stacked(found, "x", "y", "z").astype(float), _stacked(found, "red", "green", "blue")
 

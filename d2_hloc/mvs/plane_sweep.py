@@ -73,7 +73,7 @@ class PhotoConsistency:
             score = self._score(image, rays, b, inverse_depth)
             for k, kept in enumerate(best):
                 best[k], score = torch.maximum(kept, score), torch.minimum(kept, score)
-        return sum(best) / len(best)
+        return sum(best[1:], best[0]) / len(best)
 
     def _score(
         self, image: Tensor, rays: Tensor, b: list[float], inverse_depth: Tensor | float
@@ -113,18 +113,17 @@ class Peak:
 
 def best_hypothesis(scores: Iterable[Float[Tensor, "H W"]]) -> Peak:
     """The best of each pixel's scores, with a parabola through it and its two neighbours."""
-    best = before = after = index = last = None
-    for k, score in enumerate(scores):
-        if best is None:
-            best, index = score, torch.zeros_like(score)
-            before = after = torch.full_like(score, torch.nan)
-        else:
-            after = torch.where(index == k - 1, score, after)
-            is_better = score > best
-            best = torch.where(is_better, score, best)
-            index = torch.where(is_better, k, index)
-            before = torch.where(is_better, last, before)
-            after = torch.where(is_better, torch.nan, after)
+    scores = iter(scores)
+    best = last = next(scores)
+    index = torch.zeros_like(best)
+    before = after = torch.full_like(best, torch.nan)
+    for k, score in enumerate(scores, start=1):
+        after = torch.where(index == k - 1, score, after)
+        is_better = score > best
+        best = torch.where(is_better, score, best)
+        index = torch.where(is_better, k, index)
+        before = torch.where(is_better, last, before)
+        after = torch.where(is_better, torch.nan, after)
         last = score
     bend = (2 * best - before - after).clamp(min=1e-6)
     shift = ((after - before) / (2 * bend)).clamp(-0.5, 0.5).nan_to_num(0)

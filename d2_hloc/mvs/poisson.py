@@ -7,7 +7,7 @@ import sys
 from d2_hloc.files.colmap import pycolmap
 
 
-def make_mesh(cloud: str, mesh: str, depth: str, trim: str, num_threads: str) -> None:
+def mesh_cloud(cloud: str, mesh: str, depth: str, trim: str, num_threads: str) -> None:
     """Write the mesh of a PLY file of points with normals."""
     options = pycolmap.PoissonMeshingOptions(
         depth=int(depth), trim=float(trim), num_threads=int(num_threads)
@@ -16,4 +16,4 @@ def make_mesh(cloud: str, mesh: str, depth: str, trim: str, num_threads: str) ->
 
 
 if __name__ == "__main__":
-    make_mesh(*sys.argv[1:])
+    mesh_cloud(*sys.argv[1:])

@@ -118,7 +118,7 @@ def reconstruct_dense(
     check_depth_maps(options.consistency, workspace)
     fuse(options.fusion, workspace)
     if options.mesh.enabled:
-        mesh_cloud(options.mesh, output)
+        make_mesh(options.mesh, output)
     return dense_statistics(workspace)
 
 
@@ -131,9 +131,9 @@ def open_workspace(
         ModelError, ImageError, ConfigurationChanged, DiskFull: as reconstruct_dense.
     """
     values = config.to_dict(options) | {"backend": backend}
-    size = values.pop("max_image_size")
-    made_by = {k: v for k, v in values.items() if k not in ("fusion", "mesh")}
-    prepare_workspace(model_folder, images, output, size, made_by)
+    others = ("max_image_size", "fusion", "mesh")
+    made_by = {k: v for k, v in values.items() if k not in others}
+    prepare_workspace(model_folder, images, output, options.max_image_size, made_by)
     return read_workspace(output, max(options.num_sources, options.consistency.num_views))
 
 
@@ -272,7 +272,7 @@ def fuse(options: FusionOptions, workspace: Workspace) -> Path:
     return target
 
 
-def mesh_cloud(options: MeshOptions, folder: Path) -> Path:
+def make_mesh(options: MeshOptions, folder: Path) -> Path:
     """Make `mesh.ply`, a surface through a workspace's cloud, by Poisson reconstruction.
 
     It runs in a process of its own: on some clouds it crashes.

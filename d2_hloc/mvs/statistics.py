@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from d2_hloc.mvs.cloud import read_point_cloud
 from d2_hloc.mvs.map_files import read_stereo_map
@@ -78,7 +78,7 @@ def surface_distances(
     """Distance of each point to a plane through the nearest of the cloud; none if it is empty."""
     if len(cloud) < NEIGHBOURS or not len(points):
         return np.zeros(0)
-    _, nearest = cKDTree(cloud).query(points, k=NEIGHBOURS)
+    _, nearest = KDTree(cloud).query(points, k=NEIGHBOURS)
     neighbours = cloud[nearest]
     middle = neighbours.mean(axis=1, keepdims=True)
     spread = np.einsum("nki,nkj->nij", neighbours - middle, neighbours - middle)

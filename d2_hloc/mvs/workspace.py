@@ -26,7 +26,7 @@ from d2_hloc.core.images import fit, luma, open_image, read_image
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
 from d2_hloc.files.atomic import DiskFull, write_whole
-from d2_hloc.files.colmap import ModelError, pycolmap, read_model
+from d2_hloc.files.colmap import ModelError, camera_of, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration
 from d2_hloc.mvs.map_files import read_stereo_map
@@ -160,7 +160,8 @@ def check_model_images(model: pycolmap.Reconstruction, images: Path) -> None:
         ImageError: if it cannot be read.
     """
     for image_id in tqdm(model.reg_image_ids(), desc="check images", unit="image"):
-        image, camera = model.images[image_id], model.images[image_id].camera
+        image = model.images[image_id]
+        camera = camera_of(image)
         path = images / image.name
         if not path.is_file():
             raise ModelError(
@@ -175,8 +176,8 @@ def check_model_images(model: pycolmap.Reconstruction, images: Path) -> None:
 
 
 def _check_space(model: pycolmap.Reconstruction, folder: Path, max_image_size: int) -> None:
-    """Raise DiskFull before an hour's work; and since COLMAP does not say that it ran out of space."""
-    cameras = [model.images[i].camera for i in model.reg_image_ids()]
+    """Raise DiskFull where space will not do; COLMAP does not say that it ran out of it."""
+    cameras = [camera_of(model.images[i]) for i in model.reg_image_ids()]
     sizes = [fit((c.width, c.height), max_image_size) for c in cameras]
     needed = BYTES_PER_PIXEL * sum(width * height for width, height in sizes)
     existing = next(p for p in folder.resolve().parents if p.exists())
@@ -256,8 +257,8 @@ def read_workspace(folder: Path, num_sources: int) -> Workspace:
         span = depth_range((points[seen[k]] @ poses[k][2, :3]) + poses[k][2, 3])
         views[image.name] = DenseView(
             name=image.name,
-            size=(image.camera.height, image.camera.width),
-            K=image.camera.calibration_matrix(),
+            size=(camera_of(image).height, camera_of(image).width),
+            K=camera_of(image).calibration_matrix(),
             cam_from_world=poses[k],
             point_ids=ids[seen[k]],
             sources=tuple(images[j].name for j in chosen[k]) if span else (),

@@ -38,6 +38,12 @@ STRIP_PIXELS = 1 << 20  # of the input at once; full-resolution maps of 64 chann
 class Backbone(nn.Module):
     """The trunk. Maps are (D, h, w); cell (0, 0) stands for the pixels that pixels.py says."""
 
+    conv1_1: nn.Conv2d  # and so on; __init__ makes all of LAYERS
+    conv1_2: nn.Conv2d
+    conv2_1: nn.Conv2d
+    conv2_2: nn.Conv2d
+    conv4_3: nn.Conv2d
+
     def __init__(self) -> None:
         super().__init__()
         for name, (channels_in, channels_out, _) in LAYERS.items():
@@ -114,7 +120,7 @@ class Backbone(nn.Module):
 
     def _layer(self, name: str, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
         """A convolution and its ReLU."""
-        conv = self.get_submodule(name)
+        conv: nn.Conv2d = getattr(self, name)
         return F.relu_(winograd.convolve(conv, x) if winograd.is_faster(conv, x) else conv(x))
 
     def empty_maps(self, pooled: Float[Tensor, "B 256 h w"]) -> Float[Tensor, "B 512 h w"]:
@@ -142,7 +148,7 @@ def strips(rows: int, height: int) -> Iterator[tuple[int, int]]:
         yield top, min(top + height, rows)
 
 
-def to_lattices(maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "4B D h2 w2"]:
+def to_lattices(maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "4*B D h2 w2"]:
     """The four sub-lattices of every second row and column, zeros where one is shorter.
 
     A convolution dilated by 2 is an ordinary one on each of them, and faster that way.
@@ -153,7 +159,7 @@ def to_lattices(maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "4B D h2 w2"]:
     return torch.cat(lattices).contiguous(memory_format=torch.channels_last)
 
 
-def clear_beyond(lattices: Float[Tensor, "4B D h2 w2"], height: int, width: int) -> None:
+def clear_beyond(lattices: Float[Tensor, "B4 D h2 w2"], height: int, width: int) -> None:
     """Set to zero, in place, what to_lattices padded: the next layer pads with zeros there."""
     _, odd_columns, odd_rows, both_odd = lattices.chunk(4)
     if height % 2:
@@ -162,7 +168,7 @@ def clear_beyond(lattices: Float[Tensor, "4B D h2 w2"], height: int, width: int)
         odd_columns[..., -1], both_odd[..., -1] = 0, 0
 
 
-def from_lattices(lattices: Float[Tensor, "4B D h2 w2"], maps: Float[Tensor, "B D h w"]) -> None:
+def from_lattices(lattices: Float[Tensor, "B4 D h2 w2"], maps: Float[Tensor, "B D h w"]) -> None:
     """Undo to_lattices, into `maps`."""
     for k, lattice in enumerate(lattices.chunk(4)):
         part = maps[:, :, k // 2 :: 2, k % 2 :: 2]

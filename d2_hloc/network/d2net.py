@@ -61,8 +61,8 @@ class D2Net(nn.Module):
         self.to(DTYPES[self.options.precision]).eval().requires_grad_(False)
 
     @torch.inference_mode()
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Features]:
-        """Features of images of one size, RGB in [0, 1]; keypoints in their pixels.
+    def forward(self, images: Tensor) -> list[Features]:
+        """Features of images (B, 3, H, W) of one size, RGB in [0, 1]; keypoints in their pixels.
 
         Raises:
             ValueError: for other shapes, whole numbers, or an image too small for a level.

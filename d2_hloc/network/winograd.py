@@ -80,14 +80,15 @@ def tiles(
 def _outputs(
     strip: Float[Tensor, "6 6 rows columns C"],
     filters: Float[Tensor, "36 C D"],
-    bias: Float[Tensor, " D"],
+    bias: Float[Tensor, " D"] | None,
 ) -> Float[Tensor, "rows 4 columns 4 D"]:
     _, _, rows, columns, channels = strip.shape
     count = rows * columns
     data = _twice(INPUT, strip) @ strip.reshape(TILE * TILE, count * channels)
     products = torch.bmm(data.view(TILE * TILE, count, channels), filters)
     sums = _twice(RESULT, strip) @ products.view(TILE * TILE, -1)
-    return sums.view(OUTPUT, OUTPUT, rows, columns, -1).add_(bias).permute(2, 0, 3, 1, 4)
+    result = sums.view(OUTPUT, OUTPUT, rows, columns, -1)
+    return (result if bias is None else result.add_(bias)).permute(2, 0, 3, 1, 4)
 
 
 def _twice(matrix: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:

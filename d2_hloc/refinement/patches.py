@@ -16,7 +16,7 @@ from enum import IntEnum
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from d2_hloc.core.pixels import cells_to_pixels, pixels_to_cells
@@ -156,7 +156,7 @@ def _refine_chunk(
     affinities: Float[Tensor, "K 2 2"],
 ) -> Refined:
     inverse = inverse_2x2(affinities)
-    xy, outcomes, template = xy1, torch.empty(0), torch.empty(0)
+    xy, outcomes, template = xy1, torch.empty(0, dtype=torch.int64), torch.empty(0)
     for level in levels_of(options):
         map0, map1 = (m.coarse if level.stride == 2 else m.fine for m in (maps0, maps1))
         if level.is_first or level.stride == 1:
@@ -208,7 +208,7 @@ def levels_of(options: RefinementOptions) -> list[RefinementLevel]:
 
 
 def warped_patches(
-    maps: UInt8[Tensor, "h w D"],
+    maps: Shaped[Tensor, "h w D"],
     centres: Float[Tensor, "K 2"],
     inverse: Float[Tensor, "K 2 2"],
     radius: int,
@@ -244,7 +244,7 @@ def square_patches(
     return _unit(cells).flatten(1, 2)
 
 
-def _at(maps: UInt8[Tensor, "h w D"], x: Tensor, y: Tensor) -> Tensor:
+def _at(maps: Shaped[Tensor, "h w D"], x: Tensor, y: Tensor) -> Tensor:
     """Cells, those beyond the map's border taken from it."""
     height, width, depth = maps.shape
     index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)

@@ -53,7 +53,10 @@ class RefinedTracks:
         with features_h5.open_h5(path) as file:
             names = sorted(file.keys_with("outcomes"))
             outcomes = [torch.from_numpy(file[name]["outcomes"][()]) for name in names]
-        return cls(path=path, outcomes=count_outcomes(torch.cat([torch.empty(0), *outcomes])))
+        return cls(
+            path=path,
+            outcomes=count_outcomes(torch.cat([torch.empty(0, dtype=torch.int8), *outcomes])),
+        )
 
 
 def refine_tracks(
@@ -78,7 +81,7 @@ def refine_tracks(
         "features": features_h5.read_configuration(features),
     }
     with features_h5.open_h5(features) as file:
-        names = features_h5.image_names(features)
+        names = features_h5.extracted_names(features)
         keypoints = {n: torch.from_numpy(features_h5.keypoints_of(file, n)) for n in names}
         raw = {n: dict(file[n]["keypoints"].attrs) for n in names}
         sizes = {n: features_h5.image_size_of(file, n) for n in names}
@@ -161,10 +164,10 @@ def _digest(
     """Checksum that tells the work of one run from that of a run with other matches."""
     digest = zlib.crc32(repr(made_by).encode())
     for name, xy in keypoints.items():
-        digest = zlib.crc32(np.ascontiguousarray(xy), zlib.crc32(name.encode(), digest))
+        digest = zlib.crc32(np.ascontiguousarray(xy).data, zlib.crc32(name.encode(), digest))
     for pair in sorted(verified):
         matches = np.ascontiguousarray(verified[pair].pairs)
-        digest = zlib.crc32(matches, zlib.crc32(repr(pair).encode(), digest))
+        digest = zlib.crc32(matches.data, zlib.crc32(repr(pair).encode(), digest))
     return digest
 
 

@@ -16,7 +16,9 @@ BAR_HEIGHT, BARS_MARGIN = 26, 70  # pixels
 MAX_NAME = 26  # letters
 
 
-def bar_figure(names: Sequence[str], values: Sequence[float], heading: str) -> go.Figure:
+def bar_figure(
+    names: Sequence[str], values: Sequence[float] | np.ndarray, heading: str
+) -> go.Figure:
     """Chart of one bar per name, in the order given; `heading` says what the values are.
 
     Above 40 names the bars stand sorted and unnamed, and the pointer shows whose each one is.
@@ -149,7 +151,7 @@ def duration(seconds: float) -> str:
 
 
 def _named_bars(
-    names: Sequence[str], values: Sequence[float], texts: Sequence[str], heading: str
+    names: Sequence[str], values: Sequence[float] | np.ndarray, texts: Sequence[str], heading: str
 ) -> go.Figure:
     places = np.arange(len(names))
     bars = go.Bar(

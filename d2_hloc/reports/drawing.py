@@ -30,9 +30,9 @@ Colour = tuple[int, int, int, int]
 def draw_matches(
     image0: Image.Image,
     image1: Image.Image,
-    xy0: np.ndarray,
-    xy1: np.ndarray,
-    inliers: np.ndarray | None = None,
+    xy0: np.ndarray | Sequence[Sequence[float]],
+    xy1: np.ndarray | Sequence[Sequence[float]],
+    inliers: np.ndarray | Sequence[bool] | None = None,
     max_lines: int = 200,
     height: int = 480,
 ) -> Image.Image:
@@ -84,7 +84,9 @@ def spread(count: int, limit: int) -> np.ndarray:
 
 
 def _checked_matches(
-    xy0: np.ndarray, xy1: np.ndarray, inliers: np.ndarray | None
+    xy0: np.ndarray | Sequence[Sequence[float]],
+    xy1: np.ndarray | Sequence[Sequence[float]],
+    inliers: np.ndarray | Sequence[bool] | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     xy0, xy1 = _points(xy0, "xy0"), _points(xy1, "xy1")
     inliers = np.ones(len(xy0), bool) if inliers is None else np.asarray(inliers, dtype=bool)
@@ -96,7 +98,7 @@ def _checked_matches(
     return xy0, xy1, inliers
 
 
-def _points(xy: np.ndarray, name: str) -> np.ndarray:
+def _points(xy: np.ndarray | Sequence[Sequence[float]], name: str) -> np.ndarray:
     xy = np.asarray(xy, dtype=float)
     if xy.ndim != 2 or xy.shape[1] != 2:
         raise ValueError(f"{name} must have the shape (K, 2), not {xy.shape}.")

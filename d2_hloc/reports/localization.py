@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.files import features_h5
+from d2_hloc.files.colmap import img_from_cam
 from d2_hloc.reports.charts import timings_figure
 from d2_hloc.reports.drawing import draw_matches
 from d2_hloc.reports.model import (
@@ -24,7 +25,6 @@ from d2_hloc.reports.model import (
 )
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
-from d2_hloc.reports.values import Row
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.correspondences import Observations, observations
 from d2_hloc.sfm.localize import LocalizationRun
@@ -78,7 +78,7 @@ def score_queries(
     return errors
 
 
-def localization_rows(run: LocalizationRun, errors: Errors = NO_ERRORS) -> list[Row]:
+def localization_rows(run: LocalizationRun, errors: Errors = NO_ERRORS) -> list[tuple[str, Any]]:
     """Names and values of a localization's numbers."""
     localized = sum(r.cam_from_world is not None for r in run.found)
     return [
@@ -160,5 +160,7 @@ def near_projection(
     """Mask (K,) of the matches whose points project near the query's keypoints (K, 2)."""
     camera = run.cameras[query.name]
     xyz = np.array([run.model.points3D[i].xyz for i in ids.tolist()]).reshape(-1, 3)
-    projected = from_colmap(camera.img_from_cam(query.cam_from_world * xyz))
+    if query.cam_from_world is None:
+        return np.zeros(len(xy), dtype=bool)
+    projected = from_colmap(img_from_cam(camera, query.cam_from_world * xyz))
     return np.linalg.norm(projected - xy, axis=1) <= run.max_error

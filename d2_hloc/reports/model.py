@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -24,7 +25,6 @@ from d2_hloc.reports.page import Report
 from d2_hloc.reports.pair_graph import link_matrix, verified_links
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.reports.unplaced import unplaced_images
-from d2_hloc.reports.values import Row
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.adjustment import reprojection_errors
 from d2_hloc.sfm.pnp import Localized
@@ -72,7 +72,7 @@ def is_alignable(poses: pose_errors.Poses, known: pose_errors.Poses) -> bool:
     return common >= 3
 
 
-def model_rows(run: ModelRun, scores: PoseSummary | None = None) -> list[Row]:
+def model_rows(run: ModelRun, scores: PoseSummary | None = None) -> list[tuple[str, Any]]:
     """Names and values of a reconstruction's numbers."""
     found, database, matched = run.statistics, run.database, run.matched
     refined = database.refined.outcomes if database.refined is not None else {}
@@ -97,9 +97,9 @@ def registered_text(run: ModelRun) -> str:
     return f"{run.statistics.registered_images} of {len(run.matched.features.names)}"
 
 
-def score_rows(scores: PoseSummary | None) -> list[Row]:
+def score_rows(scores: PoseSummary | None) -> list[tuple[str, Any]]:
     """Names and values of the errors against ground truth, where there is one."""
-    rows: list[Row] = []
+    rows: list[tuple[str, Any]] = []
     if scores is not None:
         for kind, error in (("mean", scores.mean), ("median", scores.median)):
             if error is not None:
@@ -108,7 +108,7 @@ def score_rows(scores: PoseSummary | None) -> list[Row]:
     return rows
 
 
-def failure_rows(images: Mapping[str, str], pairs: Mapping[Pair, str]) -> list[Row]:
+def failure_rows(images: Mapping[str, str], pairs: Mapping[Pair, str]) -> list[tuple[str, Any]]:
     """Numbers of images and pairs that were skipped, if any."""
     skipped = {"images that could not be used": len(images), "pairs skipped": len(pairs)}
     return [(name, count) for name, count in skipped.items() if count]
@@ -230,8 +230,9 @@ def extreme_pairs(database: Path) -> list[tuple[Pair, np.ndarray]]:
 def draw_verified_pair(run: ModelRun, names: Pair, index: np.ndarray) -> Image.Image:
     """Picture of two images of a model with lines between their verified matches (K, 2)."""
     features = run.matched.features.path
-    xy = [features_h5.read_keypoints(features, n)[index[:, k]] for k, n in enumerate(names)]
-    return draw_matches(*(open_or_blank(run.images / name) for name in names), *xy)
+    xy0, xy1 = (features_h5.read_keypoints(features, n)[index[:, k]] for k, n in enumerate(names))
+    image0, image1 = (open_or_blank(run.images / name) for name in names)
+    return draw_matches(image0, image1, xy0, xy1)
 
 
 def open_or_blank(path: Path) -> Image.Image:

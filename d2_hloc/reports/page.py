@@ -85,9 +85,9 @@ class Report:
     def figure(self, heading: str, figure: go.Figure, note: str | None = None) -> None:
         """Add a plotly figure; it takes the colours and the width of the page."""
         # The browser reads this as JSON only if no "<" can end the element that holds it.
-        source = Markup(figure.to_json().replace("<", "\\u003c"))
+        source = Markup(str(figure.to_json()).replace("<", "\\u003c"))
         height = f"{figure.layout.height or FIGURE_HEIGHT:.0f}"
-        is_scene = any("3d" in trace.type for trace in figure.data)
+        is_scene = any("3d" in trace["type"] for trace in figure.to_dict()["data"])
         self._add(heading, "figure", heading, source, height, is_scene, note)
         self._has_figures = True
 

@@ -6,6 +6,7 @@ Backgrounds are transparent and text has no colour of its own, so that a page ca
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -23,7 +24,7 @@ def transparent() -> dict[str, str]:
     return {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
 
 
-def bare() -> dict[str, object]:
+def bare() -> dict[str, Any]:
     """Layout of a chart without a legend and with narrow margins, which the mouse cannot move."""
     margin = {"l": 10, "r": 20, "t": 10, "b": 10}
     return {"showlegend": False, "margin": margin, "dragmode": False, **transparent()}

@@ -7,7 +7,7 @@ from collections.abc import Set
 
 import numpy as np
 
-from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.colmap import camera_of, img_from_cam, pycolmap
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def reprojection_errors(model: pycolmap.Reconstruction) -> np.ndarray:
         image = model.images[image_id]
         seen = [p for p in image.points2D if p.has_point3D()]
         xyz = np.array([model.points3D[p.point3D_id].xyz for p in seen]).reshape(-1, 3)
-        projected = image.camera.img_from_cam(image.cam_from_world() * xyz)
+        projected = img_from_cam(camera_of(image), image.cam_from_world() * xyz)
         xy = np.array([p.xy for p in seen]).reshape(-1, 2)
         errors.append(np.linalg.norm(projected - xy, axis=1))
     return np.concatenate(errors)

@@ -10,7 +10,8 @@ import numpy as np
 
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.files import features_h5
-from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.checked_arrays import check_matches
+from d2_hloc.files.colmap import camera_of, img_from_cam, pycolmap
 
 # (query, image, keypoints of the query (K, 2), places of their points in the image (K, 2)) ->
 # where the query shows these points (K, 2), and which of them were found (K,).
@@ -62,7 +63,7 @@ def _observations(model: pycolmap.Reconstruction, image: pycolmap.Image) -> Obse
     has_point = point_ids >= 0
     xyz = np.array([model.points3D[i].xyz for i in point_ids[has_point].tolist()]).reshape(-1, 3)
     in_camera = image.cam_from_world() * xyz
-    projected[has_point] = from_colmap(image.camera.img_from_cam(in_camera))
+    projected[has_point] = from_colmap(img_from_cam(camera_of(image), in_camera))
     return Observations(point_ids=point_ids, projected=projected)
 
 
@@ -81,6 +82,8 @@ def correspondences(
     keys, places, found = [np.empty((0, 2), int)], [np.empty((0, 2))], [np.empty(0, bool)]
     for image in images:
         pairs = lookup(query, image)
+        counts = len(keypoints), len(seen[image].point_ids)
+        check_matches(pairs, *counts, f"Those of {query} and {image}")
         pairs = pairs[seen[image].point_ids[pairs[:, 1]] >= 0]
         xy, is_moved = keypoints[pairs[:, 0]], np.zeros(len(pairs), bool)
         if refine is not None and len(pairs):

@@ -10,7 +10,9 @@ from tqdm import tqdm
 
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.files import features_h5
+from d2_hloc.files.checked_arrays import check_matches
 from d2_hloc.files.colmap import open_database, pycolmap
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.pairs import Pair, unique, write_pairs
 from d2_hloc.matching.tracks import PairMatches
 from d2_hloc.sfm.options import ReconstructionOptions
@@ -55,7 +57,9 @@ def _write_image(database: pycolmap.Database, name: str, camera: pycolmap.Camera
     return database.write_image(pycolmap.Image(name=name, camera_id=camera_id))
 
 
-def _write_keypoints(database: pycolmap.Database, image_id: int, file: object, name: str) -> int:
+def _write_keypoints(
+    database: pycolmap.Database, image_id: int, file: GuardedFile, name: str
+) -> int:
     keypoints = features_h5.keypoints_of(file, name)
     database.write_keypoints(image_id, to_colmap(keypoints).astype(np.float32))
     return len(keypoints)
@@ -101,15 +105,6 @@ def verified_matches(
             scores[all_matches.pairs[:, 0]] = all_matches.scores
             found[pair] = PairMatches(pairs=index, scores=scores[index[:, 0]])
     return found
-
-
-def check_matches(pairs: np.ndarray, count0: int, count1: int, where: str) -> None:
-    """Raise StorageError for an index that no keypoint has: COLMAP would crash on it."""
-    if len(pairs) and (pairs.min() < 0 or (pairs.max(axis=0) >= (count0, count1)).any()):
-        raise features_h5.StorageError(
-            f"{where} are not matches of these features ({count0} and {count1} keypoints); "
-            "delete the file and match again."
-        )
 
 
 def verify_geometry(

@@ -37,7 +37,7 @@ class MatchedPoints:
         return len(self.xy0)
 
     def of(self, mask: np.ndarray) -> MatchedPoints:
-        """Those of a mask (K,)."""
+        """Pick the matches of a mask (K,)."""
         return replace(self, xy0=self.xy0[mask], xy1=self.xy1[mask])
 
     @property
@@ -142,7 +142,7 @@ def _relative_pose(
             first = poselib.CameraPose()
             first.R = start.cam2_from_cam1.rotation.matrix()
             first.t = start.cam2_from_cam1.translation
-    if drawn.sum() < FEWEST:
+    if drawn is None or drawn.sum() < FEWEST:
         return None
     pose, _ = poselib.estimate_relative_pose(
         rays0[drawn], rays1[drawn], *cameras, ransac, {}, first
@@ -209,7 +209,7 @@ def _hypotheses(
         first = np.asarray(start.F)
         found, _ = poselib.estimate_fundamental(points.xy0, points.xy1, ransac, {}, first)
         return [first, np.asarray(found)]
-    if drawn.sum() < FEWEST:
+    if drawn is None or drawn.sum() < FEWEST:
         return []
     found = []
     chosen = points.of(drawn)

@@ -58,6 +58,7 @@ class VerificationOptions:
             max_num_trials=(1, MANY),
             min_support=(0, MANY),
             max_log_false_alarms=(-1e6, 1e6),
+            refined_max_error=PIXELS,
         )
 
 

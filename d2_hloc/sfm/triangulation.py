@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from d2_hloc.files.atomic import empty_folder, replace_folder
-from d2_hloc.files.colmap import ModelError, open_database, pycolmap
+from d2_hloc.files.colmap import ModelError, camera_of, open_database, pycolmap
 from d2_hloc.sfm.adjustment import drop_outliers
 from d2_hloc.sfm.mapping import incremental_options
 from d2_hloc.sfm.options import ReconstructionOptions
@@ -52,7 +52,7 @@ def with_ids(
             continue
         image_id, camera_id = ids[image.name]
         if not model.exists_camera(camera_id):
-            camera = pycolmap.Camera(image.camera.todict() | {"camera_id": camera_id})
+            camera = pycolmap.Camera(camera_of(image).todict() | {"camera_id": camera_id})
             model.add_camera_with_trivial_rig(camera)
         copy = pycolmap.Image(name=image.name, camera_id=camera_id, image_id=image_id)
         model.add_image_with_trivial_frame(copy, image.cam_from_world())

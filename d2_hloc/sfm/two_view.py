@@ -246,7 +246,7 @@ def _homography(points: MatchedPoints, ransac: Ransac) -> tuple[np.ndarray | Non
 
 def _add_pose(geometry: pycolmap.TwoViewGeometry, points: MatchedPoints) -> None:
     """The pose of a fundamental matrix, with the focal lengths that it tells."""
-    cameras = focal_lengths(geometry.F, points.camera0, points.camera1)
+    cameras = focal_lengths(np.asarray(geometry.F), points.camera0, points.camera1)
     every = np.arange(len(points), dtype=np.uint32)
     geometry.inlier_matches = np.stack([every, every], axis=1)  # of these points, for COLMAP
     pycolmap.estimate_two_view_geometry_pose(
@@ -276,7 +276,7 @@ def focal_lengths(
         if is_sane and not camera.has_prior_focal_length:
             params = np.array(copy.params)
             params[list(copy.focal_length_idxs())] *= ratio
-            copy.params = params
+            copy.params = params.tolist()
         result.append(copy)
     return result[0], result[1]
 

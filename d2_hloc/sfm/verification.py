@@ -65,7 +65,7 @@ def verify_one(
     geometry, mask = estimate_two_view(options, points, seed=seed, first=first, start=pair.start)
     inliers = pair.pairs[mask]
     if pair.descriptors is not None and geometry.config != Config.DEGENERATE:
-        inliers = look_again(options, pair, geometry, inliers, band)
+        inliers = look_again(options, pair, pair.descriptors, geometry, inliers, band)
     geometry.inlier_matches = inliers.astype(np.uint32)
     return geometry
 
@@ -73,6 +73,7 @@ def verify_one(
 def look_again(
     options: VerificationOptions,
     pair: PairToVerify,
+    descriptors: tuple[np.ndarray, np.ndarray],
     geometry: pycolmap.TwoViewGeometry,
     inliers: np.ndarray,
     band: float,
@@ -83,7 +84,8 @@ def look_again(
     """
     keypoints, fundamental = pair.keypoints, np.asarray(geometry.F)
     if pair.cameras[0].has_prior_focal_length and pair.cameras[1].has_prior_focal_length:
-        keypoints = tuple(rays(c, xy) for c, xy in zip(pair.cameras, pair.keypoints, strict=True))
+        xy0, xy1 = (rays(c, xy) for c, xy in zip(pair.cameras, pair.keypoints, strict=True))
+        keypoints = xy0, xy1
         focal = [np.diag([f, f, 1.0]) for f in (c.mean_focal_length() for c in pair.cameras)]
         if geometry.cam2_from_cam1 is not None and geometry.config == Config.CALIBRATED:
             fundamental = fundamental_of(geometry.cam2_from_cam1, *focal)
@@ -92,7 +94,7 @@ def look_again(
     found, _ = guided_matches(
         options.guided,
         keypoints,
-        pair.descriptors,
+        descriptors,
         inliers,
         ("F", fundamental),
         band,
@@ -171,7 +173,8 @@ def _matches_and_start(
     if first is None:
         found = db.read_matches(ids[name0].image_id, ids[name1].image_id)
         return found.astype(np.int64).reshape(-1, 2), None
-    image0, image1 = (first.read_image_with_name(name).image_id for name in (name0, name1))
+    images = (first.read_image_with_name(name) for name in (name0, name1))
+    image0, image1 = (image.image_id for image in images if image is not None)
     if not first.exists_two_view_geometry(image0, image1):
         return np.empty((0, 2), np.int64), None
     geometry = first.read_two_view_geometry(image0, image1)

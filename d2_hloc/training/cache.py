@@ -81,7 +81,7 @@ class ActivationCache:
 
     def has(self, index: int) -> bool:
         """Tell whether an example is here."""
-        return index < self.slots and self._counts[index] != MISSING
+        return index < self.slots and bool(self._counts[index] != MISSING)
 
     def get(self, index: int) -> TrunkExample:
         """An example that is here."""

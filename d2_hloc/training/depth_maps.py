@@ -74,7 +74,7 @@ def interpolate(
 ) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
     """Bilinear depth, and where all four pixels around a position have one."""
     height, width = depth.shape
-    inside = ((xy >= 0) & (xy <= np.array([width - 1, height - 1]))).all(axis=1)
+    inside = np.all((xy >= 0) & (xy <= np.array([width - 1, height - 1])), axis=1)
     places = np.where(inside[:, None], xy, 0)
     left, top = np.floor(places).astype(int).T
     right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
@@ -83,4 +83,4 @@ def interpolate(
     )
     u, v = (places - np.floor(places)).T
     weights = np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v])
-    return (weights * corners).sum(axis=0), inside & (corners > 0).all(axis=0)
+    return (weights * corners).sum(axis=0), inside & np.all(corners > 0, axis=0)

@@ -43,7 +43,7 @@ class Trainer:
         held_back: PairSource,
         output: Path,
         world: World,
-        after_epoch: Callable[[Network], None] = lambda _: None,
+        after_epoch: Callable[[Network], object] = lambda _: None,
     ) -> None:
         """`after_epoch` is called in the first process, when an epoch's files are written.
 
@@ -143,10 +143,10 @@ class Trainer:
     def _step(self, batch: Sequence[TrunkExample]) -> Row:
         """Do one step of Adam on the mean loss of the pairs of all processes."""
         self.optimizer.zero_grad(set_to_none=False)
-        maps = self.network(joined_activations(batch)) if batch else None
+        maps = self.network(joined_activations(batch)).unflatten(0, (-1, 2)) if batch else []
         losses = [
-            pair_loss(self.options.loss, maps[2 * k], maps[2 * k + 1], *self._ends(example))[0]
-            for k, example in enumerate(batch)
+            pair_loss(self.options.loss, map0, map1, *self._ends(example))[0]
+            for (map0, map1), example in zip(maps, batch, strict=True)
         ]
         total = torch.stack(losses).sum() if losses else torch.zeros((), device=self.world.device)
         scaled = self.scaler.scale(total)
@@ -194,11 +194,9 @@ class Trainer:
         for batch in self.held_back.batches(0, mine[:, None]):
             for example in batch:
                 with torch.no_grad():
-                    maps = self.network(example.activations)
-                measures = (
-                    measure_maps(self.options.loss, *maps, *self._ends(example)).double().cpu()
-                )
-                sums += torch.cat([measures, torch.ones(1, dtype=torch.float64)])
+                    map0, map1 = self.network(example.activations)
+                measures = measure_maps(self.options.loss, map0, map1, *self._ends(example))
+                sums += torch.cat([measures.double().cpu(), torch.ones(1, dtype=torch.float64)])
         sums = self.world.sum(sums.to(self.world.device)).tolist()
         if not sums[-1]:
             raise ValueError(
@@ -218,7 +216,7 @@ class Trainer:
             pair = self.held_back.source.pair(0, index)
             if pair is not None and len(pair) >= self.options.min_correspondences:
                 measures = test_form.match_pair(self.network.backbone, pair).double()
-                sums += torch.cat([measures, torch.ones(1, dtype=torch.float64)])
+                sums += torch.cat([measures.double().cpu(), torch.ones(1, dtype=torch.float64)])
         *totals, pairs = self.world.sum(sums.to(self.world.device)).tolist()
         return {k: v / max(pairs, 1) for k, v in zip(test_form.MEASURES, totals, strict=True)}
 

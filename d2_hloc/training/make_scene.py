@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from d2_hloc.core.images import open_image
 from d2_hloc.files.atomic import write_whole
-from d2_hloc.files.colmap import ModelError, pycolmap, sparse_folder
+from d2_hloc.files.colmap import ModelError, camera_of, pycolmap, sparse_folder
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.mvs.map_files import read_stereo_map, write_depth_h5
 from d2_hloc.mvs.workspace import read_undistorted
@@ -88,9 +88,9 @@ def find_maps(depth: Path, images: Path, names: Sequence[str]) -> dict[str, Path
 def check_pinholes(model: Path, images: list[pycolmap.Image]) -> None:
     """Raise SceneError for a camera that is not a plain pinhole."""
     for image in images:
-        if image.camera.model.name not in UNDISTORTED:
+        if camera_of(image).model.name not in UNDISTORTED:
             raise SceneError(
-                f"{model}: {image.name} has a camera of model {image.camera.model.name}; "
+                f"{model}: {image.name} has a camera of model {camera_of(image).model.name}; "
                 "give the model of undistorted images, as 'd2-hloc dense' makes it."
             )
 
@@ -133,7 +133,7 @@ def within(output: Path, folder: Path, name: str, kind: str) -> str:
 
 def check_sizes(image: pycolmap.Image, sizes: Mapping[Path, tuple[int, ...]]) -> None:
     """Raise SceneError for a map, or a photograph, that is not of its camera's size."""
-    size = image.camera.width, image.camera.height
+    size = camera_of(image).width, camera_of(image).height
     for path, its in sizes.items():
         if tuple(its) != size:
             raise SceneError(
@@ -158,7 +158,7 @@ def write_scene(rows: list[dict[str, Any]], path: Path) -> Path:
     columns |= {"overlap_matrix": overlap, "scale_ratio_matrix": ratio}
     columns["n_points3D"] = columns["n_points3D"].astype(int)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **columns)
+    np.savez_compressed(buffer, **columns)  # pyright: ignore[reportArgumentType] - its allow_pickle
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, buffer.getvalue())
     return path
@@ -166,7 +166,7 @@ def write_scene(rows: list[dict[str, Any]], path: Path) -> Path:
 
 def _geometry(image: pycolmap.Image, model: pycolmap.Reconstruction) -> dict[str, Any]:
     """A camera and its points; normalised depths are over the focal length: a pixel's size."""
-    intrinsics = image.camera.calibration_matrix()
+    intrinsics = camera_of(image).calibration_matrix()
     cam_from_world = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]])
     points = {p.point3D_id: p.xy for p in image.points2D if p.has_point3D()}
     focal = (intrinsics[0, 0] + intrinsics[1, 1]) / 2

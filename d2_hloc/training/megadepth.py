@@ -145,13 +145,14 @@ def pair_from_views(
         SceneError: if a depth map cannot be used or is not of its image's size.
         ImageError: if an image cannot be used.
     """
-    images, depths = zip(*(load_view(root, view) for view in (view0, view1)), strict=True)
+    (image0, depth0), (image1, depth1) = (load_view(root, view) for view in (view0, view1))
+    images = image0, image1
     for image, view in zip(images, (view0, view1), strict=True):
         if min(image.size) < options.crop:
             warn_once(f"{root / view.image}: is smaller than a crop; its pairs are left out.")
             return None
-    grid = cell_centres(*images[0].size)
-    centres = corresponding_pixels(view0, view1, *depths, grid, options.max_depth_error)
+    grid = cell_centres(*image0.size)
+    centres = corresponding_pixels(view0, view1, depth0, depth1, grid, options.max_depth_error)
     if not len(centres[0]):
         return None
     for _ in range(ATTEMPTS):
@@ -160,7 +161,7 @@ def pair_from_views(
             corner(xy[k], image.size, options.crop)
             for xy, image in zip(centres, images, strict=True)
         ]
-        xy0, xy1 = corresponding_cells(view0, view1, depths, corners, options)
+        xy0, xy1 = corresponding_cells(view0, view1, (depth0, depth1), corners, options)
         if len(xy0) >= MIN_CORRESPONDENCES:
             break
     crops = [

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from d2_hloc.core.pixels import TRAINING_STRIDE, cells_to_pixels
 
@@ -42,6 +43,7 @@ class TrainingPair:
         return len(self.xy0)
 
 
+@runtime_checkable
 class PairSource(Protocol):
     """Pairs by number. The same epoch and index give the same pair, in whatever process."""
 
@@ -89,7 +91,7 @@ def cell_centres(width: int, height: int) -> Float[np.ndarray, "N 2"]:
 def are_inside(xy: Float[np.ndarray, "N 2"], width: int, height: int) -> np.ndarray:
     """Mask of the positions between the centres of an image's outermost pixels."""
     limits = np.array([width - 1, height - 1])
-    return ((xy >= 0) & (xy <= limits)).all(axis=1)  # False for NaN
+    return np.all((xy >= 0) & (xy <= limits), axis=1)  # False for NaN
 
 
 def to_float(xy: np.ndarray) -> Tensor:
@@ -116,3 +118,16 @@ def split(names: Sequence[T], share: float, seed: int) -> tuple[list[T], list[T]
 def warn_once(text: str) -> None:
     """Say what is wrong with a file; epochs come back to it."""
     logger.warning(text)
+
+
+class Numbered(Dataset):
+    """Some pairs of an epoch, in the order given."""
+
+    def __init__(self, source: PairSource, epoch: int, indices: Sequence[int]) -> None:
+        self.source, self.epoch, self.indices = source, epoch, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> TrainingPair | None:
+        return self.source.pair(self.epoch, self.indices[place])

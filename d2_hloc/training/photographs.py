@@ -176,6 +176,10 @@ def warp(
         homography = homography @ np.linalg.inv(matrix)
     matrix = torch.from_numpy(homography)[None].float()
     warped = warp_perspective(
-        to_tensor(photo)[None], matrix, size[::-1], padding_mode="border", align_corners=True
+        to_tensor(photo)[None],
+        matrix,
+        (size[1], size[0]),
+        padding_mode="border",
+        align_corners=True,
     )
     return warped[0]

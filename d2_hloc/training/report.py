@@ -132,11 +132,11 @@ def draw_training_pair(
     pair: TrainingPair, network: Network, options: LossOptions
 ) -> list[tuple[Image.Image, str]]:
     """Pictures of two crops with their correspondences, and with their soft scores."""
-    crops = [to_image(pair.image0), to_image(pair.image1)]
+    crops = to_image(pair.image0), to_image(pair.image1)
     with torch.no_grad():
         maps = F.relu(network(network.trunk(torch.stack([pair.image0, pair.image1]))))
         scores = soft_scores(maps, options.soft_detection).cpu().numpy()
-    lines = draw_matches(*crops, pair.xy0.numpy(), pair.xy1.numpy())
+    lines = draw_matches(crops[0], crops[1], pair.xy0.numpy(), pair.xy1.numpy())
     heats = [draw_scores(crop, score) for crop, score in zip(crops, scores, strict=True)]
     both = Image.new("RGB", lines.size, (128, 128, 128))
     both.paste(heats[0], (0, 0))

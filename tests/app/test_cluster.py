@@ -115,7 +115,7 @@ def test_killed_nodes_lose_only_what_is_unfinished(images, alone, tmp_path, monk
         features, log = tmp_path / "features.h5", tmp_path / "extraction.log"
         work = partial(extract_noting, images, features, log)
         killed = run_and_kill(head, nodes, features, log, work)
-        assert_done_once(log, killed, set(features_h5.image_names(alone[0])))
+        assert_done_once(log, killed, set(features_h5.extracted_names(alone[0])))
         assert contents(merge(features)) == contents(alone[0])
         matches, log = tmp_path / "matches.h5", tmp_path / "matching.log"
         work = partial(match_noting, pairs(images), features, matches, log)
@@ -217,7 +217,7 @@ def test_reconstructions_extract_and_match_in_the_shards_of_a_cluster(
     assert asked == [(somewhere, "image", 12), (somewhere, "pair", 55)]
     assert len(found.pairs) == 55
     features, matches = tmp_path / "features.h5", tmp_path / "matches.h5"
-    assert features_h5.image_names(features) == features_h5.image_names(alone[0])
+    assert features_h5.extracted_names(features) == features_h5.extracted_names(alone[0])
     assert all(len(features_h5.read_matches(matches, *pair)) for pair in found.pairs)
     assert sorted(p.name for p in tmp_path.glob("*.h5*")) == ["features.h5", "matches.h5"]
 

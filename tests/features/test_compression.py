@@ -170,7 +170,7 @@ def test_a_configuration_can_ask_for_it():
 def copy_with(features, path, change):
     shutil.copy(features, path)
     with h5py.File(path, "a") as file:
-        change(file, features_h5.image_names(features)[0])
+        change(file, features_h5.extracted_names(features)[0])
     return path
 
 
@@ -207,7 +207,7 @@ def test_features_without_descriptors_are_named(features, tmp_path):
     ("change", "text"),
     [
         (lambda d: np.full_like(d, np.nan), "are no numbers; extract it again"),
-        (lambda d: d[0], "are no D x N; extract it again"),
+        (lambda d: d[0], "its descriptors are of shape .*, not of 2 dimensions; extract it again"),
     ],
 )
 def test_descriptors_that_teach_nothing_are_named(features, tmp_path, change, text):

@@ -47,7 +47,7 @@ def folder(tmp_path):
 def test_extracts_what_it_can_and_names_the_rest(folder, tmp_path):
     path = extract(OPTIONS, folder, tmp_path / "features.h5").path
     usable = ["cmyk.jpg", "grey.png", "nested/photo.JPG", "palette.png", "sixteen.png"]
-    assert features_h5.image_names(path) == usable
+    assert features_h5.extracted_names(path) == usable
     reasons = features_h5.read_failures(path)
     assert sorted(reasons) == ["cut.jpg", "empty.jpg", "tiny.png"]
     assert "too small" in reasons["tiny.png"]
@@ -71,7 +71,7 @@ def test_a_name_that_lists_cannot_hold_is_named_and_skipped(folder, tmp_path, na
     (folder / "grey.png").rename(folder / name)
     (folder / "palette.png").rename(folder / "nested" / "palette.png")
     path = extract(OPTIONS, folder, tmp_path / "f.h5", ["nested/palette.png", name]).path
-    assert features_h5.image_names(path) == ["nested/palette.png"]
+    assert features_h5.extracted_names(path) == ["nested/palette.png"]
     (found,) = features_h5.read_failures(path).values()
     assert reason in found
 
@@ -105,7 +105,7 @@ def test_images_that_wait_in_parts_are_no_images_that_changed(folder, tmp_path, 
         with pytest.raises(KeyboardInterrupt):
             extract(OPTIONS, folder, path, ["grey.png", "palette.png"])
     extract(OPTIONS, folder, path, ["grey.png", "palette.png"])
-    assert features_h5.image_names(path) == ["grey.png", "palette.png"]
+    assert features_h5.extracted_names(path) == ["grey.png", "palette.png"]
 
 
 def interrupt(*_):

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from d2_hloc.files import features_h5, hdf5_guard
+from d2_hloc.files import features_h5, hdf5_datasets
 from d2_hloc.files.hdf5_guard import GuardedFile, Refused
 from d2_hloc.files.merging import merge
 from d2_hloc.files.shards import Shard, shard_path
@@ -160,14 +160,14 @@ def test_groups_within_groups_without_end_are_refused(path):
             group = group.create_group("a")
         group["keypoints"] = np.zeros((0, 2))
     with pytest.raises(Refused, match="groups within groups without end"):
-        features_h5.image_names(path)
+        features_h5.extracted_names(path)
 
 
 def test_groups_that_hold_themselves_end(path):
     with h5py.File(path, "w") as file:
         file["a/keypoints"] = np.zeros((0, 2))
         file["a/again"] = file["/"]
-    assert features_h5.image_names(path) == ["a"]
+    assert features_h5.extracted_names(path) == ["a"]
 
 
 def test_a_pipe_is_no_file(path):
@@ -205,7 +205,7 @@ def test_links_of_merge_lead_to_the_files_own_shards_alone(path):
 
 
 def test_a_size_that_can_be_meant_is_read(path, monkeypatch):
-    monkeypatch.setattr(hdf5_guard, "SMALL", 1000)
+    monkeypatch.setattr(hdf5_datasets, "SMALL", 1000)
     with h5py.File(path, "w") as file:
         file["random"] = np.random.default_rng(0).random((100, 100))
         file.create_dataset("packed", data=np.zeros((100, 1000)), compression="gzip")

@@ -95,7 +95,7 @@ def test_merged_features_equal_those_of_one_process(images, alone, tmp_path, lin
     assert not output.exists()
     assert merge(output, link) == output
     assert contents(output) == contents(alone[0])
-    assert features_h5.image_names(output) == features_h5.image_names(alone[0])
+    assert features_h5.extracted_names(output) == features_h5.extracted_names(alone[0])
     assert sorted(features_h5.read_failures(output)) == ["db/a.png", "db/cut.jpg", "empty.png"]
 
 
@@ -116,7 +116,7 @@ def test_matches_can_be_made_from_linked_features(images, alone, tmp_path):
 def test_a_rerun_of_shards_does_only_what_the_merged_file_lacks(images, alone, tmp_path):
     output = extract(OPTIONS, images, tmp_path / "features.h5", ["e.png", "night/c.png"]).path
     extract_shards(images, output, Shard.all(COUNT))
-    held = [features_h5.image_names(shard_path(output, shard)) for shard in Shard.all(COUNT)]
+    held = [features_h5.extracted_names(shard_path(output, shard)) for shard in Shard.all(COUNT)]
     assert sorted(chain(*held)) == ["db-a.png", "db/b.png", "night/d.png"]
     merge(output)
     assert contents(output) == contents(alone[0])
@@ -142,7 +142,7 @@ def test_copied_records_need_no_shards_and_linked_ones_say_so(tmp_path):
     shard = shard_path(output, Shard(1, COUNT))
     shard.rename(tmp_path / "elsewhere.h5")
     with pytest.raises(ValueError, match=r"keeps a\.jpg in .*0001-of-0003\.h5, which is not there"):
-        features_h5.image_names(output)
+        features_h5.extracted_names(output)
     (tmp_path / "elsewhere.h5").rename(shard)
     merge(output)
     assert links(output) == 0
@@ -164,7 +164,7 @@ def test_records_are_added_to_a_linked_file(tmp_path):
     write_shards(output, KEYS)
     merge(output, link=True)
     assert links(output) == len(KEYS)
-    assert features_h5.image_names(output) == sorted(KEYS)
+    assert features_h5.extracted_names(output) == sorted(KEYS)
 
 
 def test_a_merge_that_is_killed_can_be_run_again(tmp_path, monkeypatch):
@@ -235,7 +235,7 @@ def test_a_damaged_shard_is_named_and_can_be_made_again(tmp_path):
         merge(output)
     path.unlink()
     write_shards(output, KEYS)
-    assert features_h5.image_names(merge(output)) == sorted(KEYS)
+    assert features_h5.extracted_names(merge(output)) == sorted(KEYS)
 
 
 def test_shards_of_another_configuration_are_refused(tmp_path):
@@ -260,7 +260,7 @@ def test_a_full_disk_is_one_sentence_for_copies_alone(tmp_path, monkeypatch):
     with pytest.raises(DiskFull, match=r"features\.h5: the disk is full"):
         merge(output)
     merge(output, link=True)
-    assert features_h5.image_names(output) == sorted(KEYS)
+    assert features_h5.extracted_names(output) == sorted(KEYS)
 
 
 def test_the_merged_file_holds_no_trace_of_shards(tmp_path):

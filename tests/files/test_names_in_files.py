@@ -55,7 +55,7 @@ ENTRY = {"queryname": "q.jpg", "topNname": np.array(["a.jpg"], dtype=object), "t
         ("List.mat", mat_of(ImgList=ENTRY | {"queryname": BAD}), read_list),
         ("List.mat", mat_of(ImgList=ENTRY | {"topNname": BAD}), read_list),
         ("score.mat", write_scores, lambda path: read_retrieval(path, 2)),
-        ("features.h5", write_features, features_h5.image_names),
+        ("features.h5", write_features, features_h5.extracted_names),
     ],
 )
 def test_a_name_that_leads_elsewhere_is_refused(tmp_path, name, write, read):

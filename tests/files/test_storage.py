@@ -131,7 +131,7 @@ def test_what_hloc_wrote_is_read(path):
     assert found.descriptors.dtype == torch.float16
     assert np.array_equal(found.descriptors, values["descriptors"].T)
     assert found.scales.tolist() == [1.0] * 4
-    assert features_h5.image_names(path) == [NAME]
+    assert features_h5.extracted_names(path) == [NAME]
     assert features_h5.read_configuration(path) is None
     assert features_h5.read_failures(path) == {}
 
@@ -186,14 +186,14 @@ def test_an_image_that_is_not_there_is_named(path):
 def test_names_are_sorted_and_those_of_images_alone(path):
     names = ["query/b.jpg", "db/2/a.png", "db/10/a.png", "Ä.jpg"]
     write_features(path, {name: features_of(2) for name in names})
-    assert features_h5.image_names(path) == sorted(names)
+    assert features_h5.extracted_names(path) == sorted(names)
 
 
 def test_global_descriptors_alone_have_names_too(path):
     with h5py.File(path, "w") as file:
         for k, name in enumerate(("a/1.jpg", "b.jpg")):
             file[f"{name}/global_descriptor"] = np.full(4, k, np.float16)
-    assert features_h5.image_names(path) == ["a/1.jpg", "b.jpg"]
+    assert features_h5.extracted_names(path) == ["a/1.jpg", "b.jpg"]
     found = features_h5.read_global_descriptors(path, ["b.jpg", "a/1.jpg"])
     assert found.dtype == np.float32
     assert found.tolist() == [[1.0] * 4, [0.0] * 4]
@@ -209,7 +209,7 @@ def test_the_configuration_and_failures_come_back(path):
 @pytest.mark.parametrize(
     "read",
     [
-        features_h5.image_names,
+        features_h5.extracted_names,
         features_h5.read_configuration,
         features_h5.read_failures,
         lambda path: features_h5.read_features(path, NAME),

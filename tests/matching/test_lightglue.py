@@ -275,7 +275,7 @@ def test_other_features_are_refused(tmp_path, weights, configuration, text):
 def test_thresholds_of_nearest_neighbours_do_not_go_with_it():
     with pytest.raises(ValueError, match="ratio_threshold is of matcher 'nearest'"):
         MatchingOptions(matcher="lightglue", ratio_threshold=0.9)
-    with pytest.raises(ValueError, match="min_score must be at least 0"):
+    with pytest.raises(ValueError, match="min_score must be from 0 to 1"):
         MatchingOptions(min_score=1.5)
 
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from d2_hloc.network import pyramid
+from d2_hloc.network.backbone import Backbone
 from d2_hloc.network.description import GeneralizedMean, describe
 from d2_hloc.network.pyramid import levels, resize, resize_mask, upsampled_rows
 
@@ -12,15 +13,16 @@ DEPTH = 3
 WIDTH, HEIGHT = 64, 48  # of the image
 
 
-class Planted:
+class Planted(Backbone):
     """In the backbone's place: maps by the width of the level's image."""
 
     def __init__(self, maps):
+        super().__init__()
         self.maps = maps
 
     def pooled(self, images):
         height, width = self.maps[images.shape[3]].shape[1:]
-        return torch.full((len(images), 1, height, width), float(images.shape[3]))
+        return torch.full((len(images), 256, height, width), float(images.shape[3]))
 
     def dense_rows(self, pooled, top, bottom):
         maps = self.maps[int(pooled.flatten()[0])]

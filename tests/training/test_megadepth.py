@@ -21,6 +21,7 @@ from d2_hloc.training.megadepth import MegaDepthOptions, MegaDepthPairs, ScenePa
 from d2_hloc.training.pair import cell_centres
 from d2_hloc.training.scene_info import (
     SceneError,
+    SceneImage,
     SceneInfo,
     find_scenes,
     read_scene,
@@ -227,8 +228,9 @@ def test_an_epoch_and_an_index_give_the_same_pair_always(scenes, data):
 
 def test_images_held_back_of_a_scene_are_in_no_pair_to_train_with():
     rows = range(3, 13)
+    view = SceneImage(image="", depth="", intrinsics=np.eye(3), cam_from_world=np.eye(4))
     pairs = np.array([(i, j) for i in rows for j in rows if i != j])
-    scene = SceneInfo(views=dict.fromkeys(rows), pairs=pairs)
+    scene = SceneInfo(views=dict.fromkeys(rows, view), pairs=pairs)
     train, held = (
         part_of(scene, ScenePart(share=0.2, is_held_back=h)).pairs for h in (False, True)
     )

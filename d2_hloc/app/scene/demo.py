@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,7 +21,7 @@ from d2_hloc.core.threads import one_thread_an_operation
 
 SIZE = (640, 480)
 TARGET = (0.0, 1.2, 1.25)  # metres; what the views look at
-JPEG = {"quality": 95, "subsampling": 0}
+JPEG: dict[str, Any] = {"quality": 95, "subsampling": 0}
 FOLDERS = ("images", "queries")
 
 

@@ -79,8 +79,8 @@ def reflected(texture: Float[np.ndarray, "h w 3"], light: Float[np.ndarray, "a b
     """Light that leaves a surface, at the finer of both resolutions."""
     layers = [torch.from_numpy(np.array(x, np.float32)).permute(2, 0, 1) for x in (texture, light)]
     size = [max(layer.shape[k] for layer in layers) for k in (1, 2)]
-    albedo, light = (F.interpolate(x[None], size=size, mode="bilinear")[0] for x in layers)
-    return albedo * albedo * light  # a gamma of 2, as in develop()
+    albedo, shine = (F.interpolate(x[None], size=size, mode="bilinear")[0] for x in layers)
+    return albedo * albedo * shine  # a gamma of 2, as in develop()
 
 
 def pyramid(image: Float[Tensor, "3 h w"]) -> list[Float[Tensor, "3 _ _"]]:
@@ -122,7 +122,8 @@ def _extent(corners: Float[np.ndarray, "4 3"], camera: Camera, samples: int) -> 
     xy = camera.project(corners)
     low = np.clip(np.floor(xy.min(axis=0)), 0, camera.size).astype(int)
     high = np.clip(np.ceil(xy.max(axis=0)) + 1, 0, camera.size).astype(int)
-    return tuple(slice(int(low[k]) * samples, int(high[k]) * samples) for k in (1, 0))
+    columns, rows = (slice(int(low[k]) * samples, int(high[k]) * samples) for k in (0, 1))
+    return rows, columns
 
 
 def visible(

@@ -11,6 +11,7 @@ import numpy as np
 from d2_hloc.app.scene.light import Lamp, Lighting
 from d2_hloc.app.scene.surface import Surface, Texture, block, box, column, hang, wall
 from d2_hloc.app.scene.texture import (
+    Colour,
     framed,
     lawn,
     masonry,
@@ -84,7 +85,7 @@ def walls() -> tuple[Surface, Surface, Surface]:
     ochre = plaster((4.0, 3.0), DENSITY, (0.82, 0.66, 0.38), seed=3)
     grey = plaster((4.0, 2.7), DENSITY, (0.66, 0.7, 0.7), seed=4)
     for texture, seed in ((ochre, 5), (grey, 6)):
-        plinth = masonry((4.0, 0.45), DENSITY, (0.6, 0.23), 0.02, [(0.4,) * 3, (0.55,) * 3], seed)
+        plinth = masonry((4.0, 0.45), DENSITY, (0.6, 0.23), 0.02, [_grey(0.4), _grey(0.55)], seed)
         texture[-len(plinth) :] = plinth
     paste(ochre, window((0.16, 0.36, 0.3), seed=8), (0.07, 0.22, 0.42, 0.58))
     paste(grey, window((0.4, 0.2, 0.14), seed=7), (0.62, 0.2, 0.96, 0.6))
@@ -167,7 +168,7 @@ def pillar() -> tuple[Surface, ...]:
 def wood(size: tuple[float, float], density: float, seed: int) -> Texture:
     """Texture of upright boards, with grain along them."""
     tones = [(0.5, 0.34, 0.2), (0.68, 0.5, 0.31), (0.16, 0.1, 0.06)]
-    lying = masonry(size[::-1], density, (3.0, 0.12), 0.012, tones, seed, gain=0.1)
+    lying = masonry((size[1], size[0]), density, (3.0, 0.12), 0.012, tones, seed, gain=0.1)
     height, width = lying.shape[:2]
     grain = noise(height, max(2, width // 12), 12.0, seed, octaves=3)[..., None]
     lying *= 0.55 + 0.9 * resized(grain, height, width)
@@ -183,10 +184,14 @@ def crates() -> tuple[Surface, ...]:
     return lower + upper
 
 
+def _grey(tone: float) -> Colour:
+    return tone, tone, tone
+
+
 def hedge() -> tuple[Surface, ...]:
     """Hedge in a trough along the left wall."""
     leaves = lawn((2.2, 0.45), 1.5 * DENSITY, seed=40)
-    trough = masonry((2.2, 0.35), DENSITY, (0.55, 0.35), 0.02, [(0.5,) * 3, (0.62,) * 3], 41)
+    trough = masonry((2.2, 0.35), DENSITY, (0.55, 0.35), 0.02, [_grey(0.5), _grey(0.62)], 41)
     turn = float(np.degrees(np.arctan2(3.5, 1.8)))
     place = (-3.3, 0.9)
     return (

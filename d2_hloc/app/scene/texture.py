@@ -24,7 +24,7 @@ def photograph(name: str) -> Texture:
     """Photograph that scikit-image ships: astronaut, camera, chelsea, coffee, coins, gravel, ..."""
     from skimage import data, util
 
-    pixels = util.img_as_float32(getattr(data, name)())
+    pixels: np.ndarray = util.img_as_float32(getattr(data, name)())
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
     alpha = pixels[..., 3:] if pixels.shape[2] == 4 else np.ones_like(pixels[..., :1])

@@ -173,7 +173,7 @@ def localize_night(conf: Aachen, data: AachenData, record: RunRecord) -> Localiz
         source=ModelSource(folder=record.outputs.folder, images=data.images, has_given_poses=True),
         queries=data.images,
         features=matched.features,
-        matches=replace(matched.matches, pairs=query_first(matched.pairs, matched.queries)),
+        matches=replace(matched.matches, pairs=tuple(query_first(matched.pairs, matched.queries))),
     )
 
 

@@ -186,9 +186,9 @@ def draw_scored_pair(
     """Draw two images and their matches, the wrong ones red."""
     right = homography_metrics.transfer_errors(*found.matched, pair.homography) <= RIGHT
     accuracy = right.mean() if len(right) else 0.0
-    images = [open_or_blank(evaluation.data.folder / name) for name in pair.names]
+    image0, image1 = (open_or_blank(evaluation.data.folder / name) for name in pair.names)
     caption = (
         f"{pair.name0} - {pair.name1}: {np.count_nonzero(right)} of {len(right)} matches within "
         f"{RIGHT} px ({accuracy:.3f})"
     )
-    return draw_matches(*images, *found.matched, right), caption
+    return draw_matches(image0, image1, *found.matched, inliers=right), caption

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -123,9 +124,7 @@ def by_sequence(scores: Iterable[HomographyScore]) -> dict[str, list[HomographyS
     return found
 
 
-def sequence_rows(
-    feature: str, scores: Sequence[HomographyScore]
-) -> list[dict[str, str | int | float]]:
+def sequence_rows(feature: str, scores: Sequence[HomographyScore]) -> list[dict[str, Any]]:
     """Make a row of means for each sequence."""
     rows = []
     for sequence, some in by_sequence(scores).items():

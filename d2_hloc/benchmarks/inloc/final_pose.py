@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from d2_hloc.core.pixels import from_colmap, to_colmap
-from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.colmap import img_from_cam, pycolmap
 from d2_hloc.sfm.pnp import FEWEST, refit_pose
 
 ROUNDS = 2
@@ -62,5 +62,5 @@ def project_points(
     local = xyz @ pose.rotation.matrix().T + pose.translation
     is_before = (local[:, 2] > 0) & np.isfinite(local).all(axis=1)
     projected = np.full((len(xyz), 2), np.inf)
-    projected[is_before] = from_colmap(camera.img_from_cam(local[is_before]).reshape(-1, 2))
+    projected[is_before] = from_colmap(img_from_cam(camera, local[is_before]))
     return projected

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import h5py
 import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
@@ -23,6 +22,7 @@ from d2_hloc.benchmarks.inloc.scans import MapCache, points_at
 from d2_hloc.core.threads import in_threads
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.files import features_h5
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.staged_h5 import Staged, Value
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def lift(
     )
 
 
-def _try(folder: Path, features: h5py.File, maps: MapCache, name: str) -> np.ndarray | str:
+def _try(folder: Path, features: GuardedFile, maps: MapCache, name: str) -> np.ndarray | str:
     """Find the points, or say why there are none."""
     try:
         return keypoint_points(folder, features, maps, name)
@@ -84,7 +84,7 @@ def _try(folder: Path, features: h5py.File, maps: MapCache, name: str) -> np.nda
 
 
 def keypoint_points(
-    folder: Path, features: h5py.File, maps: MapCache, name: str
+    folder: Path, features: GuardedFile, maps: MapCache, name: str
 ) -> Float[np.ndarray, "N 3"]:
     """Points of a cutout's keypoints, metres in the building's frame; NaN where there is none.
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 from jaxtyping import Float
 
@@ -17,6 +16,8 @@ from d2_hloc.benchmarks.inloc.options import PoseOptions
 from d2_hloc.benchmarks.inloc.spatial_verification import verify_spatially
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.files import features_h5
+from d2_hloc.files.checked_arrays import check_matches
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.match_pairs import MatchedPairs, match
 from d2_hloc.matching.nearest import MatchingOptions
 
@@ -44,7 +45,7 @@ class CutoutMatches:
 class MatchedCutouts:
     """Matches of pairs, from the open files of features, matches and points."""
 
-    def __init__(self, features: h5py.File, matches: h5py.File, points: h5py.File) -> None:
+    def __init__(self, features: GuardedFile, matches: GuardedFile, points: GuardedFile) -> None:
         self._features, self._matches, self._points = features, matches, points
 
     def has_features(self, name: str) -> bool:
@@ -59,8 +60,11 @@ class MatchedCutouts:
         Raises:
             StorageError: if the pair was not matched.
         """
-        index0, index1 = features_h5.matches_of(self._matches, query, cutout).pairs.numpy().T
+        pairs = features_h5.matches_of(self._matches, query, cutout).pairs.numpy()
         (xy0, scales0), (xy1, scales1) = (self._keypoints(name) for name in (query, cutout))
+        where = f"{self._matches.filename}: {query} {cutout}"
+        check_matches(pairs, len(xy0), len(xy1), where)
+        index0, index1 = pairs.T
         return CutoutMatches(
             cutout=cutout,
             xy0=xy0[index0],
@@ -143,10 +147,10 @@ def _has_enough(
     options: PoseOptions, files: MatchedCutouts, query: str, first: Sequence[Candidate]
 ) -> bool:
     """Tell whether one of these candidates has enough verified matches to be the right one."""
+    enough = options.enough_inliers or 0
     usable = [c.cutout for c in first if files.has_features(query) and files.has_points(c.cutout)]
     return any(
-        len(verified_spatially(options, files, query, cutout)) >= options.enough_inliers
-        for cutout in usable
+        len(verified_spatially(options, files, query, cutout)) >= enough for cutout in usable
     )
 
 

@@ -33,9 +33,14 @@ class RankedPose:
     score: float  # what the cutout was ranked by
 
     @property
-    def cam_from_world(self) -> pycolmap.Rigid3d | None:
+    def cam_from_world(self) -> pycolmap.Rigid3d:
+        """The pose.
+
+        Raises:
+            ValueError: if there is none.
+        """
         if self.pose is None:
-            return None
+            raise ValueError(f"{self.cutout}: led to no pose.")
         qw, qx, qy, qz, *translation = self.pose
         return pycolmap.Rigid3d(pycolmap.Rotation3d([qx, qy, qz, qw]), translation)
 
@@ -104,16 +109,16 @@ def from_list(poses: ImgList) -> list[QueryPoses]:
     return [
         QueryPoses(
             name=name,
-            poses=tuple(_listed(pose) for pose in entries if pose.matrix is not None),
+            poses=tuple(_listed(p, p.matrix) for p in entries if p.matrix is not None),
             reason="" if any(p.matrix is not None for p in entries) else "the list has no pose",
         )
         for name, entries in poses.items()
     ]
 
 
-def _listed(pose: ListedPose) -> RankedPose:
-    rotation = pycolmap.Rotation3d(np.ascontiguousarray(pose.matrix[:, :3]))
-    rigid = pycolmap.Rigid3d(rotation, pose.matrix[:, 3])
+def _listed(pose: ListedPose, matrix: np.ndarray) -> RankedPose:
+    rotation = pycolmap.Rotation3d(np.ascontiguousarray(matrix[:, :3]))
+    rigid = pycolmap.Rigid3d(rotation, matrix[:, 3])
     return RankedPose(
         cutout=pose.cutout,
         pose=pose_numbers(rigid),

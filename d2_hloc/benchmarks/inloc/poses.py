@@ -222,7 +222,8 @@ def from_visible_points(
     setting: Setting, files: MatchedCutouts, query: str, best: RankedPose
 ) -> RankedPose:
     """Estimate a pose again from all points that its cutout shows, where that is asked for."""
-    if setting.refine is None or not setting.options.polish or best.pose is None:
+    refine = setting.refine
+    if refine is None or not setting.options.polish or best.pose is None:
         return best
     camera, pair = setting.cameras[query], (best.cutout, query)
     keypoints, xyz = files.points_of(best.cutout)
@@ -231,7 +232,7 @@ def from_visible_points(
 
     def search(index: Index, expected: Places) -> tuple[Places, Found]:
         with REFINING:
-            return setting.refine.search(pair, keypoints[index], expected, (near.xy1, near.xy0))
+            return refine.search(pair, keypoints[index], expected, (near.xy1, near.xy0))
 
     pose = pose_of_visible_points(best.cam_from_world, camera, xyz, search)
     return replace(best, pose=pose_numbers(pose))

@@ -84,7 +84,8 @@ class QueryView:
     def reduced(self, longest_edge: int) -> QueryView:
         """Return the same view with fewer pixels, or as it is."""
         scale = min(1.0, longest_edge / max(self.size))
-        size = tuple(max(1, round(edge * scale)) for edge in self.size)
+        width, height = (max(1, round(edge * scale)) for edge in self.size)
+        size = width, height
         ratio = np.array(size) / self.size
         x, y = rescale(np.array(self.principal_point), ratio)
         return QueryView(
@@ -154,10 +155,11 @@ def dense_score(
     """
     if mask.float().mean() < max(min_coverage, 1e-9):
         return 0.0
-    grey = [_normalised(luma(image), mask) for image in (query, rendered)]
-    if any(image is None for image in grey):
+    first, second = (_normalised(luma(image), mask) for image in (query, rendered))
+    if first is None or second is None:
         return 0.0
-    described = _describer().to(mask.device)(torch.stack([_fill(g, mask) for g in grey])[:, None])
+    filled = torch.stack([_fill(first, mask), _fill(second, mask)])
+    described = _describer().to(mask.device)(filled[:, None])
     is_rendered = mask[::STEP, ::STEP]
     if not is_rendered.any():
         return 0.0

@@ -17,6 +17,7 @@ from d2_hloc.benchmarks.inloc.lists import read_list
 from d2_hloc.benchmarks.inloc.matches import MatchedCutouts
 from d2_hloc.benchmarks.inloc.pose_files import (
     QueryPoses,
+    RankedPose,
     combine,
     from_list,
     query_row,
@@ -137,8 +138,8 @@ def error_rows(result: MethodResult) -> list[dict[str, Any]]:
     rows = []
     for query in result.found:
         row = query_row(query)
-        metres, degrees = result.errors.get(row["name"], (None, None))
-        is_known = metres is not None and np.isfinite(metres)
+        metres, degrees = result.errors.get(row["name"], (np.inf, np.inf))
+        is_known = np.isfinite(metres)
         row |= {"error, cm": f"{100 * metres:.2f}" if is_known else None}
         rows.append(row | {"error, deg": f"{degrees:.3f}" if is_known else None})
     return sorted(rows, key=lambda row: -float(row["error, cm"] or "inf"))
@@ -148,33 +149,36 @@ def draw_posed_queries(
     evaluation: InLocEvaluation, result: MethodResult
 ) -> list[tuple[Image.Image, str]]:
     """Draw the queries of fewest and of most inliers, two pictures each."""
-    placed = sorted((q for q in result.found if q.best), key=lambda q: q.best.num_inliers)
+    placed = [(query, query.best) for query in result.found if query.best is not None]
+    placed.sort(key=lambda found: found[1].num_inliers)
     pictures = []
     with evaluation.setting.files.open() as files:
-        for query in ends(placed, DRAWN):
-            pictures.append(draw_inliers(evaluation, files, query))
-            pictures.append(draw_render(evaluation, query))
+        for query, pose in ends(placed, DRAWN):
+            pictures.append(draw_inliers(evaluation, files, query, pose))
+            pictures.append(draw_render(evaluation, query, pose))
     return pictures
 
 
 def draw_inliers(
-    evaluation: InLocEvaluation, files: MatchedCutouts, query: QueryPoses
+    evaluation: InLocEvaluation, files: MatchedCutouts, query: QueryPoses, pose: RankedPose
 ) -> tuple[Image.Image, str]:
     """Draw a query beside its best cutout; the matches that fit the pose in colour."""
-    found = files.between(query.name, query.best.cutout)
-    inliers = fitting_matches(evaluation.setting, query.name, query.best, found)
+    found = files.between(query.name, pose.cutout)
+    inliers = fitting_matches(evaluation.setting, query.name, pose, found)
     folder = evaluation.data.folder
-    images = (open_or_blank(folder / name) for name in (query.name, found.cutout))
+    image0, image1 = (open_or_blank(folder / name) for name in (query.name, found.cutout))
     names = " - ".join(map(short_name, (query.name, found.cutout)))
     caption = f"{names}: {inliers.sum()} of {len(inliers)} matches fit"
-    return draw_matches(*images, found.xy0, found.xy1, inliers), caption
+    return draw_matches(image0, image1, found.xy0, found.xy1, inliers), caption
 
 
-def draw_render(evaluation: InLocEvaluation, query: QueryPoses) -> tuple[Image.Image, str]:
+def draw_render(
+    evaluation: InLocEvaluation, query: QueryPoses, pose: RankedPose
+) -> tuple[Image.Image, str]:
     """Draw a query beside the scan as it is seen from the query's pose."""
     photograph = open_or_blank(evaluation.data.folder / query.name)
     try:
-        rendered, _ = evaluation.verifier.render(query.name, query.best)
+        rendered, _ = evaluation.verifier.render(query.name, pose)
     except InLocError as error:
         return photograph, f"{short_name(query.name)}: cannot be rendered, {error}"
     values = (rendered.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)

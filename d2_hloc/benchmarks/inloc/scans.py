@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -62,7 +63,7 @@ def read_cutout_map(path: Path) -> CutoutMap:
     return CutoutMap(xyz=xyz, rgb=rgb if rgb is not None and rgb.shape == xyz.shape else None)
 
 
-def _read_mat5(path: Path) -> dict[str, np.ndarray]:
+def _read_mat5(path: Path) -> dict[str, Any]:
     return scipy.io.loadmat(path, variable_names=[POINTS, COLOURS])
 
 
@@ -93,7 +94,7 @@ def points_at(
     corners = np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
     cells = low[:, None] + corners  # (N, 4, 2)
     weights = np.where(corners == 1, share[:, None], 1 - share[:, None]).prod(axis=2)
-    inside = ((cells >= 0) & (cells < [width, height])).all(axis=2)
+    inside = np.all((cells >= 0) & (cells < [width, height]), axis=2)
     x, y = np.clip(cells, 0, [width - 1, height - 1]).transpose(2, 0, 1)
     points = np.where(inside[..., None], xyz[y, x], np.nan).astype(np.float64)
     nearest = points[np.arange(len(xy)), weights.argmax(axis=1)]

@@ -78,7 +78,7 @@ class MethodResult:
     def row(self) -> MethodRow:
         """The method's line of the table."""
         summary = pose_errors.summarize_poses(self.errors, [*THRESHOLDS, FINE])
-        *recall, fine = (recall.share if self.errors else None for recall in summary.recalls)
+        *recall, fine = (recall.share for recall in summary.recalls)
         return MethodRow(
             method=self.method,
             feature=self.feature,
@@ -86,7 +86,7 @@ class MethodResult:
             num_queries=len(self.errors) or len(self.found),
             num_placed=sum(q.best is not None for q in self.found),
             recall=tuple(recall) if self.errors else None,
-            fine=fine,
+            fine=fine if self.errors else None,
             median_metres=summary.median.metres if summary.median else None,
             median_degrees=summary.median.degrees if summary.median else None,
             megabytes=self.megabytes,
@@ -105,7 +105,7 @@ def errors_of(found: Sequence[QueryPoses], truth: pose_errors.Poses | None) -> E
 
 def megabytes_an_image(features: Path) -> float:
     """Mean size of an image's features as they are stored, MB of 10^6 bytes."""
-    names = features_h5.image_names(features)
+    names = features_h5.extracted_names(features)
     with features_h5.open_h5(features) as file:
         sizes = [sum(d.nbytes for d in _datasets(file[name])) for name in names]
     return float(np.mean(sizes)) / 1e6

@@ -6,6 +6,7 @@ import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,18 +20,20 @@ from d2_hloc.network.weights.catalogue import BUNDLED, WeightsError
 PUBLISHED_KEY = "dense_feature_extraction.model."  # in the authors' checkpoints
 TORCHVISION_KEY = "features."  # in torchvision's vgg16; its first layer takes RGB
 
+# How NumPy pickles a number; it stands in a module that NumPy calls private.
+SCALAR = np.float64(0).__reduce__()[0]
 # The authors' training script saves its arguments and NumPy loss values beside the model.
 ALLOWED = [
     argparse.Namespace,
     np.dtype,
     type(np.dtype(np.float64)),
     type(np.dtype(np.float32)),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    (SCALAR, "numpy.core.multiarray.scalar"),
+    (SCALAR, "numpy._core.multiarray.scalar"),
 ]
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[Any, Any]:
     """The state dictionary in a file of safetensors or of torch's form, under whatever names.
 
     Raises:
@@ -68,7 +71,7 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def to_backbone(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+def to_backbone(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     """Rename a published or a torchvision state; check the shape of every layer.
 
     Raises:

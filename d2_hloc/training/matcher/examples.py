@@ -1,4 +1,4 @@
-"""What a step learns from: points of two images, with the truth about them.
+"""Examples that a step learns from: points of two images, with the truth about them.
 
 Batches are of one number of points an image, and so need no masks.
 """
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
+from d2_hloc.core.ranges import MANY, SHARES, check_ranges
 from d2_hloc.matching.lightglue import Points, positions
 from d2_hloc.training.matcher.cache import CachedView, moved
 from d2_hloc.training.matcher.scenes import ScenePair
@@ -39,10 +40,18 @@ class ExampleOptions:
     truth: TruthOptions = field(default_factory=TruthOptions)
 
     def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            points=(1, MANY),
+            mosaics=SHARES,
+            strangers=SHARES,
+            from_scenes=SHARES,
+            smallest=(0.01, 1),
+        )
         if not self.points or min(self.points) < 2 * MIN_PARTNERS:
             raise ValueError(f"points must be {2 * MIN_PARTNERS} at least, not {self.points}.")
-        if self.mosaics + self.strangers > 1 or not 0 < self.smallest <= 1:
-            raise ValueError("shares must be of 1 in all, and smallest at most 1.")
+        if self.mosaics + self.strangers > 1:
+            raise ValueError("mosaics and strangers must be 1 at most together.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +67,7 @@ class Example:
     alone1: Bool[Tensor, " N1"]
 
     def points(self) -> tuple[Points, Points]:
-        """As the network takes a batch of them."""
+        """Points of both images, as the network takes a batch of them."""
         return (
             Points(descriptors=_unit(self.descriptors0), positions=self.positions0),
             Points(descriptors=_unit(self.descriptors1), positions=self.positions1),

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.func import functional_call
 from tqdm import tqdm
 
+from d2_hloc.core.ranges import MANY, SEEDS, SHARES, check_ranges
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.matching.lightglue import Assignment, Glue, GlueShape, load_glue, locate, save_glue
 from d2_hloc.network.d2net import DTYPES
@@ -62,11 +63,20 @@ class MatcherTrainingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every", "held_back_pairs", "mean_of"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
-        if not 0 <= self.cool_down <= 1:
-            raise ValueError(f"cool_down must be between 0 and 1, not {self.cool_down}.")
+        check_ranges(
+            self,
+            steps=(1, MANY),
+            batch_size=(1, MANY),
+            learning_rate=(1e-12, 1e3),
+            warm_up=(0, MANY),
+            cool_down=SHARES,
+            weight_decay=(0, 1e3),
+            mean_of=(1, MANY),
+            validate_every=(1, MANY),
+            held_back_pairs=(1, MANY),
+            save_seconds=(0, 1e6),
+            seed=SEEDS,
+        )
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""

@@ -15,7 +15,7 @@ from d2_hloc.training.matcher.examples import Example
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """Of partners, and of features without one; each pair of images counts as much."""
+    """Loss of partners, and of features without one; each pair of images counts as much."""
 
     partners: Float[Tensor, ""]
     alone: Float[Tensor, ""]
@@ -47,7 +47,7 @@ def alone_loss(logits: Float[Tensor, "B N"], alone: Bool[Tensor, "B N"]) -> Floa
 
 @dataclass(frozen=True, kw_only=True)
 class Measures:
-    """Of matches of which the truth is known: how many are right, and how many were found."""
+    """Quality of matches whose truth is known: how many are right, and how many were found."""
 
     precision: float
     recall: float

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int8
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc.core.images import to_tensor
+from d2_hloc.core.ranges import MANY, SHARES, check_ranges
 from d2_hloc.training.depth_maps import Depth, interpolate, project
 from d2_hloc.training.matcher.cache import CachedView, Extract, read_views, to_bytes, write_views
 from d2_hloc.training.matcher.truth import NOWHERE, TruthOptions, find_truth
@@ -40,6 +42,16 @@ class SceneOptions:
     hidden_from: float = 0.08  # of the depth behind a surface: certainly hidden
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
     truth: TruthOptions = field(default_factory=TruthOptions)
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            lights=(1, 1000),
+            min_overlap=SHARES,
+            min_partners=(0, MANY),
+            max_depth_error=(1e-6, 1),
+            hidden_from=(1e-6, 1e3),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +108,13 @@ def scene_pairs(
                         (view0, view1),
                         options,
                     )
-                    if partners(pair, options.truth) >= options.min_partners:
+                    if count_partners(pair, options.truth) >= options.min_partners:
                         found.append(pair)
     return found
 
 
 def lit_views(
-    options: SceneOptions, path: Path, image: object, extract: Extract
+    options: SceneOptions, path: Path, image: Image.Image, extract: Extract
 ) -> list[CachedView]:
     """Features of an image in several lights, extracted once."""
     views = read_views(path)
@@ -172,7 +184,7 @@ def places(
     return torch.from_numpy(place).float()
 
 
-def partners(pair: ScenePair, options: TruthOptions) -> int:
+def count_partners(pair: ScenePair, options: TruthOptions) -> int:
     """How many features have a partner."""
     truth = find_truth(pair.keypoints0, pair.keypoints1, pair.in1, pair.in0, options)
     return int((truth.partner0 >= 0).sum())

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from d2_hloc.core.ranges import PIXELS, check_ranges
+
 NOWHERE = -1e4  # where a feature lies that the other image does not show: far from all others
 
 
@@ -19,15 +21,17 @@ class TruthOptions:
     alone: float = 8.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.partner <= self.alone:
-            raise ValueError(
-                f"partner {self.partner} must be positive, and at most alone {self.alone}."
-            )
+        check_ranges(self, partner=PIXELS, alone=PIXELS)
+        if self.partner > self.alone:
+            raise ValueError(f"partner {self.partner} must be at most alone {self.alone}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """Of two images. Features between `partner` and `alone`, or of unknown place, are neither."""
+    """Truth about two images.
+
+    Features between `partner` and `alone`, or of unknown place, are neither.
+    """
 
     partner0: Int[Tensor, " N0"]  # index in image 1, or -1
     alone0: Bool[Tensor, " N0"]  # certainly without a partner

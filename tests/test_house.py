@@ -1,0 +1,59 @@
+"""Sizes, names and docstrings that keep the package readable, checked in the source."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+import d2_hloc
+
+ROOT = Path(d2_hloc.__file__).parent
+SOURCES = {path: path.read_text() for path in sorted(ROOT.rglob("*.py"))}
+TREES = {path: ast.parse(source) for path, source in SOURCES.items()}
+MOST_LINES, LONGEST_FUNCTION = 350, 60
+VAGUE_OPENINGS = ("What", "Of", "Those", "As")
+
+# One interface, several implementations.
+SHARED_NAMES = {
+    "main": "entry points",
+    "without_points": "a model's copy for COLMAP, of the binary form and of text",
+}
+STILL_LONG = {"files/hdf5_guard.py": 360}
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def definitions(path):
+    return [node for node in ast.walk(TREES[path]) if isinstance(node, Definition)]
+
+
+def relative(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_file_is_read_in_one_go(path):
+    assert len(SOURCES[path].splitlines()) <= STILL_LONG.get(relative(path), MOST_LINES)
+    for node in definitions(path):
+        if not isinstance(node, ast.ClassDef):
+            assert node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_docstring_opens_with_what_it_is_about(path):
+    for node in [TREES[path], *definitions(path)]:
+        words = (ast.get_docstring(node) or "Nothing").split()
+        assert words[0].rstrip(",:;") not in VAGUE_OPENINGS, " ".join(words[:8])
+
+
+def test_a_name_stands_for_one_thing():
+    places = defaultdict(set)
+    for path, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, Definition) and not node.name.startswith("_"):
+                places[node.name].add(relative(path))
+    shared = {name: found for name, found in places.items() if len(found) > 1}
+    known = set(SHARED_NAMES)
+    assert {name: found for name, found in shared.items() if name not in known} == {}
+    assert not known - set(shared), "exceptions that are none any more"
