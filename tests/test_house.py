@@ -16,13 +16,9 @@ VAGUE_OPENINGS = ("What", "Of", "Those", "As")
 
 # One interface, several implementations.
 SHARED_NAMES = {
-    "D2Net": "the network, and the class by which hloc runs it, named as hloc names them",
     "main": "entry points",
     "without_points": "a model's copy for COLMAP, of the binary form and of text",
 }
-# Still to be renamed or joined: nothing may be added here.
-STILL_SHARED = {"Example", "Pose", "ViewOptions", "curves", "distances", "headline", "make_mesh"}
-STILL_SHARED |= {"partners", "render"}
 STILL_LONG = {"files/hdf5_guard.py": 360}
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -58,6 +54,6 @@ def test_a_name_stands_for_one_thing():
             if isinstance(node, Definition) and not node.name.startswith("_"):
                 places[node.name].add(relative(path))
     shared = {name: found for name, found in places.items() if len(found) > 1}
-    known = {*SHARED_NAMES, *STILL_SHARED}
+    known = set(SHARED_NAMES)
     assert {name: found for name, found in shared.items() if name not in known} == {}
     assert not known - set(shared), "exceptions that are none any more"

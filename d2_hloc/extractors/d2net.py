@@ -13,7 +13,9 @@ from d2_hloc.network.d2net import D2Net
 
 
 class D2NetExtractor(BaseModel):
-    """`conf` holds D2NetOptions' keys and `multiscale`, or those of hloc's own d2net.
+    """D2-Net as hloc loads and calls it.
+
+    `conf` holds D2NetOptions' keys and `multiscale`, or those of hloc's own d2net.
 
     Keypoints are float64, so that hloc's `as_half`, which its pipelines leave on, passes them by:
     it halves float32 alone, and as float16 they would move in steps of a pixel from 1024 on.
@@ -30,8 +32,10 @@ class D2NetExtractor(BaseModel):
         self.net = D2Net(d2net_options_of(conf))
 
     def _forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
-        """RGB in [0, 1] -> keypoints 1 x N x 2 (pixels), scores and scales 1 x N, descriptors
-        1 x 512 x N, global_descriptor 1 x 512.
+        """Find the features of an image, RGB in [0, 1].
+
+        Keypoints are 1 x N x 2 (pixels), scores and scales 1 x N, descriptors 1 x 512 x N,
+        global_descriptor 1 x 512.
 
         Raises:
             ValueError: for a batch of other than one image, since N differs between images.

@@ -23,7 +23,9 @@ from d2_hloc.files.staged_h5 import Record, Staged, Value
 
 @dataclass(frozen=True, kw_only=True)
 class CompressionOptions:
-    """`dimensions`: numbers of a descriptor after projection; None leaves them as they are.
+    """Options of compressed descriptors.
+
+    `dimensions`: numbers of a descriptor after projection; None leaves them as they are.
 
     `projection`: a file of `d2-hloc compress`; None is the bundled one, of D2-Net off the shelf.
     """
@@ -110,7 +112,7 @@ def _refuse_changed(file: h5py.File, features: Path, output: Path, done: Set[str
 def _compressed(
     file: h5py.File, name: str, project: Callable[[Tensor], Tensor], dtype: str
 ) -> Record:
-    """All that is stored of an image, its descriptors anew."""
+    """The record of an image, with its descriptors compressed."""
     others = {k: v for k, v in file[name].items() if k != "descriptors"}
     record = {k: Value(v[()], dict(v.attrs)) for k, v in others.items()}
     descriptors = project(features_h5.descriptors_of(file, name))

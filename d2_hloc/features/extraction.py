@@ -131,7 +131,7 @@ def extract(
 def _share(
     images: Path, output: Path, names: Sequence[str], staged: Staged, shard: Shard | None
 ) -> Sequence[str]:
-    """The names that are a shard's; of the merged file it checks as large a share."""
+    """Names that are a shard's. Of the merged file it checks as large a share."""
     if shard is None:
         return names
     refuse_changed(images, shard.of([n for n in names if n in staged.merged]), output)
@@ -213,6 +213,8 @@ def _extract_all(
 
 @dataclass(frozen=True)
 class Decoded:
+    """An image as it is extracted, with its original size (w, h) and its file's checksum."""
+
     name: str
     image: Tensor
     original_size: tuple[int, int]
@@ -266,7 +268,7 @@ def _extract_batch(
 
 
 def _to_record(options: ExtractionOptions, features: Features, of: Decoded) -> Record:
-    """The best of them; keypoints follow the image back to its original size."""
+    """Record of the best features of an image, with keypoints at its original size."""
     if options.top_k is not None:
         features = features.best(options.top_k)
     size = torch.tensor([of.image.shape[2], of.image.shape[1]])

@@ -1,4 +1,4 @@
-"""The steps on a cluster: in shards by whichever worker is free, then merged.
+"""Extraction on a cluster: in shards by whichever worker is free, then merged.
 
 What an interrupted run left in shards is gone on with, and the files equal those of one process.
 """
@@ -29,7 +29,7 @@ def extract_on(
     output: Path,
     names: Sequence[str] | None = None,
 ) -> Extracted:
-    """Extract as extraction.extract() does, on a cluster; for None in this process.
+    """Extract as extract() does, on a cluster; for None in this process.
 
     Raises:
         ClusterError: as ray.run_shards().
@@ -58,5 +58,5 @@ def _extract(
 
 @lru_cache(maxsize=1)
 def _kept_extractor(options: FeatureOptions) -> Extractor:
-    """A worker makes it once for all its shards."""
+    """The extractor, which a worker makes once for all its shards."""
     return create_extractor(options)

@@ -39,7 +39,7 @@ class Projection:
     learned_from: dict[str, Any]  # configuration of the features, numbers of images and descriptors
 
     def first(self, dimensions: int | None) -> Projection:
-        """Onto fewer directions; all of them for None.
+        """The projection onto its first directions; all of them for None.
 
         Raises:
             ValueError: if there are not so many.
@@ -117,7 +117,7 @@ def learn_projection(
 
 
 def _checked(descriptors: Tensor, total: Any, features: Path, name: str) -> Tensor:
-    """Descriptors that can be added to those before.
+    """The descriptors, if they can be added to those before.
 
     Raises:
         ValueError: if they are of another width, or hold what is no number.
@@ -144,7 +144,7 @@ def _principal(covariance: Tensor, whitening: float) -> tuple[Tensor, float]:
 
 
 def _spread(count: int, most: int) -> np.ndarray:
-    """At most `most` of the numbers below `count`, at even distances."""
+    """Numbers below `count`, at even distances, at most `most`."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 

@@ -1,1 +1,1 @@
-"""The plugin for hloc: the only room that names it, but for features.hloc_confs."""
+"""The plugin for hloc: the only room that names it, but for features.adapters.hloc_confs."""

@@ -36,7 +36,7 @@ OWN = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command of hloc's; the exit status."""
+    """Run a command of hloc's and return the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else 2
@@ -131,14 +131,14 @@ def given_of(given: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 
 def choose_confs(command: str, arguments: list[str], source: str) -> list[str]:
-    """Act on --feature and --matcher before a pipeline looks up its confs; the other arguments.
+    """Act on --feature and --matcher before a pipeline looks up its confs; return the others.
 
     `source` is the pipeline's code, which names the confs that it takes.
 
     Raises:
         ValueError: if there is no such conf, or the pipeline takes none by name.
     """
-    if names(source, "--feature"):  # an argument of its own
+    if is_quoted(source, "--feature"):  # an argument of its own
         return arguments
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--feature")
@@ -147,7 +147,7 @@ def choose_confs(command: str, arguments: list[str], source: str) -> list[str]:
     extraction, matching = sys.modules["hloc.extract_features"], sys.modules["hloc.match_features"]
     confs = extraction.confs
     local = [name for name in confs if not confs[name]["output"].startswith("global-")]
-    if given.feature is not None and not any(names(source, name) for name in local):
+    if given.feature is not None and not any(is_quoted(source, name) for name in local):
         raise ValueError(f"{command} takes no conf of local features: --feature cannot be used.")
     if given.feature in plugin.EXTRACTORS and given.matcher is None:
         given.matcher = "NN-mutual-d2net"  # a learned matcher knows its own descriptors only
@@ -156,7 +156,7 @@ def choose_confs(command: str, arguments: list[str], source: str) -> list[str]:
     return rest
 
 
-def names(source: str, text: str) -> bool:
+def is_quoted(source: str, text: str) -> bool:
     """Tell whether code holds a text in quotes."""
     return f'"{text}"' in source or f"'{text}'" in source
 

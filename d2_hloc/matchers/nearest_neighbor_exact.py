@@ -15,7 +15,9 @@ from d2_hloc.matching.nearest import match_descriptors
 
 
 class NearestNeighborExact(BaseModel):
-    """`conf` holds MatchingOptions' keys, and `max_index`: the largest index that can be stored.
+    """Mutual nearest neighbours as hloc loads and calls them.
+
+    `conf` holds MatchingOptions' keys, and `max_index`: the largest index that can be stored.
 
     hloc itself stores matches as int16 and wraps above 32767 without a word, so that is the
     default. The confs that register() adds have None where it could widen hloc's writer.
@@ -28,7 +30,7 @@ class NearestNeighborExact(BaseModel):
         self.options = matching_options_of(conf)
 
     def _forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Unit descriptors 1 x D x N -> matches0 1 x N0 (int64, -1 = none), matching_scores0.
+        """Match unit descriptors 1 x D x N -> matches0 1 x N0 (int64, -1 = none), matching_scores0.
 
         Raises:
             ValueError: for a batch of other than one pair, for descriptors of different widths,
@@ -45,6 +47,6 @@ class NearestNeighborExact(BaseModel):
 
 
 def _of_unit_length(descriptors: Tensor) -> Tensor:
-    """hloc reads the whole numbers of compressed descriptors as they are, up to 127."""
+    """Descriptors of unit length; hloc reads whole numbers of compressed ones, up to 127."""
     is_of_whole_numbers = len(descriptors) > 0 and float(descriptors.abs().max()) > 1.5
     return F.normalize(descriptors) if is_of_whole_numbers else descriptors

@@ -118,7 +118,7 @@ def reconstruct_dense(
     check_depth_maps(options.consistency, workspace)
     fuse(options.fusion, workspace)
     if options.mesh.enabled:
-        mesh_cloud(options.mesh, output)
+        make_mesh(options.mesh, output)
     return dense_statistics(workspace)
 
 
@@ -272,7 +272,7 @@ def fuse(options: FusionOptions, workspace: Workspace) -> Path:
     return target
 
 
-def mesh_cloud(options: MeshOptions, folder: Path) -> Path:
+def make_mesh(options: MeshOptions, folder: Path) -> Path:
     """Make `mesh.ply`, a surface through a workspace's cloud, by Poisson reconstruction.
 
     It runs in a process of its own: on some clouds it crashes.

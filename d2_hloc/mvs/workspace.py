@@ -176,7 +176,7 @@ def check_model_images(model: pycolmap.Reconstruction, images: Path) -> None:
 
 
 def _check_space(model: pycolmap.Reconstruction, folder: Path, max_image_size: int) -> None:
-    """Ask before an hour's work, and since COLMAP does not say that it ran out of space."""
+    """Raise DiskFull where space will not do; COLMAP does not say that it ran out of it."""
     cameras = [camera_of(model.images[i]) for i in model.reg_image_ids()]
     sizes = [fit((c.width, c.height), max_image_size) for c in cameras]
     needed = BYTES_PER_PIXEL * sum(width * height for width, height in sizes)
@@ -270,7 +270,7 @@ def read_workspace(folder: Path, num_sources: int) -> Workspace:
 
 
 def _point_ids(image: pycolmap.Image) -> np.ndarray:
-    """Each once: an image may see a point by two of its keypoints."""
+    """Ids of the points that an image sees, each once: it may see one by two keypoints."""
     ids = [p.point3D_id for p in image.points2D if p.has_point3D()]
     return np.unique(np.array(ids, dtype=np.int64))
 
@@ -294,6 +294,6 @@ def _read_view(workspace: Workspace, device: torch.device, name: str) -> StereoV
 
 
 def _read_depth(workspace: Workspace, device: torch.device, name: str) -> Float[Tensor, "H W"]:
-    """0 wherever COLMAP marks a pixel as invalid by another value."""
+    """Depth of a view, 0 wherever COLMAP marks a pixel as invalid by another value."""
     depth = read_stereo_map(workspace.map_path(name, "depth", "photometric"))
     return torch.from_numpy(depth).to(device).nan_to_num(0, 0, 0).clamp(min=0)

@@ -54,14 +54,14 @@ class Backbone(nn.Module):
     def shallow(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B 64 H W"], Float[Tensor, "B 128 h w"]]:
-        """conv1_2 at the image's size and conv2_2 at half of it, after their ReLUs."""
+        """Maps of conv1_2 at the image's size and conv2_2 at half of it, after their ReLUs."""
         x = preprocess(images).to(self.conv1_1.weight.dtype)
         fine = F.relu_(self.conv1_2(F.relu_(self.conv1_1(x))))
         coarse = F.relu_(self.conv2_1(F.max_pool2d(fine, 2)))
         return fine, F.relu_(self.conv2_2(coarse))
 
     def training_maps(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 512 h w"]:
-        """Stride 8, pool3 by maximum, no ReLU after conv4_3: the form that is trained."""
+        """Maps of the form that is trained: stride 8, pool3 by maximum, no ReLU after conv4_3."""
         return self.training_head(self.training_trunk(images, "conv4_1"), "conv4_1")
 
     def training_trunk(
@@ -129,7 +129,7 @@ class Backbone(nn.Module):
         return self._empty(batch, DIMENSION, height, width)
 
     def _empty(self, batch: int, depth: int, height: int, width: int) -> Tensor:
-        """Channels last: the values of a cell lie beside each other."""
+        """Memory with channels last: the values of a cell lie beside each other."""
         like = self.conv1_1.weight
         shape = (batch, height, width, depth)
         return torch.empty(shape, dtype=like.dtype, device=like.device).permute(0, 3, 1, 2)

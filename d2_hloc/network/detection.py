@@ -45,7 +45,7 @@ class Detections:
 
 
 def detect(maps: Float[Tensor, "D h w"], edge_threshold: float = 5.0) -> Detections:
-    """Eq. 3 with the edge test, and the sub-cell step of each detection."""
+    """Hard detections (Eq. 3) that pass the edge test, with their sub-cell steps."""
     values, channels = maps.max(dim=0)
     cells = (is_local_maximum(maps, values, channels) & (values > 0)).nonzero()
     patches = neighbourhoods(maps, cells, channels[cells[:, 0], cells[:, 1]]).float()
@@ -61,7 +61,7 @@ def detect(maps: Float[Tensor, "D h w"], edge_threshold: float = 5.0) -> Detecti
 def hard_detections(
     maps: Float[Tensor, "D h w"], edge_threshold: float = 5.0
 ) -> Bool[Tensor, "h w"]:
-    """Eq. 3 with the edge test, as a mask."""
+    """Mask of the hard detections (Eq. 3) that pass the edge test."""
     mask = torch.zeros(maps.shape[1:], dtype=torch.bool, device=maps.device)
     mask[tuple(detect(maps, edge_threshold).cells.T)] = True
     return mask
@@ -137,7 +137,7 @@ def is_curved(hessians: Float[Tensor, "N 3"], values: Float[Tensor, " N"]) -> Bo
 def newton_steps(
     gradients: Float[Tensor, "N 2"], hessians: Float[Tensor, "N 3"]
 ) -> Float[Tensor, "N 2"]:
-    """-H^-1 g: from a cell's centre to the top of the parabola through its neighbours."""
+    """Steps -H^-1 g, from a cell's centre to the top of the parabola through its neighbours."""
     (di, dj), (dii, djj, dij) = gradients.unbind(dim=1), hessians.unbind(dim=1)
     determinant = dii * djj - dij**2
     step_i = (dij * dj - djj * di) / determinant

@@ -115,7 +115,7 @@ def fused_strips(
     pooled: Float[Tensor, "B 256 h w"],
     coarse: Float[Tensor, "B D h2 w2"] | None,
 ) -> Iterator[Strip]:
-    """Eq. 8 strip by strip: a level's maps plus the next coarser level's fused ones."""
+    """Fuse maps strip by strip: a level's plus the next coarser level's fused ones (Eq. 8)."""
     batch, _, height, width = pooled.shape
     for top, bottom in strips(height, STRIP_CELLS // (batch * width)):
         start, stop = max(0, top - 1), min(height, bottom + 1)

@@ -98,7 +98,7 @@ def _twice(matrix: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
 
 
 def transformed_filters(weight: Float[Tensor, "D C 3 3"]) -> Float[Tensor, "36 C D"]:
-    """G g G^T of each filter, kept until the weights change."""
+    """Transform G g G^T of each filter, kept until the weights change."""
     version = weight._version
     known = _transformed.get(weight)
     if known is None or known[0] != version:

@@ -54,7 +54,7 @@ class CacheOptions:
 
 
 class ActivationCache:
-    """Examples by number, of which as many are kept as fit.
+    """Store of examples by number, of which as many are kept as fit.
 
     Raises:
         ConfigurationChanged: if the folder was made with another configuration.

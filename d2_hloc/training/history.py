@@ -1,4 +1,4 @@
-"""Losses and measures as they come, in CSV files that are only ever appended to.
+"""Tables of losses and measures as they come: CSV files that are only ever appended to.
 
 A run that resumes drops what was written after the checkpoint it goes on from, and writes it again.
 """

@@ -115,7 +115,7 @@ class Trainer:
             self._validate()
 
     def _run_epoch(self) -> None:
-        """The steps of an epoch that are not done yet."""
+        """Do the steps of an epoch that are not done yet."""
         options, progress = self.options, self.progress
         rate = options.learning_rate * 0.5 ** (progress.epoch // options.halve_every)
         for group in self.optimizer.param_groups:
@@ -141,7 +141,7 @@ class Trainer:
                 self._save_in_time()
 
     def _step(self, batch: Sequence[TrunkExample]) -> Row:
-        """One step of Adam on the mean loss of the pairs of all processes."""
+        """Do one step of Adam on the mean loss of the pairs of all processes."""
         self.optimizer.zero_grad(set_to_none=False)
         maps = self.network(joined_activations(batch)).unflatten(0, (-1, 2)) if batch else []
         losses = [

@@ -23,7 +23,7 @@ FAR = 10.0  # more than any squared distance of unit vectors
 
 @dataclass(frozen=True, kw_only=True)
 class LossOptions:
-    """The defaults are the paper's.
+    """Options of the joint loss; the defaults are the paper's.
 
     `soft_detection`: Eq. 4 as the paper has it, or as the released code. `descriptors`: 'relu'
     takes them from the same non-negative maps as the detections, as at test; 'raw', as the
@@ -60,7 +60,7 @@ def pair_loss(
     xy0: Float[Tensor, "K 2"],
     xy1: Float[Tensor, "K 2"],
 ) -> tuple[Float[Tensor, ""], Distances]:
-    """Eq. 13 for a pair of crops, given the training form's maps before their ReLU.
+    """Joint loss (Eq. 13) of a pair of crops, given the training form's maps before their ReLU.
 
     `xy0` and `xy1` are the two ends of each correspondence, pixels of either crop, with (0, 0) at
     the centre of the first pixel. Without correspondences, or without any response at them, the
@@ -136,7 +136,7 @@ def hardest_negatives(
 def margin_terms(
     positive: Float[Tensor, " K"], negative: Float[Tensor, " K"], margin: float = 1.0
 ) -> Float[Tensor, " K"]:
-    """m(c), the triplet margin ranking loss (Eq. 12), of squared distances."""
+    """Triplet margin ranking loss m(c) (Eq. 12), of squared distances."""
     return F.relu(margin + positive - negative)
 
 
@@ -148,6 +148,6 @@ def ratio_terms(
 
 
 def weighted_mean(terms: Float[Tensor, " K"], weights: Float[Tensor, " K"]) -> Float[Tensor, ""]:
-    """Eq. 13: the terms weighed by their share of the soft scores; zero where all of those are."""
+    """Mean of the terms, weighed by their soft scores (Eq. 13); zero where all of those are."""
     # Scores are shares of an image, about 1e-3 each: their products stay above this.
     return (weights * terms).sum() / weights.sum().clamp(min=1e-20)

@@ -38,7 +38,7 @@ SCENES_HELD = 256
 
 @dataclass(frozen=True, kw_only=True)
 class MegaDepthOptions:
-    """The defaults are the paper's and its code's."""
+    """Options of MegaDepth's pairs; the defaults are the paper's and its code's."""
 
     min_overlap: float = 0.5
     max_overlap: float = 1.0
@@ -86,6 +86,7 @@ class MegaDepthPairs:
 
     @property
     def crop(self) -> int:
+        """Edge of its crops, in pixels."""
         return self.options.crop
 
     @property

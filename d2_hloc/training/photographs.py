@@ -81,6 +81,7 @@ class PhotographPairs:
 
     @property
     def crop(self) -> int:
+        """Edge of its crops, in pixels."""
         return self.options.crop
 
     @property

@@ -49,7 +49,7 @@ class SceneInfo:
 def pair_matrices(
     ids: Sequence[Int[np.ndarray, " _"]], ndepths: Sequence[Float[np.ndarray, " _"]]
 ) -> tuple[Float[np.ndarray, "V V"], Float[np.ndarray, "V V"]]:
-    """overlap_matrix and scale_ratio_matrix of D2-Net's form, from the points that each view sees.
+    """Make overlap_matrix and scale_ratio_matrix of D2-Net's form from each view's points.
 
     The share of the row's points that the column sees, and the least ratio of the depths, each by
     its focal length, of shared points, 1 or more; NO_OVERLAP where nothing is shared.
@@ -68,7 +68,7 @@ def pair_matrices(
 
 
 def objects(values: Sequence[Any]) -> np.ndarray:
-    """One object a row, whatever its shape."""
+    """Array of one object a row, whatever its shape."""
     array = np.empty(len(values), dtype=object)
     for k, value in enumerate(values):
         array[k] = value
@@ -142,7 +142,7 @@ def _matrix_pairs(
 
 
 def _read_array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
-    """One member; np.load would run whatever its pickle says."""
+    """Array of one member; np.load would run whatever its pickle says."""
     try:
         member = archive.open(f"{key}.npy")
     except KeyError as error:

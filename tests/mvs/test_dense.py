@@ -26,7 +26,7 @@ from d2_hloc.mvs.reconstruct import (
     FusionOptions,
     MeshOptions,
     choose_backend,
-    mesh_cloud,
+    make_mesh,
     reconstruct_dense,
     sweep_view,
 )
@@ -279,11 +279,11 @@ def test_no_depth_gives_an_empty_cloud(scene, copy):
     assert found.median_relative_error is None
     assert found.median_surface_distance is None
     with pytest.raises(ModelError, match=r"fused\.ply: 0 points are too few for a mesh"):
-        mesh_cloud(MeshOptions(), copy)
+        make_mesh(MeshOptions(), copy)
 
 
 def test_a_mesh_follows_the_cloud(copy):
-    path = mesh_cloud(MeshOptions(depth=6, trim=3.0), copy)
+    path = make_mesh(MeshOptions(depth=6, trim=3.0), copy)
     vertices = read_point_cloud(path)
     assert len(vertices) > 500
     assert np.median(np.abs(distance_to_surfaces(vertices))) < 0.05
@@ -294,7 +294,7 @@ def test_a_mesh_that_fails_is_one_sentence(copy, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(reconstruct, "MESH_PROGRAM", "crashing_mesh")
     with pytest.raises(ModelError, match="no mesh could be made of its points"):
-        mesh_cloud(MeshOptions(), copy)
+        make_mesh(MeshOptions(), copy)
     assert not (copy / "mesh.ply").exists()
 
 

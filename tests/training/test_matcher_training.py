@@ -176,7 +176,7 @@ def test_views_are_extracted_once(photos, tmp_path):
 
 
 def test_features_beyond_the_photograph_are_left_out():
-    pose = views.Pose(
+    pose = views.PhotoView(
         view_from_photo=views.homography((90, 90), (90, 90), np.zeros(3), 0.5, np.zeros(2)),
         size=(90, 90),
     )

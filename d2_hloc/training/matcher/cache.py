@@ -27,7 +27,7 @@ from d2_hloc.features.projection import BUNDLED, load_projection
 from d2_hloc.files.atomic import write_whole
 from d2_hloc.files.provenance import check_configuration
 from d2_hloc.network.d2net import D2Net, D2NetOptions
-from d2_hloc.training.matcher.views import Pose, ViewOptions, draw_view, render
+from d2_hloc.training.matcher.views import PhotoView, ViewOptions, draw_view, render_view
 from d2_hloc.training.pair import generator, warn_once
 
 Extract = Callable[[Tensor], Features]
@@ -127,12 +127,12 @@ def make_views(
     for number in range(options.count):
         rng = generator(seed, number, index)
         pose = draw_view(photo.size, number, options, rng)
-        found = extract(render(photo, pose, number, options, rng))
+        found = extract(render_view(photo, pose, number, options, rng))
         views.append(seen_view(found, pose, photo.size))
     return views
 
 
-def seen_view(features: Features, pose: Pose, photo_size: tuple[int, int]) -> CachedView:
+def seen_view(features: Features, pose: PhotoView, photo_size: tuple[int, int]) -> CachedView:
     """Features of a view; those beyond the photograph's border are left out."""
     view = CachedView(
         keypoints=features.keypoints,

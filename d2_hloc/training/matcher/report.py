@@ -35,7 +35,7 @@ def present(record: RunRecord, output: Path, subtitle: str) -> None:
     report = Report("Training of the matcher", subtitle=subtitle)
     report.headline(headline(measured))
     report.figure("Loss", curves_figure({"training": loss_curve(losses)}, "step", "loss"))
-    report.figure("Matches", curves_figure(curves(measured), "step", "share"), note=ABOUT)
+    report.figure("Matches", curves_figure(matcher_curves(measured), "step", "share"), note=ABOUT)
     report.table("Validations", measured, columns=VALIDATION)
     path = report.write(output / "report.html")
     print_table(headline(measured))
@@ -70,7 +70,7 @@ def headline(measured: Sequence[Row]) -> list[tuple[str, object]]:
     ]
 
 
-def curves(measured: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]]:
+def matcher_curves(measured: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]]:
     """Over the step: precision and recall, on views and, where there are some, scenes."""
     steps = [row["step"] for row in measured]
     names = {

@@ -108,7 +108,7 @@ def scene_pairs(
                         (view0, view1),
                         options,
                     )
-                    if partners(pair, options.truth) >= options.min_partners:
+                    if count_partners(pair, options.truth) >= options.min_partners:
                         found.append(pair)
     return found
 
@@ -184,7 +184,7 @@ def places(
     return torch.from_numpy(place).float()
 
 
-def partners(pair: ScenePair, options: TruthOptions) -> int:
+def count_partners(pair: ScenePair, options: TruthOptions) -> int:
     """How many features have a partner."""
     truth = find_truth(pair.keypoints0, pair.keypoints1, pair.in1, pair.in0, options)
     return int((truth.partner0 >= 0).sum())

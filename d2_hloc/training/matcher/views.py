@@ -50,8 +50,8 @@ class ViewOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pose:
-    """Where a view is taken from."""
+class PhotoView:
+    """A view of a photograph: the homography that makes it, and its size."""
 
     view_from_photo: Float[np.ndarray, "3 3"]  # a homography of pixels
     size: tuple[int, int]  # of the view, (w, h)
@@ -59,21 +59,21 @@ class Pose:
 
 def draw_view(
     photo_size: tuple[int, int], number: int, options: ViewOptions, rng: np.random.Generator
-) -> Pose:
+) -> PhotoView:
     """View `number` of a photograph."""
     edge = int(rng.choice(options.edge))
     scale = edge / max(photo_size)
     size = round(photo_size[0] * scale), round(photo_size[1] * scale)
     if number == 0:
         resized = resize_matrix(size[0] / photo_size[0], size[1] / photo_size[1])
-        return Pose(view_from_photo=resized, size=size)
+        return PhotoView(view_from_photo=resized, size=size)
     for _ in range(ATTEMPTS):
         angles = np.deg2rad(rng.normal(0, 1, 3) * (options.yaw, options.pitch, options.roll))
         zoom = 2 ** np.clip(rng.normal(0.15, options.zoom), -1, 1.2)
         shift = rng.uniform(-options.shift, options.shift, 2)
         view = homography(photo_size, size, angles.clip(-1.1, 1.1), float(zoom), shift)
         if view is not None:
-            return Pose(view_from_photo=view, size=size)
+            return PhotoView(view_from_photo=view, size=size)
     return draw_view(photo_size, 0, options, rng)
 
 
@@ -114,8 +114,8 @@ def rotation(angles: Float[np.ndarray, 3]) -> Float[np.ndarray, "3 3"]:
     return roll @ pitch @ yaw
 
 
-def render(
-    photo: Image.Image, pose: Pose, number: int, options: ViewOptions, rng: np.random.Generator
+def render_view(
+    photo: Image.Image, pose: PhotoView, number: int, options: ViewOptions, rng: np.random.Generator
 ) -> Float[Tensor, "3 h w"]:
     """A view in its light."""
     light = FIRST_LIGHT if number == 0 else options.photometric
