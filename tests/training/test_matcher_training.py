@@ -419,7 +419,7 @@ def test_half_precision_is_nearly_the_same(source):
 def test_the_rate_rises_stays_and_falls():
     options = replace(TINY, steps=100, warm_up=10, cool_down=0.25, learning_rate=1.0)
     assert [round(options.rate(k), 2) for k in (0, 9, 50, 75, 99)] == [0.1, 1.0, 1.0, 1.0, 0.04]
-    with pytest.raises(ValueError, match="steps must be from 1 to .*, not 0"):
+    with pytest.raises(ValueError, match=r"steps must be from 1 to .*, not 0"):
         replace(TINY, steps=0)
 
 
