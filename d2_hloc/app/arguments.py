@@ -14,6 +14,7 @@ from d2_hloc.matching.choose_pairs import METHODS, PairsOptions
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.network.d2net import D2NetOptions
 from d2_hloc.sfm.options import MATCHING, NEAREST, Reconstruct
+from d2_hloc.sfm.pose_errors import check_frame
 from d2_hloc.sfm.poses_file import read_poses
 
 FEATURES = tuple(MATCHING)
@@ -77,10 +78,20 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worker-cpus", type=int, help="CPUs and threads of a worker (1)")
 
 
-def check_truth(args: argparse.Namespace) -> None:
-    """Read the ground truth once: a mistake in it should not cost the run."""
+def check_truth(args: argparse.Namespace, is_aligned: bool = True) -> None:
+    """Read the ground truth once: a mistake in it should not cost the run.
+
+    Args:
+        args: of the command.
+        is_aligned: whether the model is aligned to it, rather than in its frame already.
+
+    Raises:
+        ValueError: if it cannot be read, or no model be aligned to it.
+    """
     if args.ground_truth is not None:
-        read_poses(args.ground_truth)
+        truth = read_poses(args.ground_truth)
+        if is_aligned:
+            check_frame(truth, args.ground_truth)
 
 
 def model_configuration(args: argparse.Namespace) -> Reconstruct:

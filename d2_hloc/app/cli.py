@@ -159,8 +159,8 @@ def run_localize(args: argparse.Namespace) -> None:
         refinement=conf.refinement.switched(args.refinement),
         intrinsics=args.intrinsics or conf.intrinsics,
     )
-    check_truth(args)
     model = args.model
+    check_truth(args, is_aligned=not find_model_source(model).has_given_poses)
     if args.weights:
         check_queries(conf, find_model_source(model), args.queries, args.output)
         model = triangulate_anew(model, args.weights, Outputs(args.output).triangulated)

@@ -64,12 +64,18 @@ def score_model(run: ModelRun, truth: Path | None) -> PoseSummary | None:
 
 
 def is_alignable(poses: pose_errors.Poses, known: pose_errors.Poses) -> bool:
-    """Whether three cameras are in both, which gives the frame; warn where they are fewer."""
+    """Whether the cameras that are in both give the frame; warn where they do not."""
     common = len(set(poses) & set(known))
     if common < 3:
         text = "the ground truth names %d images of the model; errors need 3, to be in its frame."
         logger.warning(text, common)
-    return common >= 3
+        return False
+    try:
+        pose_errors.align(poses, known)
+    except ValueError as error:
+        logger.warning("the model cannot be aligned to the ground truth; no errors. %s", error)
+        return False
+    return True
 
 
 def model_rows(run: ModelRun, scores: PoseSummary | None = None) -> list[tuple[str, Any]]:

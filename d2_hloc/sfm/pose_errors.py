@@ -67,6 +67,21 @@ def align(poses: Poses, truth: Poses) -> Alignment:
     return Alignment(scale=scale, rotation=rotation, translation=translation)
 
 
+def check_frame(truth: Poses, where: object) -> None:
+    """Raise ValueError if the cameras of ground truth lie so that no model can be aligned to them.
+
+    Fewer than three are not looked at: others may join them.
+    """
+    if len(truth) >= 3:
+        try:
+            align(truth, truth)
+        except ValueError as error:
+            raise ValueError(
+                f"{where}: all its cameras are at one place or on one line, which no model can be "
+                "aligned to; leave the ground truth out."
+            ) from error
+
+
 def pose_errors(poses: Poses, truth: Poses, frame: Alignment = IDENTITY) -> dict[str, PoseError]:
     """Errors of the poses by image of the truth; infinite where there is no pose."""
     errors = {}

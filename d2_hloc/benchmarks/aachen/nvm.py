@@ -9,6 +9,7 @@ import numpy as np
 from d2_hloc.core.names import image_name
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.files.colmap import pycolmap
+from d2_hloc.sfm.poses_file import checked_pose, rotation_of
 
 UNIT = 1e-2  # what a quaternion's length may differ from 1 by; written with few digits, it does
 
@@ -29,9 +30,16 @@ def read_nvm_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
         count = int(lines[1][1][0])
     except ValueError as error:
         raise ValueError(f"{path}, line {lines[1][0]}: expected the number of cameras.") from error
-    if len(lines) < 2 + count:
+    if not 0 <= count <= len(lines) - 2:
         raise ValueError(f"{path}: says {count} cameras and holds {len(lines) - 2}; get it anew.")
-    return dict(_camera(fields, f"{path}, line {n}") for n, fields in lines[2 : 2 + count])
+    poses: dict[str, pycolmap.Rigid3d] = {}
+    for number, fields in lines[2 : 2 + count]:
+        where = f"{path}, line {number}"
+        name, pose = _camera(fields, where)
+        if name in poses:
+            raise ValueError(f"{where}: gives the pose of {name} for the second time.")
+        poses[name] = pose
+    return poses
 
 
 def _camera(fields: list[str], where: str) -> tuple[str, pycolmap.Rigid3d]:
@@ -41,10 +49,6 @@ def _camera(fields: list[str], where: str) -> tuple[str, pycolmap.Rigid3d]:
         raise ValueError(f"{where}: expected 'name focal qw qx qy qz cx cy cz ...'.") from error
     if len(numbers) != 7 or not np.isfinite(numbers).all():
         raise ValueError(f"{where}: expected 'name focal qw qx qy qz cx cy cz ...'.")
-    quaternion, centre = numbers[:4], numbers[4:]
-    if abs(np.linalg.norm(quaternion) - 1) > UNIT:
-        length = np.linalg.norm(quaternion)
-        raise ValueError(f"{where}: its quaternion has the length {length:.3g}, not 1.")
-    rotation = pycolmap.Rotation3d(np.roll(quaternion, -1) / np.linalg.norm(quaternion))
+    rotation = rotation_of(numbers[:4], where)
     name = image_name(fields[0].removeprefix("./"), where)
-    return name, pycolmap.Rigid3d(rotation, -(rotation * centre))
+    return name, checked_pose(rotation, -(rotation * numbers[4:]), where)
