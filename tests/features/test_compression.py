@@ -206,7 +206,7 @@ def test_features_without_descriptors_are_named(features, tmp_path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda d: np.full_like(d, np.nan), "are no numbers; extract it again"),
+        (lambda d: np.full_like(d, np.nan), "are not all finite numbers; extract it again"),
         (lambda d: d[0], "its descriptors are of shape .*, not of 2 dimensions; extract it again"),
     ],
 )
