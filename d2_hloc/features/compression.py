@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 from torch import Tensor
 from tqdm import tqdm
@@ -17,6 +16,7 @@ from d2_hloc.core.ranges import check_ranges
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.projection import BUNDLED, MOST, load_projection
 from d2_hloc.files import features_h5
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.staged_h5 import Record, Staged, Value
 
@@ -93,7 +93,7 @@ def compress(options: CompressionOptions, features: Path, output: Path) -> Extra
     return Extracted.read(output)
 
 
-def _refuse_changed(file: h5py.File, features: Path, output: Path, done: Set[str]) -> None:
+def _refuse_changed(file: GuardedFile, features: Path, output: Path, done: Set[str]) -> None:
     """Raise StorageError for records that were made from other features than these."""
     if not output.is_file():
         return
@@ -110,7 +110,7 @@ def _refuse_changed(file: h5py.File, features: Path, output: Path, done: Set[str
 
 
 def _compressed(
-    file: h5py.File, name: str, project: Callable[[Tensor], Tensor], dtype: str
+    file: GuardedFile, name: str, project: Callable[[Tensor], Tensor], dtype: str
 ) -> Record:
     """The record of an image, with its descriptors compressed."""
     others = {k: v for k, v in file[name].items() if k != "descriptors"}

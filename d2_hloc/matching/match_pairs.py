@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import torch
 from tqdm import tqdm
 
@@ -19,6 +18,7 @@ from d2_hloc.core.structs import Matches
 from d2_hloc.core.threads import in_threads, one_thread_an_operation
 from d2_hloc.features.projection import BUNDLED as PROJECTION
 from d2_hloc.files import features_h5
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
@@ -64,7 +64,7 @@ class MatchedPairs:
 
 
 def descriptor_cache(
-    file: h5py.File, capacity: int = CACHE_BYTES
+    file: GuardedFile, capacity: int = CACHE_BYTES
 ) -> BoundedCache[str, PreparedDescriptors]:
     """Descriptors (N, D) of a features file, read and prepared once while they are in use."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -82,7 +82,7 @@ class Matcher:
     What is prepared has a length, the number of keypoints.
     """
 
-    cache: Callable[[h5py.File, int], BoundedCache[str, Any]]
+    cache: Callable[[GuardedFile, int], BoundedCache[str, Any]]
     match: Callable[[Any, Any], Matches]
 
 
@@ -98,7 +98,7 @@ def create_matcher(options: MatchingOptions) -> Matcher:
 
     glue = LightGlue(options.weights, options.min_score, options.precision)
 
-    def cache(file: h5py.File, capacity: int) -> BoundedCache[str, Points]:
+    def cache(file: GuardedFile, capacity: int) -> BoundedCache[str, Points]:
         def read(name: str) -> Points:
             return glue.prepare(
                 torch.from_numpy(features_h5.keypoints_of(file, name)),
@@ -243,7 +243,9 @@ def _share(
     return shard.of(order_for_reuse(missing, BLOCK))
 
 
-def _without_features(pairs: Sequence[Pair], file0: h5py.File, file1: h5py.File) -> dict[Pair, str]:
+def _without_features(
+    pairs: Sequence[Pair], file0: GuardedFile, file1: GuardedFile
+) -> dict[Pair, str]:
     """Pairs that name an image without features, with that reason."""
     failures = {}
     for pair in pairs:

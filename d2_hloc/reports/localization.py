@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import h5py
 import numpy as np
 from PIL import Image
 
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import img_from_cam
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.reports.charts import timings_figure
 from d2_hloc.reports.drawing import draw_matches
 from d2_hloc.reports.model import (
@@ -135,7 +135,7 @@ def ends(items: Sequence[T], count: int) -> list[T]:
 
 
 def draw_localized_query(
-    run: LocalizationRun, query: Localized, seen: dict[str, Observations], matches: h5py.File
+    run: LocalizationRun, query: Localized, seen: dict[str, Observations], matches: GuardedFile
 ) -> tuple[Image.Image, str]:
     """Picture of a query beside the image with most matches to points; inliers fit the pose."""
     best, pairs = "", np.empty((0, 2), dtype=int)

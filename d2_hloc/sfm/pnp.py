@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from tqdm import tqdm
 
@@ -19,6 +18,7 @@ from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, check_ranges
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.matching.tracks import PairMatches, matches_between
@@ -154,12 +154,12 @@ class _Task:
     options: LocalizationOptions
     model: pycolmap.Reconstruction
     seen: Mapping[str, Observations]
-    features: h5py.File
+    features: GuardedFile
     lookup: Lookup
     refine: Refiner | None
 
 
-def _all_matches(file: h5py.File) -> Lookup:
+def _all_matches(file: GuardedFile) -> Lookup:
     return lambda query, image: features_h5.matches_of(file, query, image).pairs.numpy()
 
 
