@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from d2_hloc.core.pixels import TRAINING_STRIDE, cells_to_pixels
 
@@ -118,16 +117,3 @@ def split(names: Sequence[T], share: float, seed: int) -> tuple[list[T], list[T]
 def warn_once(text: str) -> None:
     """Say what is wrong with a file; epochs come back to it."""
     logger.warning(text)
-
-
-class Numbered(Dataset):
-    """Some pairs of an epoch, in the order given."""
-
-    def __init__(self, source: PairSource, epoch: int, indices: Sequence[int]) -> None:
-        self.source, self.epoch, self.indices = source, epoch, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> TrainingPair | None:
-        return self.source.pair(self.epoch, self.indices[place])
