@@ -120,14 +120,16 @@ def verify_geometry(
     kill has left missing is written again from `matches`.
     """
     with open_database(database) as db:
-        ids = {image.name: image.image_id for image in db.read_all_images()}
+        images = db.read_all_images()
+        ids = {image.name: image.image_id for image in images}
         counts = {name: db.num_keypoints_for_image(i) for name, i in ids.items()}
+        cameras = {image.name: db.read_camera(image.camera_id) for image in images}
         _write_matches(db, pairs, ids, counts, matches)
         todo = [p for p in unique(pairs) if _is_unverified(db, ids, p)]
     with tqdm(total=len(todo), desc="verify", unit="pair", disable=not todo) as progress:
         for start in range(0, len(todo), VERIFY_CHUNK):
             chunk = todo[start : start + VERIFY_CHUNK]
-            ours, colmaps = _by_estimator(database, chunk, options)
+            ours, colmaps = _by_estimator(chunk, cameras, options)
             if ours:
                 _verify_by_poselib(database, ours, options, sources or Sources(), ids)
             if colmaps:
@@ -136,11 +138,9 @@ def verify_geometry(
 
 
 def _by_estimator(
-    database: Path, pairs: Sequence[Pair], options: ReconstructionOptions
+    pairs: Sequence[Pair], cameras: Mapping[str, pycolmap.Camera], options: ReconstructionOptions
 ) -> tuple[list[Pair], list[Pair]]:
     """The pairs that PoseLib estimates, and those that COLMAP does."""
-    with open_database(database) as db:
-        cameras = {i.name: db.read_camera(i.camera_id) for i in db.read_all_images()}
     ours = {p for p in pairs if by_poselib(options.verification, cameras[p[0]], cameras[p[1]])}
     return [p for p in pairs if p in ours], [p for p in pairs if p not in ours]
 
