@@ -86,7 +86,8 @@ def fundamental_of(
     return np.linalg.inv(calibration1).T @ essential @ np.linalg.inv(calibration0)
 
 
-def _focal_matrix(camera: pycolmap.Camera) -> np.ndarray:
+def focal_matrix(camera: pycolmap.Camera) -> np.ndarray:
+    """Calibration matrix (3, 3) of normalised keypoints: the focal length alone."""
     return np.diag([camera.mean_focal_length(), camera.mean_focal_length(), 1.0])
 
 
@@ -102,7 +103,7 @@ def calibrated(
     pose = _relative_pose(points, rays0, rays1, drawn, ransac, start)
     if pose is None:
         return None
-    matrices = _focal_matrix(points.camera0), _focal_matrix(points.camera1)
+    matrices = focal_matrix(points.camera0), focal_matrix(points.camera1)
     fundamental = fundamental_of(pose, *matrices)
     inliers = epipolar_distances(fundamental, rays0, rays1) <= max_error
     inliers &= in_front(pose, rays0 / matrices[0][0, 0], rays1 / matrices[1][0, 0])

@@ -15,7 +15,7 @@ from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.matching.guided import guided_matches
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.shallow_maps import resize_max_of
-from d2_hloc.sfm.epipolar import MatchedPoints, fundamental_of, rays
+from d2_hloc.sfm.epipolar import MatchedPoints, focal_matrix, fundamental_of, rays
 from d2_hloc.sfm.options import VerificationOptions
 from d2_hloc.sfm.two_view import Config, degenerate, estimate_two_view, supported
 
@@ -83,14 +83,12 @@ def look_again(
     Where a guided match has a keypoint of an inlier, it replaces it.
     """
     keypoints, fundamental = pair.keypoints, np.asarray(geometry.F)
-    if pair.cameras[0].has_prior_focal_length and pair.cameras[1].has_prior_focal_length:
-        xy0, xy1 = (rays(c, xy) for c, xy in zip(pair.cameras, pair.keypoints, strict=True))
-        keypoints = xy0, xy1
-        focal = [np.diag([f, f, 1.0]) for f in (c.mean_focal_length() for c in pair.cameras)]
-        if geometry.cam2_from_cam1 is not None and geometry.config == Config.CALIBRATED:
-            fundamental = fundamental_of(geometry.cam2_from_cam1, *focal)
-        else:
-            keypoints = pair.keypoints
+    camera0, camera1 = pair.cameras
+    are_known = camera0.has_prior_focal_length and camera1.has_prior_focal_length
+    pose = geometry.cam2_from_cam1 if geometry.config == Config.CALIBRATED else None
+    if are_known and pose is not None:
+        keypoints = rays(camera0, keypoints[0]), rays(camera1, keypoints[1])
+        fundamental = fundamental_of(pose, focal_matrix(camera0), focal_matrix(camera1))
     found, _ = guided_matches(
         options.guided,
         keypoints,
