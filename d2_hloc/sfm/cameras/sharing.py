@@ -102,7 +102,7 @@ def _folder_of(name: str) -> str:
 
 
 def _auto_keys(headers: Mapping[str, ImageHeader]) -> dict[str, Hashable]:
-    """What tells a camera from another, for each image; its own name where nothing does."""
+    """Key of the camera of each image; its own name where nothing tells it from others."""
     of_folder: dict[str, list[ImageHeader]] = defaultdict(list)
     for name, header in headers.items():
         of_folder[_folder_of(name)].append(header)
