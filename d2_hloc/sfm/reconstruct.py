@@ -10,6 +10,7 @@ from d2_hloc.core import config
 from d2_hloc.core.images import list_images
 from d2_hloc.files.colmap import (
     ModelError,
+    camera_of,
     check_database,
     open_database,
     pycolmap,
@@ -117,7 +118,7 @@ def triangulate_known(
     model = read_model(sparse_folder(reference), needs_points=False)
     asked = {"images": str(images.resolve()), "reference": str(reference.resolve())}
     record = RunRecord(output, {**asked, **config.to_dict(conf)})
-    known = {i.name: i.camera for i in model.images.values() if i.has_pose}
+    known = {i.name: camera_of(i) for i in model.images.values() if i.has_pose}
     inputs = InputImages(
         folder=images,
         names=sorted(known),

@@ -10,7 +10,7 @@ import torch
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.core.structs import Features, Matches
 from d2_hloc.files import features_h5
-from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.colmap import camera_of, pycolmap
 from d2_hloc.files.staged_h5 import Staged
 
 
@@ -59,7 +59,7 @@ def synthesize(
     write_features(features, xy)
     pairs = list(combinations(sorted(images), 2))
     write_matches(matches, pairs, ids)
-    cameras = {name: image.camera for name, image in images.items()}
+    cameras = {name: camera_of(image) for name, image in images.items()}
     return Synthetic(model, cameras, pairs, features, matches, ids)
 
 
