@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import get_args
 
 from d2_hloc.core import config
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.matching.options import METHODS, MatchingOptions, PairsOptions
 from d2_hloc.mvs.options import DenseOptions
 from d2_hloc.network.options import D2NetOptions
+from d2_hloc.sfm.cameras.options import CameraSharing
 from d2_hloc.sfm.options import MATCHING, NEAREST, Localize, Reconstruct
 
 FEATURES = tuple(MATCHING)
@@ -49,6 +51,15 @@ def add_intrinsics_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--intrinsics", type=Path, help="lines of 'name MODEL w h params...'")
 
 
+def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of cameras: known ones, and how others are guessed."""
+    add_intrinsics_argument(parser)
+    text = "which images without known intrinsics one camera took (auto: by size and EXIF)"
+    parser.add_argument("--cameras", choices=get_args(CameraSharing), help=text)
+    text = "COLMAP's model of cameras without known intrinsics (SIMPLE_RADIAL)"
+    parser.add_argument("--camera-model", help=text)
+
+
 def add_truth_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument of the ground truth."""
     parser.add_argument(
@@ -82,13 +93,18 @@ def model_configuration(args: argparse.Namespace) -> Reconstruct:
     pairs = given_pairs(conf.pairs, args.pairs)
     if args.reference is not None:
         pairs = dataclasses.replace(pairs, reference=args.reference)
+    mapping = conf.reconstruction
+    if (camera_model := getattr(args, "camera_model", None)) is not None:
+        mapping = dataclasses.replace(mapping, camera_model=camera_model)
     return dataclasses.replace(
         conf,
         extraction=extraction,
         pairs=pairs,
         matching=given_matching(conf.matching, extraction.feature, args),
         refinement=conf.refinement.switched(args.refinement),
+        reconstruction=mapping,
         intrinsics=intrinsics or conf.intrinsics,
+        cameras=getattr(args, "cameras", None) or conf.cameras,
     )
 
 
@@ -111,6 +127,8 @@ def localize_configuration(args: argparse.Namespace) -> Localize:
         pairs=given_pairs(conf.pairs, args.pairs),
         refinement=conf.refinement.switched(args.refinement),
         intrinsics=args.intrinsics or conf.intrinsics,
+        cameras=args.cameras or conf.cameras,
+        camera_model=args.camera_model or conf.camera_model,
     )
 
 

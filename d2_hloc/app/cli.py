@@ -11,9 +11,9 @@ from typing import Any
 
 from d2_hloc import __version__
 from d2_hloc.app.arguments import (
+    add_camera_arguments,
     add_engine_arguments,
     add_extraction_arguments,
-    add_intrinsics_argument,
     add_model_arguments,
     add_shard_arguments,
     add_truth_argument,
@@ -95,7 +95,7 @@ def _reconstruct(commands: argparse._SubParsersAction) -> None:
         configure=reconstruct_configuration,
     )
     add_model_arguments(parser)
-    add_intrinsics_argument(parser)
+    add_camera_arguments(parser)
     parser.add_argument("--mapper", choices=("incremental", "global", "hierarchical"))
     add_engine_arguments(parser)
 
@@ -134,7 +134,7 @@ def _localize(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of 'query image' lines")
     parser.add_argument("--matcher", choices=("nearest", "lightglue"), help="(the config's)")
     parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
-    add_intrinsics_argument(parser)
+    add_camera_arguments(parser)
     add_truth_argument(parser)
 
 

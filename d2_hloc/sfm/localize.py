@@ -19,7 +19,9 @@ from d2_hloc.matching.match_pairs import MatchedPairs, match
 from d2_hloc.refinement.matches import QueryRefiner
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.refinement.shallow_maps import resize_max_of
-from d2_hloc.sfm.cameras import cameras_of, check_camera_sizes, known_names
+from d2_hloc.sfm.cameras.guess import check_camera_model
+from d2_hloc.sfm.cameras.intrinsics import Intrinsics, check_camera_sizes
+from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.options import Localize, Reconstruct
 from d2_hloc.sfm.pnp import FeaturedModel, Localized, MatchedQueries, count_found, localize
 from d2_hloc.sfm.pose_errors import model_poses
@@ -84,7 +86,8 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
     with record.timed("extract"):
         options = extraction_of(source.features)
         features = extract(options, queries, record.outputs.features, names)
-    cameras = cameras_of(queries, features.names, conf.intrinsics)
+    known = Intrinsics.read(conf.intrinsics)
+    cameras = cameras_of(queries, features.names, known, conf.camera_model, conf.cameras)
     check_camera_sizes(cameras, features.sizes)
     matches = match_queries(conf, record, features, reconstruction, source)
     with record.timed("localize"):
@@ -146,7 +149,8 @@ def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Pa
     if output.resolve() == source.folder:
         raise ValueError(f"{output}: is the model's own folder; choose another output.")
     names = list_images(queries)
-    known_names(conf.intrinsics)
+    Intrinsics.read(conf.intrinsics)
+    check_camera_model(conf.camera_model)
     if conf.pairs.is_by_reference:
         raise ValueError(
             f"pairs by {conf.pairs.method} need poses, and queries have none yet; choose another "
