@@ -210,7 +210,7 @@ def main() -> None:
         posed = (
             read_posed_pairs(args.pairs)
             if args.pairs
-            else calibrated_pairs(args.calibrations, features_h5.image_names(features))
+            else calibrated_pairs(args.calibrations, features_h5.extracted_names(features))
         )
         for matcher in args.matcher:
             rows: dict[str, list[Row]] = {}
