@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -302,8 +301,8 @@ def locate(source: str) -> Path:
     return path
 
 
-def save_glue(path: Path, glue: Glue, learned_from: Sequence[str] = ()) -> Path:
-    """Write weights in half precision, as safetensors with a record of what made them.
+def save_glue(path: Path, glue: Glue) -> Path:
+    """Write weights in half precision, as safetensors with a record of their shape.
 
     Raises:
         DiskFull: if there is no space.
@@ -312,7 +311,7 @@ def save_glue(path: Path, glue: Glue, learned_from: Sequence[str] = ()) -> Path:
         key: value.detach().cpu().half().contiguous()
         for key, value in glue.net.state_dict().items()
     }
-    record = {"shape": asdict(glue.shape), "learned_from": [*learned_from]}
+    record = {"shape": asdict(glue.shape)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, save(tensors, {"matcher": json.dumps(record)}))
     return path

@@ -2,7 +2,8 @@
 
 import pytest
 
-from d2_hloc.sfm.cameras import CameraError, cameras_of, read_intrinsics
+from d2_hloc.sfm.cameras.intrinsics import CameraError, Intrinsics, read_intrinsics
+from d2_hloc.sfm.cameras.sharing import cameras_of
 
 LINE = "a.jpg PINHOLE 64 48 50 50 32 24\n"
 
@@ -55,5 +56,5 @@ def test_what_cannot_be_meant_is_named(path, text, sentence):
 
 def test_a_file_that_names_none_of_the_images_is_refused(path, tmp_path):
     path.write_text(LINE)
-    with pytest.raises(CameraError, match=r"names none of the images of .*its first is a\.jpg"):
-        cameras_of(tmp_path, ["images/a.jpg"], path)
+    with pytest.raises(CameraError, match=r"names none of the images; its first is a\.jpg"):
+        cameras_of(tmp_path, ["images/a.jpg"], Intrinsics.read(path))

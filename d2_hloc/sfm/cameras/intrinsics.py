@@ -1,11 +1,11 @@
-"""Cameras of images: from a file of known intrinsics, otherwise from EXIF or COLMAP's guess."""
+"""Known intrinsics of images, from a file with a line an image."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from d2_hloc.core.images import open_image
 from d2_hloc.core.names import image_name
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.core.text import numbered_lines
@@ -15,6 +15,35 @@ from d2_hloc.files.model_contents import MAX_EDGE, camera_problem
 
 class CameraError(ValueError):
     """Intrinsics that cannot be used; the text names the file, the line and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intrinsics:
+    """Known cameras by image name, and the file that they are from; None: nothing is known."""
+
+    path: Path | None = None
+    cameras: Mapping[str, pycolmap.Camera] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path | None) -> Intrinsics:
+        """Read a file of intrinsics, where there is one.
+
+        Raises:
+            ValueError, CameraError: as read_intrinsics.
+        """
+        return cls() if path is None else cls(path=path, cameras=read_intrinsics(path))
+
+    def among(self, names: Sequence[str]) -> dict[str, pycolmap.Camera]:
+        """Cameras of the images that the file names.
+
+        Raises:
+            CameraError: if there is a file, and it names none of them.
+        """
+        found = {name: self.cameras[name] for name in names if name in self.cameras}
+        if self.path is not None and not found:
+            first = next(iter(self.cameras))
+            raise CameraError(f"{self.path}: names none of the images; its first is {first}.")
+        return found
 
 
 def read_intrinsics(path: Path) -> dict[str, pycolmap.Camera]:
@@ -67,28 +96,6 @@ def _parse_camera(fields: list[str], where: str) -> pycolmap.Camera:
     return camera
 
 
-def guess_camera(path: Path, model: str = "SIMPLE_RADIAL") -> pycolmap.Camera:
-    """A camera from an image's EXIF focal length, or 1.2 times its longest edge."""
-    options = pycolmap.ImageReaderOptions(camera_model=model)
-    try:
-        return pycolmap.infer_camera_from_image(path, options)
-    except (ValueError, RuntimeError):
-        # A form of image that COLMAP does not read though we do: the guess it would make.
-        width, height = open_image(path).size
-        camera = pycolmap.Camera.create_from_model_name(
-            0, model, options.default_focal_length_factor * max(width, height), width, height
-        )
-        camera.has_prior_focal_length = False
-        return camera
-
-
-def check_camera_model(name: str) -> None:
-    """Raise CameraError if COLMAP has no camera model of that name."""
-    known = sorted(set(pycolmap.CameraModelId.__members__) - {"INVALID"})
-    if name not in known:
-        raise CameraError(f"camera_model {name!r} is not of {', '.join(known)}.")
-
-
 def check_camera_sizes(
     cameras: Mapping[str, pycolmap.Camera], sizes: Mapping[str, tuple[int, int]]
 ) -> None:
@@ -103,31 +110,3 @@ def check_camera_sizes(
                 f"{name} is {width} x {height} pixels, but its camera {camera.width} x "
                 f"{camera.height}; give intrinsics of the images as they are."
             )
-
-
-def cameras_of(
-    folder: Path, names: Sequence[str], intrinsics: Path | None, model: str = "SIMPLE_RADIAL"
-) -> dict[str, pycolmap.Camera]:
-    """A camera for each image; those that the file does not name are guessed.
-
-    Raises:
-        CameraError: if the file names none of the images; and as read_intrinsics.
-    """
-    known = read_intrinsics(intrinsics) if intrinsics else {}
-    if known and not known.keys() & set(names):
-        raise CameraError(
-            f"{intrinsics}: names none of the images of {folder}; its first is {next(iter(known))}."
-        )
-    return known_or_guessed(known, folder, names, model)
-
-
-def known_or_guessed(
-    known: Mapping[str, pycolmap.Camera], folder: Path, names: Sequence[str], model: str
-) -> dict[str, pycolmap.Camera]:
-    """A camera for each image; those that are not known are guessed."""
-    return {n: known[n] if n in known else guess_camera(folder / n, model) for n in names}
-
-
-def known_names(intrinsics: Path | None) -> set[str]:
-    """Names of the images whose intrinsics the file gives."""
-    return set(read_intrinsics(intrinsics)) if intrinsics else set()
