@@ -157,7 +157,8 @@ def attend_to_own(block: Any, x: Tensor, turns: Tensor, are_real: Tensor | None)
     """Self-attention, with positions as rotations (kornia's SelfBlock)."""
     q, k, v = block.Wqkv(x).unflatten(-1, (block.num_heads, -1, 3)).transpose(1, 2).unbind(-1)
     turns = turns.to(q.dtype)
-    found = attention(rotated(q, turns), rotated(k, turns), v, are_real)
+    # torch's fast kernel wants the channels of all three side by side.
+    found = attention(rotated(q, turns), rotated(k, turns), v.contiguous(), are_real)
     return _added(block.ffn, x, block.out_proj(found.transpose(1, 2).flatten(-2)))
 
 

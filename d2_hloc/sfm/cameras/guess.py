@@ -6,7 +6,7 @@ from pathlib import Path
 
 from d2_hloc.core.images import open_image
 from d2_hloc.files.colmap import pycolmap
-from d2_hloc.sfm.cameras.intrinsics import CameraError
+from d2_hloc.sfm.cameras.camera_lines import CameraError
 from d2_hloc.sfm.cameras.options import MODEL
 
 
