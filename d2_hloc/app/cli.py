@@ -35,10 +35,10 @@ Configure = Callable[[argparse.Namespace], Any]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a problem is one sentence, and 1 is returned."""
     args = build_parser().parse_args(arguments)
-    return run_command("d2-hloc", lambda: run(args))
+    return run_command("d2-hloc", lambda: load_and_run(args))
 
 
-def run(args: argparse.Namespace) -> None:
+def load_and_run(args: argparse.Namespace) -> None:
     """Make the options of the arguments, and only then load what does the work."""
     conf = args.configure(args)
     module, _, function = args.work.partition(".")
