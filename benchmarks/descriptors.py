@@ -41,7 +41,7 @@ from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.refinement.patches import RefinementOptions
 from d2_hloc.reports.model import score_model
-from d2_hloc.sfm.cameras import known_names
+from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.mapping import map_images, model_statistics
 from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.poses_file import read_calibrations
@@ -153,7 +153,7 @@ def run_scene(bench: Bench, small: CompressionOptions | None, name: str) -> Resu
 def map_again(run: ModelRun, conf: Reconstruct, seed: int) -> ModelRun:
     """Map the same verified matches with other random numbers."""
     options = dataclasses.replace(conf.reconstruction, random_seed=100 * seed)
-    known = known_names(conf.intrinsics)
+    known = set(Intrinsics.read(conf.intrinsics).cameras)
     database, sparse = run.outputs.database, run.outputs.folder / "again"
     model = map_images(options, database, run.images, sparse, known)
     found = model_statistics(model)

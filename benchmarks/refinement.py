@@ -37,7 +37,8 @@ from d2_hloc.refinement.patches import Outcome, RefinementOptions
 from d2_hloc.refinement.shallow_maps import CACHE_BYTES, MapReader
 from d2_hloc.refinement.tracks import jobs_of, move_pairs, put_together
 from d2_hloc.sfm import pose_errors
-from d2_hloc.sfm.cameras import cameras_of
+from d2_hloc.sfm.cameras.intrinsics import Intrinsics
+from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.correspondences import observations
 from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
 from d2_hloc.sfm.mapping import map_images, model_statistics
@@ -83,7 +84,7 @@ class Bench:
         names = features_h5.extracted_names(self.features)
         self.pairs, self.cameras = (
             exhaustive(names),
-            cameras_of(self.images, names, self.truth_file),
+            cameras_of(self.images, names, Intrinsics.read(self.truth_file)),
         )
         match(MatchingOptions(ratio_threshold=0.95), self.pairs, self.features, self.matches)
         self.verified = verified_matches(self.database(self.features), self.matches)

@@ -169,7 +169,8 @@ def test_the_only_half_beside_the_networks_coordinates_is_the_limit_of_a_step():
         "core/images",
         "files/features_h5",
         "features/adapters/sift",
-        "sfm/cameras",
+        "sfm/cameras/camera_lines",
+        "sfm/cameras/sharing",
     ):
         assert 0.5 not in constants(TREES[ROOT / f"{name}.py"]), name
     assert constants(TREES[ROOT / "network" / "detection.py"]).count(0.5) == 1  # MAX_STEP, in cells

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import get_args
 
 from d2_hloc.core import config
 from d2_hloc.features.extraction import ExtractionOptions
@@ -13,6 +14,7 @@ from d2_hloc.files.shards import Shard
 from d2_hloc.matching.choose_pairs import METHODS, PairsOptions
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.network.d2net import D2NetOptions
+from d2_hloc.sfm.cameras.sharing import CameraSharing
 from d2_hloc.sfm.options import MATCHING, NEAREST, Reconstruct
 from d2_hloc.sfm.pose_errors import check_frame
 from d2_hloc.sfm.poses_file import read_poses
@@ -51,6 +53,15 @@ def add_matching_arguments(parser: argparse.ArgumentParser) -> None:
 def add_intrinsics_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument of known cameras."""
     parser.add_argument("--intrinsics", type=Path, help="lines of 'name MODEL w h params...'")
+
+
+def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of cameras: known ones, and how others are guessed."""
+    add_intrinsics_argument(parser)
+    text = "which images without known intrinsics one camera took (auto: by size and EXIF)"
+    parser.add_argument("--cameras", choices=get_args(CameraSharing), help=text)
+    text = "COLMAP's model of cameras without known intrinsics (SIMPLE_RADIAL)"
+    parser.add_argument("--camera-model", help=text)
 
 
 def add_truth_argument(parser: argparse.ArgumentParser) -> None:
@@ -102,13 +113,18 @@ def model_configuration(args: argparse.Namespace) -> Reconstruct:
     pairs = given_pairs(conf.pairs, args.pairs)
     if args.reference is not None:
         pairs = dataclasses.replace(pairs, reference=args.reference)
+    mapping = conf.reconstruction
+    if (camera_model := getattr(args, "camera_model", None)) is not None:
+        mapping = dataclasses.replace(mapping, camera_model=camera_model)
     return dataclasses.replace(
         conf,
         extraction=extraction,
         pairs=pairs,
         matching=given_matching(conf.matching, extraction.feature, args),
         refinement=conf.refinement.switched(args.refinement),
+        reconstruction=mapping,
         intrinsics=intrinsics or conf.intrinsics,
+        cameras=getattr(args, "cameras", None) or conf.cameras,
     )
 
 

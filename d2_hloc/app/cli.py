@@ -10,9 +10,9 @@ from pathlib import Path
 
 from d2_hloc import __version__
 from d2_hloc.app.arguments import (
+    add_camera_arguments,
     add_engine_arguments,
     add_extraction_arguments,
-    add_intrinsics_argument,
     add_model_arguments,
     add_shard_arguments,
     add_truth_argument,
@@ -102,7 +102,7 @@ def _reconstruct(commands: argparse._SubParsersAction) -> None:
     text = "Photos in, a COLMAP model out."
     parser = _command(commands, "reconstruct", run_reconstruct, text, "images", "output")
     add_model_arguments(parser)
-    add_intrinsics_argument(parser)
+    add_camera_arguments(parser)
     parser.add_argument("--mapper", choices=("incremental", "global", "hierarchical"))
     add_engine_arguments(parser)
 
@@ -144,7 +144,7 @@ def _localize(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of 'query image' lines")
     parser.add_argument("--matcher", choices=("nearest", "lightglue"), help="(the config's)")
     parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
-    add_intrinsics_argument(parser)
+    add_camera_arguments(parser)
     add_truth_argument(parser)
 
 
@@ -158,6 +158,8 @@ def run_localize(args: argparse.Namespace) -> None:
         pairs=given_pairs(conf.pairs, args.pairs),
         refinement=conf.refinement.switched(args.refinement),
         intrinsics=args.intrinsics or conf.intrinsics,
+        cameras=args.cameras or conf.cameras,
+        camera_model=args.camera_model or conf.camera_model,
     )
     model = args.model
     check_truth(args, is_aligned=not find_model_source(model).has_given_poses)

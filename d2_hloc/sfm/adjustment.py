@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Set
 
 import numpy as np
 
 from d2_hloc.files.colmap import camera_of, img_from_cam, pycolmap
-
-logger = logging.getLogger(__name__)
 
 ROUNDS = 4
 MIN_ANGLE = 1.5  # degrees between a point's rays, as COLMAP's mapper asks for

@@ -20,7 +20,9 @@ from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.refinement.matches import QueryRefiner
 from d2_hloc.refinement.patches import RefinementOptions
 from d2_hloc.refinement.shallow_maps import resize_max_of
-from d2_hloc.sfm.cameras import cameras_of, check_camera_sizes, known_names
+from d2_hloc.sfm.cameras.guess import MODEL, check_camera_model
+from d2_hloc.sfm.cameras.intrinsics import Intrinsics, check_camera_sizes
+from d2_hloc.sfm.cameras.sharing import CameraSharing, cameras_of
 from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.pnp import (
     FeaturedModel,
@@ -36,13 +38,18 @@ from d2_hloc.sfm.reconstruct import triangulate_known
 
 @dataclass(frozen=True, kw_only=True)
 class Localize:
-    """Options of a localization; features are extracted as the model's were."""
+    """Options of a localization; features are extracted as the model's were.
+
+    `cameras`: which queries without known intrinsics one camera took (cameras.sharing.groups_of).
+    """
 
     pairs: PairsOptions = field(default_factory=PairsOptions)
     matching: MatchingOptions = field(default_factory=MatchingOptions)
     refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
     localization: LocalizationOptions = field(default_factory=LocalizationOptions)
     intrinsics: Path | None = None
+    cameras: CameraSharing = "auto"
+    camera_model: str = MODEL  # of cameras without known intrinsics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +110,8 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
     with record.timed("extract"):
         options = extraction_of(source.features)
         features = extract(options, queries, record.outputs.features, names)
-    cameras = cameras_of(queries, features.names, conf.intrinsics)
+    known = Intrinsics.read(conf.intrinsics)
+    cameras = cameras_of(queries, features.names, known, conf.camera_model, conf.cameras)
     check_camera_sizes(cameras, features.sizes)
     matches = match_queries(conf, record, features, reconstruction, source)
     with record.timed("localize"):
@@ -165,7 +173,8 @@ def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Pa
     if output.resolve() == source.folder:
         raise ValueError(f"{output}: is the model's own folder; choose another output.")
     names = list_images(queries)
-    known_names(conf.intrinsics)
+    Intrinsics.read(conf.intrinsics)
+    check_camera_model(conf.camera_model)
     if conf.pairs.is_by_reference:
         raise ValueError(
             f"pairs by {conf.pairs.method} need poses, and queries have none yet; choose another "

@@ -59,10 +59,11 @@ class MappingTask:
     work: Path
     constant_cameras: set[int]  # ids whose intrinsics are known
     num_images: int
+    num_cameras: int
 
     @property
     def is_calibrated(self) -> bool:
-        return len(self.constant_cameras) == self.num_images
+        return len(self.constant_cameras) == self.num_cameras
 
 
 def map_images(
@@ -89,6 +90,7 @@ def map_images(
         work=work,
         constant_cameras={ids[name] for name in (known or set()) & set(ids)},
         num_images=len(ids),
+        num_cameras=len(set(ids.values())),
     )
     folder, model = _best_attempt(task)
     if model is None:

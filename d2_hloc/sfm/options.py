@@ -12,6 +12,8 @@ from d2_hloc.matching.choose_pairs import PairsOptions
 from d2_hloc.matching.guided import GuidedOptions
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.sfm.cameras.guess import MODEL
+from d2_hloc.sfm.cameras.sharing import CameraSharing
 
 # The rule that each feature's authors match with when there is a model to build; of the others,
 # the mutual nearest neighbours are taken.
@@ -77,7 +79,7 @@ class ReconstructionOptions:
     """
 
     mapper: Literal["incremental", "global", "hierarchical"] = "incremental"
-    camera_model: str = "SIMPLE_RADIAL"  # of cameras without known intrinsics
+    camera_model: str = MODEL  # of cameras without known intrinsics
     verification: VerificationOptions = field(default_factory=VerificationOptions)
     min_num_matches: int = 15
     structure_less_registration_fallback: bool = True
@@ -109,7 +111,10 @@ class ReconstructionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct:
-    """Options of a reconstruction. `matching`: None is the feature's own rule."""
+    """Options of a reconstruction. `matching`: None is the feature's own rule.
+
+    `cameras`: which images without known intrinsics one camera took (cameras.sharing.groups_of).
+    """
 
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
     pairs: PairsOptions = field(default_factory=PairsOptions)
@@ -117,6 +122,7 @@ class Reconstruct:
     refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
     reconstruction: ReconstructionOptions = field(default_factory=ReconstructionOptions)
     intrinsics: Path | None = None
+    cameras: CameraSharing = "auto"
 
     @property
     def matching_rule(self) -> MatchingOptions:

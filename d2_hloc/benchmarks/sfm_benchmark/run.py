@@ -39,7 +39,7 @@ from d2_hloc.refinement.patches import RefinementOptions
 from d2_hloc.reports.model import model_rows
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
-from d2_hloc.sfm.cameras import known_or_guessed
+from d2_hloc.sfm.cameras.sharing import known_or_guessed
 from d2_hloc.sfm.mapping import map_images
 from d2_hloc.sfm.matched import InputImages, match_images
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
