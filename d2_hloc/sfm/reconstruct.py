@@ -21,7 +21,9 @@ from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.refinement.tracks import RefinedTracks, refine_tracks
-from d2_hloc.sfm.cameras import cameras_of, known_names
+from d2_hloc.sfm.cameras.intrinsics import Intrinsics
+from d2_hloc.sfm.cameras.rigs import has_rigs
+from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
 from d2_hloc.sfm.mapping import ModelStatistics, map_images, model_statistics
 from d2_hloc.sfm.matched import Cameras, InputImages, Matched, match_images
@@ -79,21 +81,23 @@ def reconstruct(
     Raises:
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
-    known = known_names(conf.intrinsics)  # first: a mistake in it should not cost an hour
+    known = Intrinsics.read(conf.intrinsics)  # first: a mistake in it should not cost an hour
     record = RunRecord(output, {"images": str(images.resolve()), **config.to_dict(conf)})
 
     def cameras(names: Sequence[str]) -> Cameras:
-        return cameras_of(images, names, conf.intrinsics, conf.reconstruction.camera_model)
+        model = conf.reconstruction.camera_model
+        return cameras_of(images, names, known, model, conf.cameras)
 
     inputs = InputImages(folder=images, names=list_images(images), cameras=cameras)
     matched = match_images(conf, inputs, record, cluster=cluster)
     database = prepare_database(matched)
     sparse = record.outputs.sparse
+    constant = set(known.among(matched.features.names))
     return finish(
         matched,
         database,
         "map",
-        lambda: map_images(conf.reconstruction, database.path, images, sparse, known),
+        lambda: map_images(conf.reconstruction, database.path, images, sparse, constant),
     )
 
 
@@ -120,6 +124,7 @@ def triangulate_known(
         names=sorted(known),
         cameras=lambda names: {n: known[n] for n in names},
         model=model,
+        rigs=model if has_rigs(model) else None,
     )
     matched = match_images(conf, inputs, record, cluster=cluster)
     database = prepare_database(matched)
@@ -171,7 +176,9 @@ def verified_database(matched: Matched, path: Path, keypoints: Path, sources: So
     matches = matched.matches.path
     matched.once(
         path.stem,
-        lambda: build_database(path, matched.cameras, matched.pairs, keypoints, matches),
+        lambda: build_database(
+            path, matched.cameras, matched.pairs, keypoints, matches, matched.rigs
+        ),
         lambda: check_database(path),
     )
     with matched.record.timed("verify"):
