@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,11 @@ class Sources:
     features: Path | None = None
     first: Path | None = None
     is_refined_later: bool = False
+
+    @cached_property
+    def resize_max(self) -> int | None:
+        """Longest edge at which features were extracted; read once for all chunks of pairs."""
+        return resize_max_of(self.features) if self.features else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +99,7 @@ def look_again(
         options.guided,
         keypoints,
         descriptors,
-        inliers,
+        (keypoints[0][inliers[:, 0]], keypoints[1][inliers[:, 1]]),
         ("F", fundamental),
         band,
         pair.noise,
@@ -140,10 +146,10 @@ def read_pairs_to_verify(
             file = stack.enter_context(features_h5.open_h5(guides))
             for name in names:
                 descriptors[name] = features_h5.descriptors_of(file, name).float().numpy()
-        ids = {image.name: image for image in db.read_all_images()}
+        ids = {n: _image_named(db, n) for n in names}
         cameras = {n: db.read_camera(ids[n].camera_id) for n in names}
         keypoints = {n: db.read_keypoints(ids[n].image_id)[:, :2].astype(float) for n in names}
-        enlargement = enlargements(cameras, sources.features)
+        enlargement = enlargements(cameras, sources.resize_max)
         found = []
         for name0, name1 in pairs:
             matches, start = _matches_and_start(db, first, ids, name0, name1)
@@ -180,9 +186,15 @@ def _matches_and_start(
     return found, geometry if len(found) else None
 
 
-def enlargements(cameras: dict[str, pycolmap.Camera], features: Path | None) -> dict[str, float]:
+def _image_named(database: pycolmap.Database, name: str) -> pycolmap.Image:
+    image = database.read_image_with_name(name)
+    if image is None:
+        raise ValueError(f"the database holds no image {name}.")
+    return image
+
+
+def enlargements(cameras: dict[str, pycolmap.Camera], resize_max: int | None) -> dict[str, float]:
     """Pixels of each image in one of the size at which its features were extracted."""
-    resize_max = resize_max_of(features) if features else None
     if resize_max is None:
         return dict.fromkeys(cameras, 1.0)
     return {n: max(1.0, max(c.width, c.height) / resize_max) for n, c in cameras.items()}
