@@ -43,6 +43,8 @@ class Outputs:
     refined = Inside("refined.h5")  # keypoints, refined
     raw_database = Inside("database-raw.db")  # of keypoints as they were extracted
     database = Inside("database.db")
+    refined_again = Inside("refined-again.h5")  # by the matches that the model led to
+    second_database = Inside("database-again.db")  # of these
     sparse = Inside("sparse")  # COLMAP's model
 
     # Localization.

@@ -13,6 +13,8 @@ from scipy.spatial import KDTree
 from d2_hloc.matching.consistency import local_consistency
 from d2_hloc.matching.options import GuidedOptions
 
+DENSE = 60  # products a candidate, that a matrix product makes in the time of one copy
+
 Cells = tuple[np.ndarray, np.ndarray]  # keypoint in image 0, in image 1
 
 
@@ -41,8 +43,8 @@ def guided_matches(
     options: GuidedOptions,
     keypoints: tuple[np.ndarray, np.ndarray],
     descriptors: tuple[np.ndarray, np.ndarray],
-    verified: np.ndarray,
-    geometry: tuple[str, np.ndarray],
+    anchors: tuple[np.ndarray, np.ndarray],
+    geometry: tuple[str, np.ndarray] | None,
     max_error: float,
     noise: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -52,18 +54,22 @@ def guided_matches(
         options: where candidates are looked for, and their ratio.
         keypoints: (N0, 2), (N1, 2), pixels.
         descriptors: (N0, D), (N1, D), of unit length.
-        verified: (K, 2) keypoint indices of the matches that the geometry was estimated from.
-        geometry: "F" with a fundamental matrix, or "H" with a homography, from image 0 to 1.
+        anchors: (K, 2), (K, 2), places in both images that are known to match, pixels: those of
+            the matches that the geometry was estimated from, or of 3D points.
+        geometry: "F" with a fundamental matrix, or "H" with a homography, from image 0 to 1; with
+            None all candidates about the anchors' places fit.
         max_error: largest distance to the epipolar line, or to the homography's place, pixels.
         noise: pixels of the images in one of those that keypoints were found in.
 
     Returns:
-        Keypoint indices (M, 2) and cosines (M,); among them most of the verified matches.
+        Keypoint indices (M, 2) and cosines (M,); among them most of the matches that the anchors
+        are of.
     """
-    cells = _near_predictions(options, keypoints, verified, noise)
-    distances = epipolar_distances if geometry[0] == "F" else transfer_distances
-    fits = distances(geometry[1], keypoints[0][cells[0]], keypoints[1][cells[1]]) <= max_error
-    cells = cells[0][fits], cells[1][fits]
+    cells = _near_predictions(options, keypoints, anchors, noise)
+    if geometry is not None:
+        distances = epipolar_distances if geometry[0] == "F" else transfer_distances
+        fits = distances(geometry[1], keypoints[0][cells[0]], keypoints[1][cells[1]]) <= max_error
+        cells = cells[0][fits], cells[1][fits]
     cosines = _cosines(*descriptors, cells)
     return mutual_best(cells, cosines, options.ratio_threshold)
 
@@ -71,13 +77,13 @@ def guided_matches(
 def _near_predictions(
     options: GuidedOptions,
     keypoints: tuple[np.ndarray, np.ndarray],
-    verified: np.ndarray,
+    anchors: tuple[np.ndarray, np.ndarray],
     noise: float,
 ) -> Cells:
-    """Candidates of all keypoints of image 0, about where the nearest verified match leads."""
-    if len(verified) < 3 or not all(map(len, keypoints)):
+    """Candidates of all keypoints of image 0, about where the nearest anchor leads."""
+    from0, to1 = anchors
+    if len(from0) < 3 or not all(map(len, keypoints)):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    from0, to1 = keypoints[0][verified[:, 0]], keypoints[1][verified[:, 1]]
     area1 = float(np.prod(np.ptp(keypoints[1], axis=0) + 1))
     turns = local_consistency(from0, to1, area1, noise=noise).similarities
     distances, nearest = KDTree(from0).query(keypoints[0])
@@ -92,11 +98,20 @@ def _near_predictions(
 
 
 def _cosines(descriptors0: np.ndarray, descriptors1: np.ndarray, cells: Cells) -> np.ndarray:
-    """Products of candidates' descriptors, some at a time: they are copied for it."""
+    """Products of candidates' descriptors, some at a time; cells[0] is sorted.
+
+    Where candidates are many, all products of some rows are faster than copies of descriptors.
+    """
     parts = [np.empty(0, np.float32)]
-    for start in range(0, len(cells[0]), 4096):
-        rows0, rows1 = (c[start : start + 4096] for c in cells)
-        parts.append(np.einsum("kd,kd->k", descriptors0[rows0], descriptors1[rows1]))
+    if len(descriptors0) * len(descriptors1) > DENSE * len(cells[0]):
+        for start in range(0, len(cells[0]), 4096):
+            rows0, rows1 = (c[start : start + 4096] for c in cells)
+            parts.append(np.einsum("kd,kd->k", descriptors0[rows0], descriptors1[rows1]))
+        return np.concatenate(parts)
+    for start in range(0, len(descriptors0), 256):
+        first, last = np.searchsorted(cells[0], [start, start + 256])
+        products = descriptors0[start : start + 256] @ descriptors1.T
+        parts.append(products[cells[0][first:last] - start, cells[1][first:last]])
     return np.concatenate(parts)
 
 

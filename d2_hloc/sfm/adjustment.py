@@ -11,7 +11,12 @@ from d2_hloc.files.colmap import camera_of, img_from_cam, pycolmap
 ROUNDS = 4
 MIN_ANGLE = 1.5  # degrees between a point's rays, as COLMAP's mapper asks for
 FEW = 0.01  # of the observations: when fewer leave, the model is done
+LOSS_SCALE = 2.0  # median errors
 MAX_ERROR = 16.0  # pixels: no observation is so far off in a model that holds; COLMAP's bound is 4
+FOCAL_BOUNDS = (0.1, 10.0)  # of the longest edge; these and the next are COLMAP's
+MAX_DISTORTION = 1.0
+
+State = tuple[dict[int, np.ndarray], dict[int, pycolmap.Rigid3d | None], dict[int, np.ndarray]]
 
 
 def adjust_without_outliers(
@@ -19,20 +24,30 @@ def adjust_without_outliers(
     outlier_factor: float,
     constant_cameras: Set[int] = frozenset(),
     num_threads: int = -1,
+    *,
+    is_robust: bool = False,
+    refine_distortion: bool = True,
 ) -> int:
     """Drop observations beyond `outlier_factor` median errors, adjust, and again; in place.
 
     COLMAP drops them beyond 4 pixels, which is right for keypoints of a pixel's precision. Those
     that were refined to a fraction of one are outweighed by the few that were not; how precise they
-    are, the model's own median tells. Intrinsics of `constant_cameras` stay. Returns how many
-    observations left.
+    are, the model's own median tells. With `is_robust` the loss is Cauchy's, at LOSS_SCALE median
+    errors. Intrinsics of `constant_cameras` stay. Returns how many observations left.
     """
     before = model.compute_num_observations()
     drop_absurd(model)
     for _ in range(ROUNDS):
         if drop_outliers(model, outlier_factor) <= FEW * model.compute_num_observations():
             break
-        adjust(model, constant_cameras, num_threads)
+        scale = LOSS_SCALE * float(np.median(reprojection_errors(model))) if is_robust else None
+        adjust(
+            model,
+            constant_cameras,
+            num_threads,
+            loss_scale=scale,
+            refine_distortion=refine_distortion,
+        )
         drop_absurd(model)
     model.update_point_3d_errors()
     return before - model.compute_num_observations()
@@ -88,15 +103,71 @@ def _errors_of_image(
 
 
 def adjust(
-    model: pycolmap.Reconstruction, constant_cameras: Set[int], num_threads: int = -1
+    model: pycolmap.Reconstruction,
+    constant_cameras: Set[int],
+    num_threads: int = -1,
+    *,
+    loss_scale: float | None = None,
+    refine_distortion: bool = True,
 ) -> None:
-    """Bundle adjustment of poses, points and the intrinsics that are not constant, in place."""
+    """Bundle adjustment of poses, points and the intrinsics that are not constant, in place.
+
+    With `loss_scale`, in pixels, errors count by Cauchy's loss, otherwise by their squares. Where
+    a camera leaves all bounds, nothing is kept, and the adjustment is done with its intrinsics
+    as they were.
+    """
+    before = _state(model)
+    _solve(model, constant_cameras, num_threads, loss_scale, refine_distortion)
+    wild = {i for i, c in model.cameras.items() if is_wild(c)} - constant_cameras
+    if wild:
+        _restore(model, before)
+        constant = constant_cameras | wild
+        _solve(model, constant, num_threads, loss_scale, refine_distortion)
+
+
+def is_wild(camera: pycolmap.Camera) -> bool:
+    """True for intrinsics that no lens has."""
+    is_finite = bool(np.isfinite(camera.params).all())
+    return not is_finite or camera.has_bogus_params(*FOCAL_BOUNDS, MAX_DISTORTION)
+
+
+def _solve(
+    model: pycolmap.Reconstruction,
+    constant_cameras: Set[int],
+    num_threads: int,
+    loss_scale: float | None,
+    refine_distortion: bool,
+) -> None:
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
         config.add_image(image_id)
     for camera_id in constant_cameras & set(model.cameras):
         config.set_constant_cam_intrinsics(camera_id)
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    options = pycolmap.BundleAdjustmentOptions(print_summary=False)
+    options = pycolmap.BundleAdjustmentOptions(
+        print_summary=False, refine_extra_params=refine_distortion
+    )
+    if loss_scale is not None:
+        options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+        options.ceres.loss_function_scale = loss_scale
     options.ceres.solver_options.num_threads = num_threads
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+
+
+def _state(model: pycolmap.Reconstruction) -> State:
+    """All that an adjustment moves: intrinsics, poses of frames, and points, by id."""
+    return (
+        {i: np.array(c.params) for i, c in model.cameras.items()},
+        {i: model.frames[i].rig_from_world for i in model.reg_frame_ids()},
+        {i: np.array(p.xyz) for i, p in model.points3D.items()},
+    )
+
+
+def _restore(model: pycolmap.Reconstruction, state: State) -> None:
+    params, poses, places = state
+    for camera_id, values in params.items():
+        model.cameras[camera_id].params = values.tolist()
+    for frame_id, pose in poses.items():
+        model.frames[frame_id].rig_from_world = pose
+    for point_id, xyz in places.items():
+        model.points3D[point_id].xyz = xyz

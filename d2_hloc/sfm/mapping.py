@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from d2_hloc.files.atomic import empty_folder, replace_folder
 from d2_hloc.files.colmap import ModelError, open_database, pycolmap
 from d2_hloc.sfm.adjustment import adjust_without_outliers, drop_absurd, reprojection_errors
 from d2_hloc.sfm.options import ReconstructionOptions
+from d2_hloc.sfm.settling import SettlingTask, settle
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class ModelStatistics:
 def model_statistics(model: pycolmap.Reconstruction) -> ModelStatistics:
     """Count a model's parts."""
     lengths = np.array([p.track.length() for p in model.points3D.values()], dtype=float)
-    errors, observations = reprojection_errors(model), int(lengths.sum())
+    errors = np.sort(reprojection_errors(model))  # in whichever order images are: the same mean
+    observations = int(lengths.sum())
     return ModelStatistics(
         registered_images=model.num_reg_images(),
         points=len(lengths),
@@ -66,12 +68,42 @@ class MappingTask:
         return len(self.constant_cameras) == self.num_cameras
 
 
+def settling_task(task: MappingTask, work: Path) -> SettlingTask:
+    """The same database and options, to settle a model of it."""
+    return SettlingTask(
+        database=task.database,
+        images=task.images,
+        work=work,
+        triangulation=incremental_options(task.options, set(), is_all_known=True),
+        constant_cameras=task.constant_cameras,
+        outlier_factor=task.options.outlier_factor,
+        num_threads=task.options.num_threads or -1,
+    )
+
+
+def mapping_task(
+    options: ReconstructionOptions, database: Path, images: Path, work: Path, known: Set[str]
+) -> MappingTask:
+    """All that mapping needs to know of a database; the intrinsics of images in `known` stay."""
+    with open_database(database) as db:
+        ids = {image.name: image.camera_id for image in db.read_all_images()}
+    return MappingTask(
+        options=options.for_images(len(ids)),
+        database=database,
+        images=images,
+        work=work,
+        constant_cameras={ids[name] for name in known & set(ids)},
+        num_images=len(ids),
+        num_cameras=len(set(ids.values())),
+    )
+
+
 def map_images(
     options: ReconstructionOptions,
     database: Path,
     images: Path,
     output: Path,
-    known: set[str] | None = None,
+    known: Set[str] = frozenset(),
 ) -> pycolmap.Reconstruction:
     """Reconstruct from a verified database; the model of most images goes to `output`.
 
@@ -80,41 +112,48 @@ def map_images(
     Raises:
         ModelError: if fewer than `min_model_size` images can be reconstructed.
     """
-    with open_database(database) as db:
-        ids = {image.name: image.camera_id for image in db.read_all_images()}
     work = empty_folder(output.with_name(output.name + ".mapping"))
-    task = MappingTask(
-        options=options.for_images(len(ids)),
-        database=database,
-        images=images,
-        work=work,
-        constant_cameras={ids[name] for name in (known or set()) & set(ids)},
-        num_images=len(ids),
-        num_cameras=len(set(ids.values())),
-    )
+    task = mapping_task(options, database, images, work, known)
     folder, model = _best_attempt(task)
     if model is None:
         wanted = options.min_model_size
         why = (
             f"a model needs {wanted}."
-            if len(ids) < wanted
+            if task.num_images < wanted
             else "they may share too little, or move too little."
         )
         raise ModelError(
-            f"{database}: no model could be reconstructed from its {len(ids)} images; {why}"
+            f"{database}: no model could be reconstructed from its {task.num_images} images; {why}"
         )
     if (absurd := drop_absurd(model)) > 0:
         logger.info("%d observations behind their camera, or far off, left the model", absurd)
-        model.write(folder)
     if options.outlier_factor is not None:
         threads = task.options.num_threads or -1
         constant = task.constant_cameras
         left = adjust_without_outliers(model, options.outlier_factor, constant, threads)
         logger.info("%d observations that disagreed with the model left it", left)
-        model.write(folder)
+    model.write(folder)
     replace_folder(folder, output)
     shutil.rmtree(work)
     return model
+
+
+def settle_anew(
+    options: ReconstructionOptions,
+    model: pycolmap.Reconstruction,
+    database: Path,
+    images: Path,
+    output: Path,
+    known: Set[str],
+) -> None:
+    """Settle a model by the matches of another database of its images; it goes to `output`."""
+    work = empty_folder(output.with_name(output.name + ".mapping"))
+    task = mapping_task(options, database, images, work, known)
+    model = settle(model, settling_task(task, work / "settling"))
+    folder = empty_folder(work / "model")
+    model.write(folder)
+    replace_folder(folder, output)
+    shutil.rmtree(work)
 
 
 def _best_attempt(task: MappingTask) -> tuple[Path, pycolmap.Reconstruction | None]:
@@ -122,7 +161,11 @@ def _best_attempt(task: MappingTask) -> tuple[Path, pycolmap.Reconstruction | No
     found: list[tuple[int, int, Path, pycolmap.Reconstruction]] = []
     for k in range(task.options.attempts):
         folder = empty_folder(task.work / str(k))
-        seeded = replace(task.options, random_seed=task.options.random_seed + k)
+        seeded = replace(
+            task.options,
+            random_seed=task.options.random_seed + k,
+            hold_distortion=task.options.hold_distortion and k == 0,
+        )
         models = MAPPERS[task.options.mapper](replace(task, options=seeded, work=folder))
         sound = {i: m for i, m in models.items() if is_sound(m, task.options)}
         for i, m in sound.items():
@@ -165,6 +208,8 @@ def _global(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
         random_seed=task.options.random_seed,
         num_threads=task.options.num_threads,
     )
+    if task.options.hold_distortion:
+        options.mapper.bundle_adjustment.refine_extra_params = False
     if task.is_calibrated:
         options.mapper.bundle_adjustment.refine_focal_length = False
         options.mapper.bundle_adjustment.refine_extra_params = False
@@ -208,6 +253,9 @@ def incremental_options(
         num_threads=options.num_threads,
         ba_use_gpu=False,
     )
+    conf.mapper.abs_pose_min_num_inliers = options.min_pose_inliers
+    if options.hold_distortion:
+        conf.ba_refine_extra_params = conf.mapper.abs_pose_refine_extra_params = False
     if is_all_known:
         conf.ba_refine_focal_length = conf.ba_refine_extra_params = False
         conf.ba_refine_principal_point = False

@@ -70,6 +70,11 @@ class ReconstructionOptions:
 
     Mapping depends on the pair it starts from. While images are missing from the model of a small
     collection, it is tried again with another seed, `attempts` times at most; the best is kept.
+    `min_pose_inliers` place an image. At the first attempt `hold_distortion` leaves distortions as
+    they were guessed until all images are placed: early on they make up for wrong focal lengths.
+
+    `second_look`: the model of a small collection whose keypoints are refined leads to more matches
+    (second_look.matches_by_model); these are refined too, and the model is settled by them.
 
     In the end observations beyond `outlier_factor` median errors leave the model; None leaves it as
     the mapper made it.
@@ -83,6 +88,9 @@ class ReconstructionOptions:
     min_model_size: int = 3
     attempts: int = 3
     small_collection: int = 100
+    min_pose_inliers: int = 15
+    hold_distortion: bool = True
+    second_look: bool = True
     outlier_factor: float | None = 5.0
     random_seed: int = 0
     num_threads: int | None = None
@@ -93,6 +101,7 @@ class ReconstructionOptions:
             min_num_matches=(0, MANY),
             min_model_size=(0, MANY),
             attempts=(1, 1000),
+            min_pose_inliers=(0, MANY),
             small_collection=(0, MANY),
             outlier_factor=(1 + 1e-6, 1e6),
             random_seed=SEEDS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,9 +25,10 @@ from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.cameras.rigs import has_rigs
 from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
-from d2_hloc.sfm.mapping import ModelStatistics, map_images, model_statistics
+from d2_hloc.sfm.mapping import ModelStatistics, map_images, model_statistics, settle_anew
 from d2_hloc.sfm.matched import Cameras, InputImages, Matched, match_images
 from d2_hloc.sfm.options import Reconstruct
+from d2_hloc.sfm.second_look import matches_by_model, second_database
 from d2_hloc.sfm.triangulation import triangulate
 from d2_hloc.sfm.verification import Sources
 
@@ -91,14 +92,7 @@ def reconstruct(
     inputs = InputImages(folder=images, names=list_images(images), cameras=cameras)
     matched = match_images(conf, inputs, record, cluster=cluster)
     database = prepare_database(matched)
-    sparse = record.outputs.sparse
-    constant = set(known.among(matched.features.names))
-    return finish(
-        matched,
-        database,
-        "map",
-        lambda: map_images(conf.reconstruction, database.path, images, sparse, constant),
-    )
+    return map_matched(matched, database, set(known.among(matched.features.names)))
 
 
 def triangulate_known(
@@ -137,6 +131,52 @@ def triangulate_known(
     )
 
 
+def map_matched(
+    matched: Matched, database: VerifiedDatabase, known: Set[str] = frozenset()
+) -> ModelRun:
+    """Make the model, and look again for matches that it leads to; intrinsics of `known` stay.
+
+    Raises:
+        ModelError: if no model can be made.
+    """
+    options, sparse = matched.conf.reconstruction, matched.outputs.sparse
+    run = finish(
+        matched,
+        database,
+        "map",
+        lambda: map_images(options, database.path, matched.images, sparse, known),
+    )
+    is_small = len(matched.features.names) <= options.small_collection
+    if not (options.second_look and database.refined and is_small):
+        return run
+    second = second_look(matched, run)
+    return finish(
+        matched,
+        second,
+        "settle",
+        lambda: settle_anew(options, run.model, second.path, matched.images, sparse, known),
+    )
+
+
+def second_look(matched: Matched, run: ModelRun) -> VerifiedDatabase:
+    """A database of the matches that a model leads to, of keypoints refined by these."""
+    outputs, features = matched.outputs, matched.features.path
+    path, keypoints = outputs.second_database, outputs.refined_again
+    options = matched.conf.reconstruction
+
+    def make() -> None:
+        found = matches_by_model(
+            options.verification, run.model, features, matched.pairs, options.random_seed
+        )
+        keypoints.unlink(missing_ok=True)  # of other matches
+        refine_tracks(matched.conf.refinement, matched.images, features, found, keypoints)
+        fewest = options.verification.min_num_inliers
+        second_database(run.database.path, keypoints, found, run.model, path, fewest)
+
+    matched.once("look again", make, lambda: check_database(path))
+    return counted(matched, path, RefinedTracks.read(keypoints))
+
+
 def prepare_database(matched: Matched) -> VerifiedDatabase:
     """Verify the matches, of refined keypoints where they are asked for.
 
@@ -155,9 +195,13 @@ def prepare_database(matched: Matched) -> VerifiedDatabase:
         refined = matched.once(
             "refine", lambda: refine(matched, raw), lambda: RefinedTracks.read(keypoints)
         )
-        matched.record.counts["refined_keypoints"] = refined.outcomes
     sources = Sources(features=matched.features.path, first=raw)
     path = verified_database(matched, outputs.database, keypoints, sources)
+    return counted(matched, path, refined)
+
+
+def counted(matched: Matched, path: Path, refined: RefinedTracks | None) -> VerifiedDatabase:
+    """A database with its counts, which go into the record of the run."""
     with open_database(path) as db:
         database = VerifiedDatabase(
             path=path,
@@ -168,6 +212,8 @@ def prepare_database(matched: Matched) -> VerifiedDatabase:
         )
     for name in ("matches", "inlier_pairs", "inlier_matches"):
         matched.record.counts[name] = getattr(database, name)
+    if refined is not None:
+        matched.record.counts["refined_keypoints"] = refined.outcomes
     return database
 
 

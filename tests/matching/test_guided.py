@@ -64,12 +64,11 @@ def test_a_match_that_something_far_away_hides_comes_back():
     descriptors1[50] = (descriptors1[50] + 0.5 * descriptors1[3]) / 1.1  # less alike than its rival
     far = int(np.argmax(np.abs(xy1[:50, 1] - xy1[50, 1])))
     descriptors1[far] = descriptors0[50]
-    verified = np.stack([np.arange(50)] * 2, axis=1)
     found, cosines = guided_matches(
         GuidedOptions(),
         (xy0, xy1),
         (descriptors0, descriptors1),
-        verified,
+        (xy0[:50], xy1[:50]),
         ("F", SIDEWAYS),
         max_error=2.0,
     )
@@ -83,7 +82,7 @@ def test_nothing_leads_nowhere():
         GuidedOptions(),
         (empty, places(5)),
         (np.empty((0, 4)), np.ones((5, 4)) / 2),
-        np.empty((0, 2), int),
+        (empty, empty),
         ("H", np.eye(3)),
         max_error=2.0,
     )

@@ -40,10 +40,9 @@ from d2_hloc.reports.model import model_rows
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.cameras.sharing import known_or_guessed
-from d2_hloc.sfm.mapping import map_images
 from d2_hloc.sfm.matched import InputImages, match_images
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
-from d2_hloc.sfm.reconstruct import ModelRun, finish, prepare_database
+from d2_hloc.sfm.reconstruct import ModelRun, map_matched, prepare_database
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +68,12 @@ class Ratios:
 def benchmark_mapping() -> ReconstructionOptions:
     """Options of COLMAP's mapper as the benchmark ran it, whichever images it takes at first."""
     return ReconstructionOptions(
-        structure_less_registration_fallback=False, outlier_factor=None, attempts=1
+        structure_less_registration_fallback=False,
+        outlier_factor=None,
+        attempts=1,
+        min_pose_inliers=30,
+        hold_distortion=False,
+        second_look=False,
     )
 
 
@@ -78,8 +82,9 @@ class PhotoReconstruction:
     """Features to compare, and the options of all steps.
 
     Fewer than `min_matches` matches of a pair count as none. `reconstruction` is comparable with
-    the published rows by default; models of refined keypoints leave out observations beyond the
-    `refined_outlier_factor`. None for `dense` leaves the dense part out.
+    the published rows by default; models of refined keypoints have a second look, and
+    leave out observations beyond the `refined_outlier_factor`. None for `dense` leaves the dense
+    part out.
     """
 
     features: tuple[str, ...] = ("d2net",)
@@ -113,7 +118,13 @@ class PhotoReconstruction:
         """Options of the mapper, for raw keypoints or refined ones."""
         if not self.refinement.enabled:
             return self.reconstruction
-        return replace(self.reconstruction, outlier_factor=self.refined_outlier_factor)
+        return replace(
+            self.reconstruction,
+            outlier_factor=self.refined_outlier_factor,
+            min_pose_inliers=15,
+            hold_distortion=True,
+            second_look=True,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,13 +206,7 @@ def reconstruct_scene(
 
     inputs = InputImages(folder=scene.images, names=scene.names, cameras=cameras)
     matched = match_images(conf.steps(feature), inputs, record)
-    database, sparse = prepare_database(matched), record.outputs.sparse
-    return finish(
-        matched,
-        database,
-        "map",
-        lambda: map_images(conf.mapping, database.path, scene.images, sparse),
-    )
+    return map_matched(matched, prepare_database(matched))
 
 
 def reconstruct_depth(options: DenseOptions, run: ModelRun) -> DenseStatistics:

@@ -1,0 +1,154 @@
+"""A second look for matches, led by a model: its poses and points say where they have to be.
+
+Of two images that hardly match, others have the points of both. Near where the model's points
+fall a keypoint has few candidates, so that more of the most similar are right; and with the model's
+focal lengths a relative pose is estimated from them, which is surer than the fundamental matrix
+that guesses leave. A model that may still be bent does not decide: its epipolar lines are not used.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from d2_hloc.core.pixels import to_colmap
+from d2_hloc.files import features_h5
+from d2_hloc.files.colmap import camera_of, img_from_cam, open_database, pycolmap
+from d2_hloc.files.hdf5_guard import GuardedFile
+from d2_hloc.matching.guided import GuidedOptions, guided_matches
+from d2_hloc.matching.pairs import Pair
+from d2_hloc.matching.tracks import PairMatches
+from d2_hloc.refinement.shallow_maps import resize_max_of
+from d2_hloc.sfm.options import VerificationOptions
+from d2_hloc.sfm.two_view import Config
+from d2_hloc.sfm.verification import PairToVerify, enlargements, verify_one
+
+MAX_ERROR = 3.0  # pixels of the images that features were extracted from
+WINDOW = GuidedOptions(enabled=True, radius=48.0, ratio_threshold=0.95)
+FEWEST_ANCHORS = 8  # points of the model that both images could see
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenImage:
+    """An image of a model, with its keypoints and what it could see of the points."""
+
+    image: pycolmap.Image
+    camera: pycolmap.Camera  # its intrinsics count as known
+    keypoints: np.ndarray  # (N, 2), COLMAP's pixels
+    descriptors: np.ndarray  # (N, D)
+    point_ids: np.ndarray  # (K,) of the points that it observes
+    noise: float  # pixels in one of those that features were extracted from
+
+
+def matches_by_model(
+    options: VerificationOptions,
+    model: pycolmap.Reconstruction,
+    features: Path,
+    pairs: Iterable[Pair],
+    seed: int = 0,
+) -> dict[Pair, PairMatches]:
+    """Verified matches of the pairs whose images are in the model and could see the same of it.
+
+    `features` is the file that the model was made from; keypoints as they were extracted count.
+    """
+    by_name = {model.images[i].name: model.images[i] for i in model.reg_image_ids()}
+    cameras = {name: camera_of(image) for name, image in by_name.items()}
+    noise = enlargements(cameras, resize_max_of(features))
+    with features_h5.open_h5(features) as file:
+        seen = {n: _seen_image(file, i, noise[n]) for n, i in by_name.items()}
+    found = {}
+    todo = [p for p in pairs if p[0] in seen and p[1] in seen]
+    for name0, name1 in tqdm(todo, desc="look again", unit="pair"):
+        matches = _matches_of_pair(options, model, (seen[name0], seen[name1]), seed)
+        if len(matches.pairs):
+            found[name0, name1] = matches
+    return found
+
+
+def _seen_image(file: GuardedFile, image: pycolmap.Image, noise: float) -> SeenImage:
+    ids = [p.point3D_id for p in image.points2D if p.has_point3D()]
+    camera = pycolmap.Camera(camera_of(image).todict())
+    camera.has_prior_focal_length = True
+    return SeenImage(
+        image=image,
+        camera=camera,
+        keypoints=to_colmap(features_h5.keypoints_of(file, image.name).astype(float)),
+        descriptors=features_h5.descriptors_of(file, image.name).float().numpy(),
+        point_ids=np.array(ids, dtype=np.int64),
+        noise=noise,
+    )
+
+
+def _matches_of_pair(
+    options: VerificationOptions,
+    model: pycolmap.Reconstruction,
+    seen: tuple[SeenImage, SeenImage],
+    seed: int,
+) -> PairMatches:
+    ids = np.union1d(seen[0].point_ids, seen[1].point_ids).tolist()
+    xyz = np.array([model.points3D[i].xyz for i in ids]).reshape(-1, 3)
+    (places0, is_seen0), (places1, is_seen1) = (_projected(s, xyz) for s in seen)
+    both = is_seen0 & is_seen1
+    if both.sum() < FEWEST_ANCHORS:
+        return PairMatches(pairs=np.empty((0, 2), np.int64), scores=np.empty(0, np.float32))
+    noise = (seen[0].noise + seen[1].noise) / 2
+    keypoints = seen[0].keypoints, seen[1].keypoints
+    descriptors = seen[0].descriptors, seen[1].descriptors
+    anchors = places0[both], places1[both]
+    found, cosines = guided_matches(WINDOW, keypoints, descriptors, anchors, None, 0.0, noise)
+    pair = PairToVerify(
+        keypoints=keypoints, cameras=(seen[0].camera, seen[1].camera), pairs=found, noise=noise
+    )
+    strict = replace(options, max_error=MAX_ERROR * noise)
+    inliers = verify_one(strict, pair, seed, 0.0).inlier_matches.astype(np.int64).reshape(-1, 2)
+    is_inlier = np.isin(found[:, 0], inliers[:, 0])  # a keypoint has one match
+    return PairMatches(pairs=found[is_inlier], scores=cosines[is_inlier].astype(np.float32))
+
+
+def _projected(seen: SeenImage, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places (K, 2) of points in COLMAP's pixels, and the mask (K,) of those within the image."""
+    camera, in_camera = seen.camera, np.asarray(seen.image.cam_from_world() * xyz).reshape(-1, 3)
+    xy = img_from_cam(camera, in_camera)
+    with np.errstate(invalid="ignore"):
+        is_seen = (in_camera[:, 2] > 0) & (xy > 0).all(axis=1)
+        is_seen &= (xy < [camera.width, camera.height]).all(axis=1)
+    return xy, is_seen
+
+
+def second_database(
+    first: Path,
+    keypoints: Path,
+    matches: Mapping[Pair, PairMatches],
+    model: pycolmap.Reconstruction,
+    output: Path,
+    fewest: int,
+) -> None:
+    """The images of a database with other keypoints, and matches that count as verified.
+
+    Pairs of fewer than `fewest` matches are left out. It appears whole or not at all.
+    """
+    part = output.with_name(output.name + ".writing")
+    shutil.copyfile(first, part)
+    poses = {model.images[i].name: model.images[i].cam_from_world() for i in model.reg_image_ids()}
+    with open_database(part) as db, features_h5.open_h5(keypoints) as file:
+        db.clear_matches()
+        db.clear_two_view_geometries()
+        ids = {image.name: image.image_id for image in db.read_all_images()}
+        for name, image_id in ids.items():
+            xy = to_colmap(features_h5.keypoints_of(file, name)).astype(np.float32)
+            db.update_keypoints(image_id, xy)
+        for (name0, name1), found in matches.items():
+            if len(found.pairs) < fewest:
+                continue
+            geometry = pycolmap.TwoViewGeometry()
+            geometry.config = Config.CALIBRATED
+            geometry.cam2_from_cam1 = poses[name1] * poses[name0].inverse()
+            geometry.inlier_matches = found.pairs.astype(np.uint32)
+            db.write_matches(ids[name0], ids[name1], geometry.inlier_matches)
+            db.write_two_view_geometry(ids[name0], ids[name1], geometry)
+    part.replace(output)

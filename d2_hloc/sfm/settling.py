@@ -1,0 +1,89 @@
+"""A model settled: its points found anew and adjusted with a robust loss, bounds growing narrow.
+
+A mapper that begins with wrong focal lengths drops the matches that would tell so, and ends in a
+model that is bent a little and agrees with all that it kept. So points are triangulated anew, from
+all verified matches, within bounds so wide that these come back; a loss that hardly counts what is
+far off lets the majority decide; and the bounds close round by round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from d2_hloc.files.atomic import empty_folder
+from d2_hloc.files.colmap import pycolmap
+from d2_hloc.sfm.adjustment import adjust, adjust_without_outliers, drop_absurd
+
+MAX_ANGLE = 6.0  # degrees, between a ray and the point that it is to see, while points are found
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettlingRound:
+    """Bound of the errors with which points are found, and scale of the loss; pixels."""
+
+    max_error: float
+    loss_scale: float
+
+
+ROUNDS = (
+    *[SettlingRound(max_error=16.0, loss_scale=4.0)] * 2,
+    *[SettlingRound(max_error=8.0, loss_scale=2.0)] * 2,
+    *[SettlingRound(max_error=4.0, loss_scale=1.0)] * 2,
+    SettlingRound(max_error=2.0, loss_scale=0.5),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettlingTask:
+    """A verified database with its images, and what stays as it is in its models."""
+
+    database: Path
+    images: Path
+    work: Path  # an empty folder
+    triangulation: pycolmap.IncrementalPipelineOptions
+    constant_cameras: Set[int]
+    outlier_factor: float | None
+    num_threads: int
+
+
+def settle(model: pycolmap.Reconstruction, task: SettlingTask) -> pycolmap.Reconstruction:
+    """Find the points anew and adjust, round by round; distortions come last.
+
+    Then observations beyond `outlier_factor` median errors leave.
+    """
+    threads, constant = task.num_threads, task.constant_cameras
+    for bound in tqdm(ROUNDS, desc="settle", unit="round"):
+        model = _triangulate(model, task, bound.max_error)
+        scale = bound.loss_scale
+        adjust(model, constant, threads, loss_scale=scale, refine_distortion=False)
+        drop_absurd(model)
+    adjust(model, constant, threads, loss_scale=ROUNDS[-1].loss_scale)
+    drop_absurd(model)
+    if task.outlier_factor is not None:
+        adjust_without_outliers(model, task.outlier_factor, constant, threads, is_robust=True)
+    model.extract_colors_for_all_images(task.images)
+    return model
+
+
+def _triangulate(
+    model: pycolmap.Reconstruction, task: SettlingTask, max_error: float
+) -> pycolmap.Reconstruction:
+    """Find points within `max_error` pixels, at the poses and intrinsics of the model."""
+    options, search = task.triangulation, task.triangulation.triangulation
+    options.extract_colors = False
+    options.mapper.filter_max_reproj_error = max_error
+    search.complete_max_reproj_error = search.merge_max_reproj_error = max_error
+    search.create_max_angle_error = search.continue_max_angle_error = MAX_ANGLE
+    return pycolmap.triangulate_points(
+        model,
+        task.database,
+        task.images,
+        empty_folder(task.work),
+        clear_points=True,
+        options=options,
+        refine_intrinsics=False,
+    )

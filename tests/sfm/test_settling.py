@@ -1,0 +1,94 @@
+"""Models that began with wrong focal lengths come right, and lead to the matches that they miss."""
+
+import numpy as np
+import pytest
+import torch
+from synthetic import synthesize
+
+from d2_hloc.core.pixels import from_colmap
+from d2_hloc.core.structs import Features
+from d2_hloc.files import features_h5
+from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.staged_h5 import Staged
+from d2_hloc.sfm import pose_errors
+from d2_hloc.sfm.adjustment import adjust, is_wild, reprojection_errors
+from d2_hloc.sfm.database import build_database, verify_geometry
+from d2_hloc.sfm.mapping import mapping_task, settling_task
+from d2_hloc.sfm.options import ReconstructionOptions
+from d2_hloc.sfm.second_look import matches_by_model, second_database
+from d2_hloc.sfm.settling import settle
+from d2_hloc.sfm.triangulation import triangulate
+
+OPTIONS = ReconstructionOptions()
+FOCAL = 1280.0
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return synthesize(tmp_path_factory.mktemp("synthetic"))
+
+
+@pytest.fixture(scope="module")
+def database(scene):
+    path = scene.features.with_name("database.db")
+    build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
+    verify_geometry(path, scene.pairs, OPTIONS, scene.matches)
+    return path
+
+
+def test_wrong_focal_lengths_come_right(scene, database, tmp_path):
+    model = triangulate(OPTIONS, scene.model, database, tmp_path, tmp_path / "sparse")
+    for k, camera in enumerate(model.cameras.values()):
+        factor = 1.03 if k % 2 else 0.98
+        camera.params = [FOCAL * factor, FOCAL * factor, *camera.params[2:]]
+    assert np.median(reprojection_errors(model)) > 1
+    task = mapping_task(OPTIONS, database, tmp_path, tmp_path / "work", frozenset())
+    settled = settle(model, settling_task(task, tmp_path / "settling"))
+    assert [c.params[0] for c in settled.cameras.values()] == pytest.approx([FOCAL] * 6, rel=1e-3)
+    poses, truth = pose_errors.model_poses(settled), pose_errors.model_poses(scene.model)
+    errors = pose_errors.pose_errors(poses, truth, pose_errors.align(poses, truth))
+    assert max(e[0] for e in errors.values()) < 1e-2
+
+
+def test_a_camera_out_of_bounds_keeps_its_intrinsics(scene):
+    model = pycolmap.Reconstruction(scene.model)
+    first, *others = sorted(model.cameras)
+    camera = model.cameras[first]
+    camera.params = [100 * FOCAL, 100 * FOCAL, *camera.params[2:]]
+    assert is_wild(camera)
+    assert not is_wild(model.cameras[others[0]])
+    before = camera.params.tolist()
+    adjust(model, frozenset(), 1, loss_scale=1.0)
+    assert not any(is_wild(model.cameras[i]) for i in others)
+    assert model.cameras[first].params.tolist() == before or not is_wild(model.cameras[first])
+
+
+def test_a_model_leads_to_the_matches_of_its_points(scene, database, tmp_path):
+    rng = np.random.default_rng(0)
+    looks = rng.normal(size=(max(ids.max() for ids in scene.ids.values()) + 1, 16))
+    features = tmp_path / "features.h5"
+    with Staged(features, {"synthetic": True}, "keypoints") as staged:
+        for image in scene.model.images.values():
+            ids = scene.ids[image.name]
+            descriptors = torch.from_numpy(looks[ids]).float()
+            found = Features(
+                keypoints=torch.from_numpy(from_colmap(np.array([p.xy for p in image.points2D]))),
+                scores=torch.ones(len(ids)),
+                descriptors=torch.nn.functional.normalize(descriptors, dim=1),
+                scales=torch.ones(len(ids)),
+            )
+            record = features_h5.features_record(found, (1024, 768), 1.0, "float32")
+            staged.add(image.name, record)
+    pairs = [*scene.pairs[:5], ("not there", scene.pairs[0][0])]
+    matches = matches_by_model(OPTIONS.verification, scene.model, features, pairs)
+    assert matches.keys() == set(scene.pairs[:5])
+    for (name0, name1), found in matches.items():
+        index0, index1 = found.pairs.T
+        assert np.array_equal(scene.ids[name0][index0], scene.ids[name1][index1])
+        common = np.intersect1d(scene.ids[name0], scene.ids[name1])
+        assert len(found.pairs) > 0.9 * (common >= 0).sum()
+    path = tmp_path / "again.db"
+    second_database(database, features, matches, scene.model, path, fewest=15)
+    with pycolmap.Database.open(path) as db:
+        assert db.num_verified_image_pairs() == 5
+        assert db.num_inlier_matches() == sum(len(m.pairs) for m in matches.values())
