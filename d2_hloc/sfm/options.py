@@ -73,8 +73,9 @@ class ReconstructionOptions:
     `min_pose_inliers` place an image. At the first attempt `hold_distortion` leaves distortions as
     they were guessed until all images are placed: early on they make up for wrong focal lengths.
 
-    `second_look`: the model of a small collection whose keypoints are refined leads to more matches
-    (second_look.matches_by_model); these are refined too, and the model is settled by them.
+    `second_look`: where keypoints are refined and focal lengths were guessed, the model of a small
+    collection leads to more matches (second_look.matches_by_model), whose keypoints are refined,
+    and by which it is settled.
 
     In the end observations beyond `outlier_factor` median errors leave the model; None leaves it as
     the mapper made it.

@@ -134,7 +134,9 @@ def triangulate_known(
 def map_matched(
     matched: Matched, database: VerifiedDatabase, known: Set[str] = frozenset()
 ) -> ModelRun:
-    """Make the model, and look again for matches that it leads to; intrinsics of `known` stay.
+    """Make the model; intrinsics of the images in `known` stay.
+
+    Where some are guesses, look again for matches that it leads to, and settle it by these.
 
     Raises:
         ModelError: if no model can be made.
@@ -146,8 +148,9 @@ def map_matched(
         "map",
         lambda: map_images(options, database.path, matched.images, sparse, known),
     )
-    is_small = len(matched.features.names) <= options.small_collection
-    if not (options.second_look and database.refined and is_small):
+    names = set(matched.features.names)
+    is_small, are_guessed = len(names) <= options.small_collection, not names <= known
+    if not (options.second_look and database.refined and is_small and are_guessed):
         return run
     second = second_look(matched, run)
     return finish(
