@@ -17,18 +17,20 @@ __all__ = [
     "MatchingOptions",
     "VerificationOptions",
     "match_descriptors",
+    "match_images",
     "register",
     "verify_pair",
 ]
 
-_WITH_PYCOLMAP = {
+_LATE = {
+    "match_images": "d2_hloc.refinement.image_matches",
     "VerificationOptions": "d2_hloc.sfm.options",
     "verify_pair": "d2_hloc.sfm.two_view",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import what needs pycolmap when it is first asked for: features and matches need it not."""
-    if name not in _WITH_PYCOLMAP:
+    """Import what needs pycolmap or kornia when it is first asked for."""
+    if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_WITH_PYCOLMAP[name]), name)
+    return getattr(import_module(_LATE[name]), name)

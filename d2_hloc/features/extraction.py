@@ -54,6 +54,12 @@ class ExtractionOptions(FeatureOptions):
         super().__post_init__()
         registry.check_name(self.feature)
         check_ranges(self, resize_max=EDGES, batch_size=(1, 10**5), top_k=(1, MANY))
+        is_projected = self.feature == "d2net-dense" and self.cells.dimensions is not None
+        if is_projected and self.compression and self.compression.dimensions is not None:
+            raise ValueError(
+                f"d2net-dense's descriptors have {self.cells.dimensions} numbers already; leave "
+                "compression.dimensions out, or set cells.dimensions to null."
+            )
 
 
 def create_extractor(options: FeatureOptions) -> Extractor:
@@ -67,7 +73,7 @@ def create_extractor(options: FeatureOptions) -> Extractor:
 def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
     """Everything that the features depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
-    for key in ("d2net", "sift", "kornia_keypoints", "batch_size"):
+    for key in ("d2net", "cells", "sift", "kornia_keypoints", "batch_size"):
         del values[key]
     del values["compression"]
     values |= registry.adapter_of(options.feature).configuration(options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from d2_hloc.core.ranges import MANY, check_ranges
+from d2_hloc.network.cell_options import CellOptions
 from d2_hloc.network.d2net import MULTISCALE, D2NetOptions
 
 
@@ -31,6 +32,7 @@ class FeatureOptions:
 
     feature: str = "d2net"
     d2net: D2NetOptions = field(default_factory=D2NetOptions)
+    cells: CellOptions = field(default_factory=CellOptions)
     sift: SiftOptions = field(default_factory=SiftOptions)
     kornia_keypoints: int | None = None
 

@@ -10,6 +10,7 @@ from d2_hloc.features.adapter import Adapter
 MODULES = {
     "d2net": "d2net",
     "d2net-ms": "d2net",
+    "d2net-dense": "d2net_dense",
     "sift": "sift",
     "keynet-affnet-hardnet": "hardnet",
     "hesaffnet-hardnet": "hardnet",
@@ -29,6 +30,14 @@ def adapter_of(feature: str) -> Adapter:
     check_name(feature)
     name = "hloc_confs" if feature.startswith(HLOC) else MODULES[feature]
     return importlib.import_module(f"d2_hloc.features.adapters.{name}").ADAPTER
+
+
+def reach_of(feature: str) -> float:
+    """How far off a feature's keypoints may be until they are refined, beyond what is usual.
+
+    In pixels of the image that it was extracted from; 0 for keypoints that were detected.
+    """
+    return 0.0 if feature.startswith(HLOC) else adapter_of(feature).reach
 
 
 def has_global_descriptor(feature: str) -> bool:

@@ -22,6 +22,7 @@ from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
+from d2_hloc.matching.grown import match_grown, placed_cache
 from d2_hloc.matching.nearest import MatchingOptions, match_descriptors
 from d2_hloc.matching.pairs import Pair, order_for_reuse, pair_text, unique
 from d2_hloc.matching.prepared import PreparedDescriptors, prepare_descriptors
@@ -94,6 +95,8 @@ def create_matcher(options: MatchingOptions) -> Matcher:
     """
     if options.matcher == "nearest":
         return Matcher(cache=descriptor_cache, match=lambda a, b: match_descriptors(a, b, options))
+    if options.matcher == "grown":
+        return Matcher(cache=placed_cache, match=lambda a, b: match_grown(options, a, b))
     from d2_hloc.matching.lightglue import LightGlue, Points  # imports kornia, which takes seconds
 
     glue = LightGlue(options.weights, options.min_score, options.precision)
@@ -174,9 +177,11 @@ def configuration(options: MatchingOptions) -> dict[str, Any]:
     """Everything that matches depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     if options.matcher == "nearest":  # as before there was another
-        unused = ("matcher", "weights", "min_score", "precision")
+        unused = ("matcher", "growing", "weights", "min_score", "precision")
+    elif options.matcher == "grown":
+        unused = ("weights", "min_score", "precision")
     else:
-        unused = ("mutual", "ratio_threshold", "distance_threshold")
+        unused = ("mutual", "ratio_threshold", "distance_threshold", "growing")
         from d2_hloc.matching.lightglue import locate
 
         values["weights_sha256"] = file_sha256(locate(options.weights))

@@ -8,11 +8,13 @@ cell's neighbours is the other keypoint's new place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +66,14 @@ class RefinementOptions:
             ambiguity=(0, 2),
         )
 
+    def reaching(self, pixels: float) -> RefinementOptions:
+        """The same options with windows and patches for keypoints that are so far off."""
+        if not pixels:
+            return self
+        window = math.ceil(pixels / 2) + 1  # of cells of 2 pixels; a peak is not at the border
+        patch = max(self.coarse_patch, window - 1)
+        return replace(self, coarse_window=max(self.coarse_window, window), coarse_patch=patch)
+
     def switched(self, argument: str | None) -> RefinementOptions:
         """The same options with refinement 'on' or 'off', or None to leave it."""
         return self if argument is None else replace(self, enabled=argument == "on")
@@ -101,10 +111,10 @@ class Refined:
 def shallow_maps(backbone: Backbone, image: Float[Tensor, "3 H W"]) -> ShallowMaps:
     """conv1_2 and conv2_2 after their ReLUs, each cell at unit length."""
     fine, coarse = backbone.shallow(image[None])
-    return ShallowMaps(fine=_unit_cells(fine[0]), coarse=_unit_cells(coarse[0]))
+    return ShallowMaps(fine=unit_cells(fine[0]), coarse=unit_cells(coarse[0]))
 
 
-def _unit_cells(maps: Float[Tensor, "D h w"]) -> UInt8[Tensor, "h w D"]:
+def unit_cells(maps: Float[Tensor, "D h w"]) -> UInt8[Tensor, "h w D"]:
     """A few rows at a time: they stay in the processor's cache."""
     by_cell = maps.permute(1, 2, 0)
     unit = torch.empty(by_cell.shape, dtype=torch.uint8, device=maps.device)
@@ -128,9 +138,14 @@ def refine_pairs(
     """
     if affinities is None:
         affinities = torch.eye(2).expand(len(xy0), 2, 2)
-    chunks = zip(*(x.split(CHUNK) for x in (xy0, xy1, affinities)), strict=True)
+    return in_chunks(partial(_refine_chunk, options, maps0, maps1), xy0, xy1, affinities)
+
+
+def in_chunks(search: Callable[..., Refined], *values: Shaped[Tensor, "K ..."]) -> Refined:
+    """The results of a search for K keypoints, a few at a time, in threads."""
+    chunks = zip(*(x.split(CHUNK) for x in values), strict=True)
     with _workers() as pool:
-        parts = list(pool.map(lambda chunk: _refine_chunk(options, maps0, maps1, *chunk), chunks))
+        parts = list(pool.map(lambda chunk: search(*chunk), chunks))
     return Refined(
         xy=torch.cat([p.xy for p in parts]), outcomes=torch.cat([p.outcomes for p in parts])
     )

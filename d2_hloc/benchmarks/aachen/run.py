@@ -34,7 +34,7 @@ from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.database import verified_matches
 from d2_hloc.sfm.localize import LocalizationRun, ModelSource
-from d2_hloc.sfm.matched import InputImages, Matched, match_images
+from d2_hloc.sfm.matched import InputImages, Matched, match_collection
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
 from d2_hloc.sfm.pnp import (
     FeaturedModel,
@@ -205,7 +205,7 @@ def match_listed(conf: Aachen, data: AachenData, record: RunRecord) -> Matched:
         cameras=lambda present: {n: cameras[n] for n in present},
         queries=frozenset(data.queries),
     )
-    return match_images(step, inputs, record, choose)
+    return match_collection(step, inputs, record, choose)
 
 
 def pose_night_queries(
