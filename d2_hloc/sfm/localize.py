@@ -17,9 +17,8 @@ from d2_hloc.matching import choose_pairs, pairs
 from d2_hloc.matching.choose_pairs import PairsOptions
 from d2_hloc.matching.match_pairs import MatchedPairs, match
 from d2_hloc.matching.nearest import MatchingOptions
-from d2_hloc.refinement.matches import QueryRefiner
+from d2_hloc.refinement.matches import FeaturedImages, QueryRefiner
 from d2_hloc.refinement.patches import RefinementOptions
-from d2_hloc.refinement.shallow_maps import resize_max_of
 from d2_hloc.sfm.cameras.guess import MODEL, check_camera_model
 from d2_hloc.sfm.cameras.intrinsics import Intrinsics, check_camera_sizes
 from d2_hloc.sfm.cameras.sharing import CameraSharing, cameras_of
@@ -125,7 +124,7 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
                 matches=matches.path,
             ),
             record.outputs,
-            query_refiner(conf.refinement, source, queries),
+            query_refiner(conf.refinement, source, FeaturedImages(queries, features.path)),
         )
     record.counts = count_found(found) | {
         "queries": len(found) + len(features.failures),
@@ -186,12 +185,12 @@ def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Pa
 
 
 def query_refiner(
-    options: RefinementOptions, source: ModelSource, queries: Path
+    options: RefinementOptions, source: ModelSource, queries: FeaturedImages
 ) -> QueryRefiner | None:
     """Refiner of the keypoints of queries, where it is asked for."""
     if not options.enabled:
         return None
-    return QueryRefiner(options, source.images, queries, resize_max_of(source.features))
+    return QueryRefiner(options, FeaturedImages(source.images, source.features), queries)
 
 
 def find_model_source(model: Path) -> ModelSource:
