@@ -1,10 +1,11 @@
 """Photographs that are stored turned, with EXIF to say so, lead to the same model and poses."""
 
+import json
 import shutil
 
 import pytest
 from PIL import Image
-from small_run import SmallRun
+from small_run import SIZE, SmallRun
 
 from d2_hloc.app import cli
 from d2_hloc.files.colmap import read_model
