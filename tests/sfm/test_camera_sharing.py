@@ -15,8 +15,8 @@ from d2_hloc.sfm.cameras.camera_lines import CameraError
 from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.cameras.sharing import NO_ID, cameras_of, count_cameras, groups_of
 from d2_hloc.sfm.database import build_database, verify_geometry
-from d2_hloc.sfm.options import ReconstructionOptions
-from d2_hloc.sfm.pnp import FeaturedModel, LocalizationOptions, MatchedQueries, localize
+from d2_hloc.sfm.options import LocalizationOptions, ReconstructionOptions
+from d2_hloc.sfm.pnp import FeaturedModel, MatchedQueries, localize
 from d2_hloc.sfm.pose_errors import model_poses, pose_errors
 from d2_hloc.sfm.triangulation import triangulate
 

@@ -9,18 +9,16 @@ import logging
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from d2_hloc.core.exif import ImageHeader, read_header
 from d2_hloc.core.images import open_image
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.sfm.cameras.camera_lines import CameraError
-from d2_hloc.sfm.cameras.guess import MODEL, guess_camera
+from d2_hloc.sfm.cameras.guess import guess_camera
 from d2_hloc.sfm.cameras.intrinsics import Intrinsics
+from d2_hloc.sfm.cameras.options import MODEL, CameraSharing
 
 logger = logging.getLogger(__name__)
-
-CameraSharing = Literal["auto", "single", "per-folder", "per-image"]
 
 NO_ID = pycolmap.Camera().camera_id
 
