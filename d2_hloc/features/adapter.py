@@ -18,7 +18,6 @@ class Adapter(ABC):
     """A family of features. Only download() asks the network for anything."""
 
     noise = 1.0  # standard deviation of keypoints, pixels of the extracted image; hloc's default
-    reach = 0.0  # pixels likewise, how far off keypoints of cells may be until they are refined
 
     @abstractmethod
     def create(self, options: FeatureOptions) -> Extractor:

@@ -5,20 +5,7 @@ from __future__ import annotations
 import importlib
 
 from d2_hloc.features.adapter import Adapter
-
-# Feature: module of adapters/.
-MODULES = {
-    "d2net": "d2net",
-    "d2net-ms": "d2net",
-    "d2net-dense": "d2net_dense",
-    "sift": "sift",
-    "keynet-affnet-hardnet": "hardnet",
-    "hesaffnet-hardnet": "hardnet",
-    "disk": "disk",
-    "dedode": "dedode",
-    "xfeat": "xfeat",
-}
-HLOC = "hloc:"  # before the name of one of hloc's own confs
+from d2_hloc.features.names import HLOC, MODULES, check_name
 
 
 def adapter_of(feature: str) -> Adapter:
@@ -32,14 +19,6 @@ def adapter_of(feature: str) -> Adapter:
     return importlib.import_module(f"d2_hloc.features.adapters.{name}").ADAPTER
 
 
-def reach_of(feature: str) -> float:
-    """How far off a feature's keypoints may be until they are refined, beyond what is usual.
-
-    In pixels of the image that it was extracted from; 0 for keypoints that were detected.
-    """
-    return 0.0 if feature.startswith(HLOC) else adapter_of(feature).reach
-
-
 def has_global_descriptor(feature: str) -> bool:
     """Tell whether a feature pools a descriptor of the whole image, for retrieval."""
     return MODULES.get(feature) == "d2net"
@@ -48,13 +27,3 @@ def has_global_descriptor(feature: str) -> bool:
 def file_name(feature: str) -> str:
     """A feature's name as files and folders can have it."""
     return feature.replace(":", "-")
-
-
-def check_name(feature: str) -> None:
-    """Raise ValueError if there is no feature of that name. hloc's own are not looked up yet."""
-    is_of_hloc = feature.startswith(HLOC) and len(feature) > len(HLOC)
-    if feature not in MODULES and not is_of_hloc:
-        raise ValueError(
-            f"there is no feature {feature!r}; known are {', '.join(MODULES)}, "
-            f"and {HLOC}CONF for a conf of hloc's."
-        )

@@ -15,39 +15,12 @@ from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from d2_hloc.core.ranges import MANY, PIXELS, check_ranges
 from d2_hloc.core.structs import Matches
 from d2_hloc.matching.consistency import local_consistency
+from d2_hloc.matching.options import GrowingOptions
 
 FEWEST = 8  # matches that agree, to grow from
 CHUNK = 1024  # keypoints whose candidates are compared at once
-
-
-@dataclass(frozen=True, kw_only=True)
-class GrowingOptions:
-    """Lengths in pixels of the images that keypoints were found in.
-
-    `min_support`: of a match by those around it (consistency.local_consistency), to grow from it;
-    `noise` multiplies its tolerance. `reach`: how far around a match others are looked for.
-    `radius`: how far from where they are expected. The `votes` nearest matches say where that is;
-    where they differ by more than `spread`, nothing is expected. `steps`: how often.
-    """
-
-    min_support: float = 15.0
-    noise: float = 2.0
-    reach: float = 40.0
-    radius: float = 20.0
-    spread: float = 24.0
-    votes: int = 4
-    candidates: int = 21
-    steps: int = 3
-
-    def __post_init__(self) -> None:
-        lengths = dict.fromkeys(("noise", "reach", "radius", "spread"), PIXELS)
-        check_ranges(
-            self, min_support=(0, MANY), votes=(2, 100), candidates=(2, 1000), steps=(1, 100)
-        )
-        check_ranges(self, **lengths)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from d2_hloc.core.structs import Features, Matches
 from d2_hloc.files import features_h5
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.growing import KeypointField, grow_matches
-from d2_hloc.matching.nearest import MatchingOptions, match_descriptors
+from d2_hloc.matching.nearest import match_descriptors
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.prepared import PreparedDescriptors, prepare_descriptors
 
 

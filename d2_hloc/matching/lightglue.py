@@ -24,8 +24,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from d2_hloc.core.structs import Matches
-from d2_hloc.features.projection import BUNDLED as PROJECTION
-from d2_hloc.features.projection import MOST, Projection, load_projection
+from d2_hloc.features.options import BUNDLED as PROJECTION
+from d2_hloc.features.options import MOST
+from d2_hloc.features.projection import Projection, load_projection
 from d2_hloc.files.atomic import write_whole
 from d2_hloc.network.d2net import DTYPES
 from d2_hloc.network.weights.catalogue import FOLDER, WeightsError
@@ -156,7 +157,8 @@ def attend_to_own(block: Any, x: Tensor, turns: Tensor, are_real: Tensor | None)
     """Self-attention, with positions as rotations (kornia's SelfBlock)."""
     q, k, v = block.Wqkv(x).unflatten(-1, (block.num_heads, -1, 3)).transpose(1, 2).unbind(-1)
     turns = turns.to(q.dtype)
-    found = attention(rotated(q, turns), rotated(k, turns), v, are_real)
+    # torch's fast kernel wants the channels of all three side by side.
+    found = attention(rotated(q, turns), rotated(k, turns), v.contiguous(), are_real)
     return _added(block.ffn, x, block.out_proj(found.transpose(1, 2).flatten(-2)))
 
 

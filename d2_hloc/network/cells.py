@@ -20,7 +20,7 @@ from d2_hloc.core.images import luma
 from d2_hloc.core.pixels import TRAINING_STRIDE
 from d2_hloc.core.structs import Features
 from d2_hloc.network.backbone import Backbone
-from d2_hloc.network.cell_options import CellOptions
+from d2_hloc.network.options import CellOptions
 
 
 @torch.inference_mode()
@@ -42,10 +42,10 @@ def describe_cells(
     reduced = reduce_to(image, options.max_cells)
     trunk = backbone.training_trunk(reduced[None].to(backbone.conv1_1.weight.dtype), "conv4_1")
     maps = F.relu_(backbone.training_head(trunk, "conv4_1")[0].float())
-    return cells_of(maps, (reduced.shape[1], reduced.shape[2]), image, options.min_texture)
+    return textured_cells(maps, (reduced.shape[1], reduced.shape[2]), image, options.min_texture)
 
 
-def cells_of(
+def textured_cells(
     maps: Float[Tensor, "D h w"],
     described: tuple[int, int],
     image: Float[Tensor, "3 H W"],

@@ -20,12 +20,12 @@ from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.core.structs import Matches
 from d2_hloc.matching.consistency import local_consistency
 from d2_hloc.matching.grown import PlacedDescriptors, match_grown
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.refinement.affinities import inverse_2x2, local_affinities
+from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.refinement.patches import (
     Outcome,
     Refined,
-    RefinementOptions,
     ShallowMaps,
     correlate,
     find_peaks,

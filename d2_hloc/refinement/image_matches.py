@@ -11,11 +11,12 @@ from torch import Tensor
 
 from d2_hloc.core.pixels import TRAINING_STRIDE, rescale
 from d2_hloc.core.ranges import EDGES, check_ranges
-from d2_hloc.features.projection import BUNDLED, load_projection
+from d2_hloc.features.options import BUNDLED
+from d2_hloc.features.projection import load_projection
 from d2_hloc.matching.grown import place_descriptors
-from d2_hloc.network.cell_options import CellOptions
-from d2_hloc.network.cells import cells_of, strongest_corners
-from d2_hloc.network.d2net import D2Net, D2NetOptions
+from d2_hloc.network.cells import textured_cells, strongest_corners
+from d2_hloc.network.d2net import D2Net
+from d2_hloc.network.options import CellOptions, D2NetOptions
 from d2_hloc.refinement.coarse_to_fine import (
     CoarseToFineOptions,
     ImageStages,
@@ -82,7 +83,7 @@ class ImageMatcher:
         reduced = self._reduced(image)
         fine, coarse, deep, cells = self._backbone.stages(reduced[None])
         size = (reduced.shape[1], reduced.shape[2])
-        features = cells_of(cells[0].float(), size, reduced, self.options.cells.min_texture)
+        features = textured_cells(cells[0].float(), size, reduced, self.options.cells.min_texture)
         corners = split_corners(reduced, features.keypoints.long(), self.options.levels.split)
         if self._projection is not None:
             features = replace(features, descriptors=self._projection.apply(features.descriptors))

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, THREADS, check_ranges
-from d2_hloc.features.extraction import ExtractionOptions
-from d2_hloc.features.registry import reach_of
-from d2_hloc.matching.choose_pairs import PairsOptions
-from d2_hloc.matching.guided import GuidedOptions
-from d2_hloc.matching.nearest import MatchingOptions
-from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.features.names import reach_of
+from d2_hloc.features.options import ExtractionOptions
+from d2_hloc.matching.options import GuidedOptions, MatchingOptions, PairsOptions
+from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.sfm.cameras.options import MODEL, CameraSharing
 
 # The rule that each feature's authors match with when there is a model to build; of the others,
 # the mutual nearest neighbours are taken.
@@ -23,7 +22,6 @@ NEAREST = {
     "sift": MatchingOptions(ratio_threshold=0.8),
 }
 MATCHING = NEAREST | {"d2net-dense": MatchingOptions(matcher="grown")}  # what was measured best
-
 COLMAPS_ERROR = 2.0  # times the error after refinement, where COLMAP verifies
 MOVED = 30  # inliers, of thousands of moved keypoints: chance has more of these than of few
 
@@ -90,7 +88,7 @@ class ReconstructionOptions:
     """
 
     mapper: Literal["incremental", "global", "hierarchical"] = "incremental"
-    camera_model: str = "SIMPLE_RADIAL"  # of cameras without known intrinsics
+    camera_model: str = MODEL  # of cameras without known intrinsics
     verification: VerificationOptions = field(default_factory=VerificationOptions)
     min_num_matches: int = 15
     structure_less_registration_fallback: bool = True
@@ -122,7 +120,10 @@ class ReconstructionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct:
-    """Options of a reconstruction. `matching`: None is the feature's own rule."""
+    """Options of a reconstruction. `matching`: None is the feature's own rule.
+
+    `cameras`: which images without known intrinsics one camera took (cameras.sharing.groups_of).
+    """
 
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
     pairs: PairsOptions = field(default_factory=PairsOptions)
@@ -130,6 +131,7 @@ class Reconstruct:
     refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
     reconstruction: ReconstructionOptions = field(default_factory=ReconstructionOptions)
     intrinsics: Path | None = None
+    cameras: CameraSharing = "auto"
 
     @property
     def matching_rule(self) -> MatchingOptions:
@@ -140,3 +142,36 @@ class Reconstruct:
     def refinement_rule(self) -> RefinementOptions:
         """How keypoints are refined: windows reach over a cell where the feature's are of cells."""
         return self.refinement.reaching(reach_of(self.extraction.feature))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalizationOptions:
+    """PnP with COLMAP's LO-RANSAC. `max_error` in pixels.
+
+    `covisibility_clustering`: a pose for each group of retrieved images that see common points, and
+    the one with most inliers; otherwise all matches go into one estimate.
+    """
+
+    max_error: float = 12.0
+    min_num_inliers: int = 12
+    covisibility_clustering: bool = False
+    random_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, max_error=PIXELS, min_num_inliers=(0, MANY), random_seed=SEEDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localize:
+    """Options of a localization; features are extracted as the model's were.
+
+    `cameras`: which queries without known intrinsics one camera took (cameras.sharing.groups_of).
+    """
+
+    pairs: PairsOptions = field(default_factory=PairsOptions)
+    matching: MatchingOptions = field(default_factory=MatchingOptions)
+    refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
+    localization: LocalizationOptions = field(default_factory=LocalizationOptions)
+    intrinsics: Path | None = None
+    cameras: CameraSharing = "auto"
+    camera_model: str = MODEL  # of cameras without known intrinsics

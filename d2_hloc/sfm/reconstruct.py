@@ -8,7 +8,7 @@ from pathlib import Path
 
 from d2_hloc.core import config
 from d2_hloc.core.images import list_images
-from d2_hloc.features.registry import reach_of
+from d2_hloc.features.names import reach_of
 from d2_hloc.files.colmap import (
     ModelError,
     camera_of,
@@ -22,7 +22,9 @@ from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.refinement.tracks import RefinedTracks, refine_tracks
-from d2_hloc.sfm.cameras import cameras_of, known_names
+from d2_hloc.sfm.cameras.intrinsics import Intrinsics
+from d2_hloc.sfm.cameras.rigs import has_rigs
+from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
 from d2_hloc.sfm.mapping import ModelStatistics, map_images, model_statistics
 from d2_hloc.sfm.matched import Cameras, InputImages, Matched, match_collection
@@ -81,21 +83,23 @@ def reconstruct(
     Raises:
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
-    known = known_names(conf.intrinsics)  # first: a mistake in it should not cost an hour
+    known = Intrinsics.read(conf.intrinsics)  # first: a mistake in it should not cost an hour
     record = RunRecord(output, {"images": str(images.resolve()), **config.to_dict(conf)})
 
     def cameras(names: Sequence[str]) -> Cameras:
-        return cameras_of(images, names, conf.intrinsics, conf.reconstruction.camera_model)
+        model = conf.reconstruction.camera_model
+        return cameras_of(images, names, known, model, conf.cameras)
 
     inputs = InputImages(folder=images, names=list_images(images), cameras=cameras)
     matched = match_collection(conf, inputs, record, cluster=cluster)
     database = prepare_database(matched)
     sparse = record.outputs.sparse
+    constant = set(known.among(matched.features.names))
     return finish(
         matched,
         database,
         "map",
-        lambda: map_images(conf.reconstruction, database.path, images, sparse, known),
+        lambda: map_images(conf.reconstruction, database.path, images, sparse, constant),
     )
 
 
@@ -122,6 +126,7 @@ def triangulate_known(
         names=sorted(known),
         cameras=lambda names: {n: known[n] for n in names},
         model=model,
+        rigs=model if has_rigs(model) else None,
     )
     matched = match_collection(conf, inputs, record, cluster=cluster)
     database = prepare_database(matched)
@@ -177,7 +182,9 @@ def verified_database(
     """Make the database of these keypoints, with the two-view geometry of every pair."""
     matched.once(
         path.stem,
-        lambda: build_database(path, matched.cameras, matched.pairs, keypoints, matches),
+        lambda: build_database(
+            path, matched.cameras, matched.pairs, keypoints, matches, matched.rigs
+        ),
         lambda: check_database(path),
     )
     with matched.record.timed("verify"):

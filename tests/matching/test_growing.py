@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from d2_hloc.core.structs import Matches
-from d2_hloc.matching.growing import GrowingOptions, KeypointField, grow_matches
+from d2_hloc.matching.growing import KeypointField, grow_matches
+from d2_hloc.matching.options import GrowingOptions
 
 OPTIONS = GrowingOptions()
 SIZE = 640

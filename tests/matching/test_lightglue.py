@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from d2_hloc.core.orientation import to_stored, upright_size
 from d2_hloc.core.structs import Features
 from d2_hloc.features import projection
+from d2_hloc.features.options import BUNDLED
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.staged_h5 import Staged
@@ -25,7 +27,7 @@ from d2_hloc.matching.lightglue import (
     save_glue,
 )
 from d2_hloc.matching.match_pairs import match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.network.weights.catalogue import WeightsError
 
 TINY = GlueShape(input_width=256, width=32, heads=2, layers=2)
@@ -167,7 +169,7 @@ def test_positions_are_of_the_longer_edge():
 
 def test_d2nets_descriptors_go_through_the_bundled_projection():
     descriptors = F.normalize(torch.rand(6, 512))
-    expected = projection.load_projection(projection.BUNDLED).apply(descriptors)
+    expected = projection.load_projection(BUNDLED).apply(descriptors)
     assert_close(lightglue.projected(descriptors.half(), 256), expected, atol=2e-3, rtol=0)
     assert_close(lightglue.projected(expected, 256), expected)
     with pytest.raises(ValueError, match="cannot take 128"):
@@ -192,7 +194,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path, weights):
     with pytest.raises(WeightsError, match=r"cut\.safetensors: holds no weights of a matcher"):
         LightGlue(str(cut))
     with pytest.raises(WeightsError, match="holds no weights of a matcher"):
-        LightGlue(str(projection.BUNDLED))
+        LightGlue(str(BUNDLED))
     with pytest.raises(ValueError, match="5 heads cannot take"):
         GlueShape(heads=5)
 
@@ -242,6 +244,27 @@ def test_a_features_file_is_matched(tmp_path, weights):
     assert len(features_h5.read_matches(
         match(none, [("a", "b")], features, tmp_path / "none.h5").path, "a", "b"
     )) == 0  # fmt: skip
+
+
+def test_images_are_matched_the_right_way_up(tmp_path, weights):
+    """LightGlue sees where keypoints are: a turned image would be another one to it."""
+    upright = write(tmp_path / "f.h5", {"a": 30, "b": 20}, {"feature": "d2net"})
+    with Staged(tmp_path / "turned.h5", {"feature": "d2net"}, "keypoints") as staged:
+        for name, orientation in (("a", 6), ("b", 1)):
+            found = features_h5.read_features(upright, name)
+            size = upright_size((64, 48), orientation)
+            xy = to_stored(found.keypoints.double(), orientation, size).float()
+            stored = replace(found, keypoints=xy)
+            record = features_h5.features_record(stored, size, 1.0, "float16", None, orientation)
+            staged.add(name, record)
+    options = MatchingOptions(matcher="lightglue", weights=str(weights), min_score=0.0)
+    found = [
+        features_h5.read_matches(match(options, [("a", "b")], path, output).path, "a", "b")
+        for path, output in ((upright, tmp_path / "m0.h5"), (staged.path, tmp_path / "m1.h5"))
+    ]
+    assert len(found[0]) > 0
+    assert found[0].pairs.tolist() == found[1].pairs.tolist()
+    assert_close(found[0].scores, found[1].scores, atol=1e-3, rtol=0)
 
 
 def test_matches_say_which_weights_made_them(tmp_path, weights):

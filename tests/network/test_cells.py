@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from d2_hloc.features.extraction import ExtractionOptions
-from d2_hloc.network.cell_options import CellOptions
+from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.network.cells import describe_cells, strongest_corners
+from d2_hloc.network.options import CellOptions
 
 
 def test_a_keypoint_is_on_the_corner_of_its_cell():
@@ -55,8 +55,6 @@ def test_a_flat_image_and_a_tiny_one(backbone):
 
 def test_descriptors_are_not_projected_twice():
     compression = {"dimensions": 64}
-    from d2_hloc.features.compression import CompressionOptions
-
     with pytest.raises(ValueError, match="have 128 numbers already"):
         ExtractionOptions(feature="d2net-dense", compression=CompressionOptions(**compression))
     whole = CellOptions(dimensions=None)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from d2_hloc.app import cli
-from d2_hloc.features.registry import reach_of
-from d2_hloc.refinement.patches import Outcome, RefinementOptions
+from d2_hloc.features.names import reach_of
+from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.refinement.patches import Outcome
 from d2_hloc.sfm.moved_matches import AgreementOptions, RefinedKeypoints
 
 

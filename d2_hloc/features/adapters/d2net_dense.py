@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from d2_hloc.core import config
 from d2_hloc.core.structs import Features
 from d2_hloc.features.adapters.d2net import D2NetAdapter
-from d2_hloc.features.options import FeatureOptions
-from d2_hloc.features.projection import BUNDLED, load_projection
+from d2_hloc.features.options import BUNDLED, FeatureOptions
+from d2_hloc.features.projection import load_projection
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.network.cells import describe_cells
 from d2_hloc.network.d2net import D2Net
@@ -52,7 +52,6 @@ class DenseAdapter(D2NetAdapter):
     """Cells of D2-Net's training form; its download() is D2-Net's."""
 
     noise = 3.0  # pixels: the corner of a cell may be another one in the other image
-    reach = 8.0
 
     def create(self, options: FeatureOptions) -> DenseD2Net:  # pyright: ignore
         """The network."""
