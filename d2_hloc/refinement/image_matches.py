@@ -14,7 +14,7 @@ from d2_hloc.core.ranges import EDGES, check_ranges
 from d2_hloc.features.options import BUNDLED
 from d2_hloc.features.projection import load_projection
 from d2_hloc.matching.grown import place_descriptors
-from d2_hloc.network.cells import textured_cells, strongest_corners
+from d2_hloc.network.cells import strongest_corners, textured_cells
 from d2_hloc.network.d2net import D2Net
 from d2_hloc.network.options import CellOptions, D2NetOptions
 from d2_hloc.refinement.coarse_to_fine import (
