@@ -32,7 +32,7 @@ from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap, quiet
 from d2_hloc.matching.guided import GuidedOptions, homogeneous
-from d2_hloc.matching.match_pairs import CACHE_BYTES, create_matcher
+from d2_hloc.matching.match_pairs import CACHE_BYTES, create_matcher, feature_of
 from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.refinement.patches import RefinementOptions
@@ -103,7 +103,7 @@ def read_inputs(
         names = {n for p in posed for n in p.names}
         found = {n: features_h5.features_of(file, n) for n in names}
         sizes = {n: features_h5.image_size_of(file, n) for n in names}
-        matcher = create_matcher(matching)
+        matcher = create_matcher(matching, feature_of(features))
         prepared = matcher.cache(file, CACHE_BYTES)
         matched = [matcher.match(*(prepared[n] for n in p.names)) for p in posed]
     for pair, matches in zip(posed, matched, strict=True):
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--matcher", choices=MATCHERS, nargs="+", default=["nearest"])
     parser.add_argument("--ratio", type=float, default=0.95, help="of nearest; 1: none")
     parser.add_argument("--weights", default=MatchingOptions.weights, help="of lightglue")
-    parser.add_argument("--min-score", type=float, default=MatchingOptions.min_score)
+    parser.add_argument("--min-score", type=float, help="of lightglue")
     args = parser.parse_args()
     if (args.pairs is None) == (args.calibrations is None):
         parser.error("give either --pairs or --calibrations")

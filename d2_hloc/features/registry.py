@@ -14,6 +14,7 @@ MODULES = {
     "keynet-affnet-hardnet": "hardnet",
     "hesaffnet-hardnet": "hardnet",
     "disk": "disk",
+    "aliked": "aliked",
     "dedode": "dedode",
     "xfeat": "xfeat",
 }

@@ -26,7 +26,7 @@ class MatchingOptions:
     `distance_threshold`: largest Euclidean distance of unit descriptors, at most 2.
 
     Of 'lightglue' are its `weights`, bundled ones or a file; `min_score`, which a match has to
-    exceed; and `precision`.
+    exceed (None: what was chosen for the feature's matcher); and `precision`.
     """
 
     matcher: Literal["nearest", "lightglue"] = "nearest"
@@ -34,7 +34,7 @@ class MatchingOptions:
     ratio_threshold: float | None = None
     distance_threshold: float | None = None
     weights: str = "d2_lightglue"
-    min_score: float = 0.3  # the better F1 of .1 and .3 on pairs held back
+    min_score: float | None = None
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     min_matches: int = 0  # fewer are none
 
