@@ -31,11 +31,11 @@ from d2_hloc.core import pose_metrics
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap, quiet
-from d2_hloc.matching.guided import GuidedOptions, homogeneous
+from d2_hloc.matching.guided import homogeneous
 from d2_hloc.matching.match_pairs import CACHE_BYTES, create_matcher, feature_of
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import GuidedOptions, MatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
-from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.refinement.shallow_maps import resize_max_of
 from d2_hloc.sfm.options import VerificationOptions
 from d2_hloc.sfm.two_view import by_colmap, cross

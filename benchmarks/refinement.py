@@ -23,17 +23,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d2_hloc.features.extraction import ExtractionOptions, extract
+from d2_hloc.features.extraction import extract
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap, quiet
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.staged_h5 import Staged, Value
 from d2_hloc.matching.match_pairs import match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.pairs import exhaustive
 from d2_hloc.matching.tracks import Tracks, build_tracks
-from d2_hloc.refinement.patches import Outcome, RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.refinement.patches import Outcome
 from d2_hloc.refinement.shallow_maps import CACHE_BYTES, MapReader
 from d2_hloc.refinement.tracks import jobs_of, move_pairs, put_together
 from d2_hloc.sfm import pose_errors

@@ -9,15 +9,13 @@ import sys
 import threading
 from collections.abc import Callable
 
-from d2_hloc.files.colmap import quiet
-
 DISK_FULL = "the disk is full; free some space and run again, it goes on from there."
 
 
 def run_command(name: str, work: Callable[[], object]) -> int:
     """Do the work and return the exit status; a problem is one sentence after the name."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    quiet()
+    quiet_colmap()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: parts are kept
     try:
@@ -34,6 +32,13 @@ def run_command(name: str, work: Callable[[], object]) -> int:
         print(f"{name}: stopped; run the same command again to go on.", file=sys.stderr)
         return 130
     return 0
+
+
+def quiet_colmap() -> None:
+    """Keep COLMAP's own log to errors, if it is loaded: a command's --help loads it not."""
+    colmap = sys.modules.get("d2_hloc.files.colmap")
+    if colmap is not None:
+        colmap.quiet()
 
 
 def sentence(error: ValueError | OSError) -> str:

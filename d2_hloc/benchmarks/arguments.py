@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from d2_hloc.core import config
 from d2_hloc.features import registry
 from d2_hloc.features.pretrained import fetch_missing
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.published import PACKAGED, glue_weights
 
 MATCHERS = ("nearest", "lightglue")

@@ -24,8 +24,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from d2_hloc.core.structs import Matches
-from d2_hloc.features.projection import BUNDLED as PROJECTION
-from d2_hloc.features.projection import MOST, Projection, load_projection
+from d2_hloc.features.options import BUNDLED as PROJECTION
+from d2_hloc.features.options import MOST
+from d2_hloc.features.projection import Projection, load_projection
 from d2_hloc.files.atomic import write_whole
 from d2_hloc.network.d2net import DTYPES
 from d2_hloc.network.weights.catalogue import FOLDER, WeightsError

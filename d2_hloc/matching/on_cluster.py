@@ -11,7 +11,7 @@ from d2_hloc.files.merging import merge
 from d2_hloc.files.ray import Cluster, run_in_shards
 from d2_hloc.files.shards import Shard
 from d2_hloc.matching.match_pairs import MatchedPairs, match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.pairs import Pair, unique
 
 PAIRS = 500  # of a shard; half a block of order_for_reuse()

@@ -18,9 +18,9 @@ from d2_hloc.files.provenance import digest
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching import choose_pairs, pairs
-from d2_hloc.matching.choose_pairs import PairsOptions
 from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.matching.on_cluster import match_on
+from d2_hloc.matching.options import PairsOptions
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.sfm.cameras.guess import check_camera_model
 from d2_hloc.sfm.cameras.intrinsics import check_camera_sizes

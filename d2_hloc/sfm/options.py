@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, THREADS, check_ranges
-from d2_hloc.features.extraction import ExtractionOptions
-from d2_hloc.matching.choose_pairs import PairsOptions
-from d2_hloc.matching.guided import GuidedOptions
-from d2_hloc.matching.nearest import MatchingOptions
-from d2_hloc.refinement.patches import RefinementOptions
-from d2_hloc.sfm.cameras.guess import MODEL
-from d2_hloc.sfm.cameras.sharing import CameraSharing
+from d2_hloc.features.options import ExtractionOptions
+from d2_hloc.matching.options import GuidedOptions, MatchingOptions, PairsOptions
+from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.sfm.cameras.options import MODEL, CameraSharing
 
 # The rule that each feature's authors match with when there is a model to build; of the others,
 # the mutual nearest neighbours are taken.
@@ -128,3 +125,36 @@ class Reconstruct:
     def matching_rule(self) -> MatchingOptions:
         """The rule to match by: the one that was asked for, or else the feature's own."""
         return self.matching or MATCHING.get(self.extraction.feature, MatchingOptions())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalizationOptions:
+    """PnP with COLMAP's LO-RANSAC. `max_error` in pixels.
+
+    `covisibility_clustering`: a pose for each group of retrieved images that see common points, and
+    the one with most inliers; otherwise all matches go into one estimate.
+    """
+
+    max_error: float = 12.0
+    min_num_inliers: int = 12
+    covisibility_clustering: bool = False
+    random_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, max_error=PIXELS, min_num_inliers=(0, MANY), random_seed=SEEDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localize:
+    """Options of a localization; features are extracted as the model's were.
+
+    `cameras`: which queries without known intrinsics one camera took (cameras.sharing.groups_of).
+    """
+
+    pairs: PairsOptions = field(default_factory=PairsOptions)
+    matching: MatchingOptions = field(default_factory=MatchingOptions)
+    refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
+    localization: LocalizationOptions = field(default_factory=LocalizationOptions)
+    intrinsics: Path | None = None
+    cameras: CameraSharing = "auto"
+    camera_model: str = MODEL  # of cameras without known intrinsics

@@ -14,7 +14,6 @@ import numpy as np
 from tqdm import tqdm
 
 from d2_hloc.core.pixels import to_colmap
-from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, check_ranges
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
@@ -32,28 +31,12 @@ from d2_hloc.sfm.correspondences import (
     covisible_clusters,
     observations,
 )
+from d2_hloc.sfm.options import LocalizationOptions
 from d2_hloc.sfm.poses_file import write_poses
 
 FEWEST = 4  # matches that determine a pose and confirm it
 OUTLIER_FACTOR = 5.0  # median errors
 ROUNDS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalizationOptions:
-    """PnP with COLMAP's LO-RANSAC. `max_error` in pixels.
-
-    `covisibility_clustering`: a pose for each group of retrieved images that see common points, and
-    the one with most inliers; otherwise all matches go into one estimate.
-    """
-
-    max_error: float = 12.0
-    min_num_inliers: int = 12
-    covisibility_clustering: bool = False
-    random_seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_ranges(self, max_error=PIXELS, min_num_inliers=(0, MANY), random_seed=SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)

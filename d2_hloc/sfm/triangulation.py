@@ -7,7 +7,7 @@ from pathlib import Path
 
 from d2_hloc.files.atomic import empty_folder, replace_folder
 from d2_hloc.files.colmap import ModelError, camera_of, open_database, pycolmap
-from d2_hloc.sfm.adjustment import drop_outliers
+from d2_hloc.sfm.adjustment import drop_absurd, drop_outliers
 from d2_hloc.sfm.cameras.rigs import copy_rigs
 from d2_hloc.sfm.mapping import incremental_options
 from d2_hloc.sfm.options import ReconstructionOptions
@@ -41,8 +41,10 @@ def triangulate(
     model = pycolmap.triangulate_points(
         model, database, images, work, clear_points=True, options=conf, refine_intrinsics=False
     )
+    absurd = drop_absurd(model)
     if options.outlier_factor is not None:
         drop_outliers(model, options.outlier_factor)
+    if absurd or options.outlier_factor is not None:
         model.write(work)
     replace_folder(work, output)
     return model

@@ -18,7 +18,7 @@ from d2_hloc.benchmarks.hpatches.run import HPatches
 from d2_hloc.core.config import ConfigError
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.run_record import RunRecord
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 

@@ -10,7 +10,7 @@ from d2_hloc.core.structs import Features
 from d2_hloc.files import features_h5
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.matching.match_pairs import configuration, match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.published import PublishedGlue
 from d2_hloc.network.weights.catalogue import WeightsError
 

@@ -11,11 +11,12 @@ from d2_hloc.app import cli
 from d2_hloc.core.exif import ExifCamera, read_header
 from d2_hloc.files.colmap import open_database, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
-from d2_hloc.sfm.cameras.intrinsics import CameraError, Intrinsics
+from d2_hloc.sfm.cameras.camera_lines import CameraError
+from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.cameras.sharing import NO_ID, cameras_of, count_cameras, groups_of
 from d2_hloc.sfm.database import build_database, verify_geometry
-from d2_hloc.sfm.options import ReconstructionOptions
-from d2_hloc.sfm.pnp import FeaturedModel, LocalizationOptions, MatchedQueries, localize
+from d2_hloc.sfm.options import LocalizationOptions, ReconstructionOptions
+from d2_hloc.sfm.pnp import FeaturedModel, MatchedQueries, localize
 from d2_hloc.sfm.pose_errors import model_poses, pose_errors
 from d2_hloc.sfm.triangulation import triangulate
 

@@ -16,7 +16,8 @@ from training_toys import CACHED, OPTIONS, Toys, WithoutPairs
 
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.network.backbone import Backbone
-from d2_hloc.network.d2net import D2Net, D2NetOptions
+from d2_hloc.network.d2net import D2Net
+from d2_hloc.network.options import D2NetOptions
 from d2_hloc.network.weights.files import load_weights
 from d2_hloc.training.cache import ActivationCache, CacheOptions, TrunkExample
 from d2_hloc.training.distributed import World, joined

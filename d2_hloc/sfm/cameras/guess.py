@@ -6,9 +6,8 @@ from pathlib import Path
 
 from d2_hloc.core.images import open_image
 from d2_hloc.files.colmap import pycolmap
-from d2_hloc.sfm.cameras.intrinsics import CameraError
-
-MODEL = "SIMPLE_RADIAL"  # COLMAP's default
+from d2_hloc.sfm.cameras.camera_lines import CameraError
+from d2_hloc.sfm.cameras.options import MODEL
 
 
 def guess_camera(path: Path, model: str = MODEL) -> pycolmap.Camera:

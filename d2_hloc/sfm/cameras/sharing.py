@@ -9,17 +9,16 @@ import logging
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from d2_hloc.core.exif import ImageHeader, read_header
 from d2_hloc.core.images import open_image
 from d2_hloc.files.colmap import pycolmap
-from d2_hloc.sfm.cameras.guess import MODEL, guess_camera
-from d2_hloc.sfm.cameras.intrinsics import CameraError, Intrinsics
+from d2_hloc.sfm.cameras.camera_lines import CameraError
+from d2_hloc.sfm.cameras.guess import guess_camera
+from d2_hloc.sfm.cameras.intrinsics import Intrinsics
+from d2_hloc.sfm.cameras.options import MODEL, CameraSharing
 
 logger = logging.getLogger(__name__)
-
-CameraSharing = Literal["auto", "single", "per-folder", "per-image"]
 
 NO_ID = pycolmap.Camera().camera_id
 
@@ -33,12 +32,15 @@ def cameras_of(
 ) -> dict[str, pycolmap.Camera]:
     """A camera for each image of a folder; those that the file does not name are guessed.
 
-    Says on the log which guessed cameras are shared, and why.
+    Says on the log which entries of the file and which images were left over, and which guessed
+    cameras are shared.
 
     Raises:
         CameraError: as Intrinsics.among and groups_of.
     """
-    return known_or_guessed(intrinsics.among(names), folder, names, model, sharing)
+    known = intrinsics.among(names)
+    intrinsics.say_what_is_left(names)
+    return known_or_guessed(known, folder, names, model, sharing)
 
 
 def known_or_guessed(
