@@ -66,7 +66,11 @@ def write_squares(
 
 def exhibition(textures: Sequence[Texture], rng: np.random.Generator) -> Scene:
     """A square with these photographs, in even light, without shadows."""
-    surfaces = [*walls(textures[:5], rng), ground(textures[5]), *obstacles(textures[6:], rng)]
+    surfaces = [
+        *photo_walls(textures[:5], rng),
+        photo_ground(textures[5]),
+        *obstacles(textures[6:], rng),
+    ]
     radiance = tuple(pyramid(_light(s.texture)) for s in surfaces)
     return Scene(surfaces=tuple(surfaces), radiance=radiance, lighting=DAY)
 
@@ -76,7 +80,7 @@ def _light(texture: Texture) -> torch.Tensor:
     return BRIGHTNESS * pixels * pixels  # a gamma of 2, as in renderer.develop
 
 
-def walls(textures: Sequence[Texture], rng: np.random.Generator) -> list[Surface]:
+def photo_walls(textures: Sequence[Texture], rng: np.random.Generator) -> list[Surface]:
     """One to three photographs at the back, none quite in the plane of another, and one a side."""
     height = rng.uniform(3.2, 4.5)
     widths = [height * t.shape[1] / t.shape[0] for t in textures]
@@ -97,7 +101,7 @@ def walls(textures: Sequence[Texture], rng: np.random.Generator) -> list[Surface
     return found
 
 
-def ground(texture: Texture) -> Surface:
+def photo_ground(texture: Texture) -> Surface:
     """A photograph to walk on."""
     size = 14.0
     return Surface(

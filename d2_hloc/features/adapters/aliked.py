@@ -25,8 +25,8 @@ class AlikedExtractor(PretrainedExtractor):
         super().__init__()
         from kornia.feature import ALIKED
 
-        count = {} if max_keypoints is None else {"max_num_keypoints": max_keypoints}
-        self.model = ALIKED.from_pretrained(MODEL, **count).eval()
+        limit = -1 if max_keypoints is None else max_keypoints
+        self.model = ALIKED.from_pretrained(MODEL, max_num_keypoints=limit).eval()
 
     def find(self, image: Float[Tensor, "3 H W"]) -> Features:
         """Keypoints above kornia's threshold."""
