@@ -107,22 +107,30 @@ def read_inputs(
         prepared = matcher.cache(file, CACHE_BYTES)
         matched = [matcher.match(*(prepared[n] for n in p.names)) for p in posed]
     for pair, matches in zip(posed, matched, strict=True):
-        both = [found[n] for n in pair.names]
-        cameras = tuple(
-            pinhole_camera(k, sizes[n])
-            for k, n in zip((pair.intrinsics0, pair.intrinsics1), pair.names, strict=True)
+        name0, name1 = pair.names
+        first, second = found[name0], found[name1]
+        cameras = (
+            pinhole_camera(pair.intrinsics0, sizes[name0]),
+            pinhole_camera(pair.intrinsics1, sizes[name1]),
         )
         for known in cameras:
             known.has_prior_focal_length = True
         edges = [max(sizes[n]) for n in pair.names]
         to_verify = PairToVerify(
-            keypoints=tuple(to_colmap(f.keypoints.numpy().astype(float)) for f in both),
+            keypoints=(
+                to_colmap(first.keypoints.numpy().astype(float)),
+                to_colmap(second.keypoints.numpy().astype(float)),
+            ),
             cameras=cameras,
             pairs=matches.pairs.numpy(),
             noise=float(np.mean([max(1.0, e / (resize_max or e)) for e in edges])),
-            descriptors=tuple(f.descriptors.float().numpy() for f in both),
+            descriptors=(
+                first.descriptors.float().numpy(),
+                second.descriptors.float().numpy(),
+            ),
         )
-        refiner.search(pair.names, *([np.zeros((1, 2))] * 2), ([np.zeros((1, 2))] * 2))  # read maps
+        one = np.zeros((1, 2))
+        refiner.search(pair.names, one, one, (one, one))  # reads the maps
         yield Inputs(posed=pair, pair=to_verify, refine=refiner.search)
 
 
@@ -190,7 +198,7 @@ def line(name: str, rows: list[Row]) -> str:
 
 def main() -> None:
     """Print the table, a block for each features file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--calibrations", type=Path, help="folder of calibration_NAME.h5")
     parser.add_argument("--pairs", type=Path, help="list with poses, as pipelines/relative_pose.py")

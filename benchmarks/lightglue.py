@@ -41,7 +41,7 @@ def kornias(count: int) -> Callable[[], object]:
     """kornia's module, without weights and without early exits, which depend on them."""
     shape = GlueShape()
     net = KF.LightGlue(
-        None,
+        features=None,  # pyright: ignore[reportArgumentType] - kornia takes None
         input_dim=shape.input_width,
         descriptor_dim=shape.width,
         n_layers=shape.layers,
