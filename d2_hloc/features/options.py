@@ -83,10 +83,12 @@ class ExtractionOptions(FeatureOptions):
 
     `top_k` keeps that many of an image, those of the highest scores; all for None. `compression`
     says how descriptors are stored in fewer bytes, and then `descriptor_dtype` says nothing.
+    `rotations`: images are turned the right way up by EXIF, or `none` is, as hloc reads them.
     """
 
     resize_max: int | None = 1600
     descriptor_dtype: Literal["float32", "float16"] = "float16"
+    rotations: Literal["exif", "none"] = "exif"
     batch_size: int = 1  # images of equal size that a GPU takes at once
     top_k: int | None = None
     compression: CompressionOptions | None = None
