@@ -59,7 +59,9 @@ class Described:
         return as_yaml(self.default)
 
 
-def describe(cls: type, path: tuple[str, ...] = (), default: Any = None) -> Iterator[Described]:
+def described_options(
+    cls: type, path: tuple[str, ...] = (), default: Any = None
+) -> Iterator[Described]:
     """Every option of a dataclass and of those in it, groups before what they hold."""
     default = cls() if default is None else default
     hints, texts, ranges = typing.get_type_hints(cls), attribute_texts(cls), ranges_of(cls)
@@ -76,7 +78,7 @@ def describe(cls: type, path: tuple[str, ...] = (), default: Any = None) -> Iter
             group=typing.cast(Any, group),
         )
         if group is not None:
-            yield from describe(typing.cast(type, group), place, value)
+            yield from described_options(typing.cast(type, group), place, value)
 
 
 def parts(hint: Any) -> tuple[Any, ...]:
@@ -122,7 +124,7 @@ def commented_yaml(cls: type, heading: str) -> str:
     Options below a group that is null by default are commented out.
     """
     lines, off = [f"# {heading}"], list[tuple[str, ...]]()
-    for option in describe(cls):
+    for option in described_options(cls):
         is_off = any(option.path[: len(place)] == place for place in off)
         indent = "  " * (len(option.path) - 1) + ("# " if is_off else "")
         has_block = option.group is not None and option.default is not None

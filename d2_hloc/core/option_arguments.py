@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from d2_hloc.core.described import Described, describe, is_tuple, parts
+from d2_hloc.core.described import Described, described_options, is_tuple, parts
 
 C = TypeVar("C")
 NOTHING = ("null", "none")
@@ -29,7 +29,7 @@ class OptionArguments:
 
     def __init__(self, parser: argparse.ArgumentParser, cls: type) -> None:
         self._parser = parser
-        self._options = {option.dotted: option for option in describe(cls)}
+        self._options = {option.dotted: option for option in described_options(cls)}
 
     def add(self, flag: str, place: str, text: str | None = None) -> None:
         """Add an argument for the option at a place, with a short name that --help shows."""
@@ -126,7 +126,7 @@ def _scalar(kind: type, text: str) -> Any:
 
 def given_options(args: argparse.Namespace, cls: type) -> dict[str, Any]:
     """The options of a dataclass that arguments give, by dotted place."""
-    places = {option.dotted for option in describe(cls) if option.group is None}
+    places = {option.dotted for option in described_options(cls) if option.group is None}
     return {place: value for place, value in vars(args).items() if place in places}
 
 
@@ -138,7 +138,9 @@ def changed(conf: C, values: Mapping[str, Any]) -> C:
     Raises:
         ValueError: for a value out of its range; the text names its place.
     """
-    options = {o.path[0]: o for o in describe(type(conf), default=conf) if len(o.path) == 1}
+    options = {
+        o.path[0]: o for o in described_options(type(conf), default=conf) if len(o.path) == 1
+    }
     new: dict[str, Any] = {}
     for name in dict.fromkeys(place.partition(".")[0] for place in values):
         below = {p.partition(".")[2]: v for p, v in values.items() if p.partition(".")[0] == name}

@@ -6,7 +6,7 @@ import pytest
 
 from d2_hloc.app import cli
 from d2_hloc.app.cli import build_parser
-from d2_hloc.core.described import describe
+from d2_hloc.core.described import described_options
 from d2_hloc.features.names import MODULES
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.sfm.options import NEAREST, Reconstruct
@@ -39,8 +39,10 @@ def test_without_arguments_options_are_the_defaults():
 )
 def test_an_argument_is_its_option_and_no_other(text, place, value):
     conf = options(f"reconstruct IMAGES OUT {text}")
-    found = {o.dotted: o.default for o in describe(Reconstruct, default=conf) if not o.group}
-    before = {o.dotted: o.default for o in describe(Reconstruct) if not o.group}
+    found = {
+        o.dotted: o.default for o in described_options(Reconstruct, default=conf) if not o.group
+    }
+    before = {o.dotted: o.default for o in described_options(Reconstruct) if not o.group}
     assert found[place] == value
     others = {p for p in before if found[p] != before[p] and not place.startswith(p)}
     assert all(p.endswith(("max_keypoints", "kornia_keypoints")) for p in others)
@@ -111,7 +113,7 @@ def test_help_shows_few_options_and_help_all_every_one(capsys):
         shown[flag] = capsys.readouterr().out
     assert "--reconstruction.attempts" not in shown["--help"]
     assert len(shown["--help"].splitlines()) < 70
-    for option in describe(Reconstruct):
+    for option in described_options(Reconstruct):
         if option.group is None:
             assert "--" + option.dotted.replace("_", "-") in shown["--help-all"]
     assert "[0.001 to 100000] (4.0)" in " ".join(shown["--help-all"].split())

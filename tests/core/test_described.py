@@ -8,7 +8,7 @@ import yaml
 
 from d2_hloc.app.cli import CONFIGURED
 from d2_hloc.core import config
-from d2_hloc.core.described import attribute_texts, commented_yaml, describe
+from d2_hloc.core.described import attribute_texts, commented_yaml, described_options
 from d2_hloc.core.ranges import check_ranges
 
 
@@ -45,7 +45,7 @@ class Outer:
 
 
 def test_options_are_described_in_order_with_texts_ranges_and_defaults():
-    found = {o.dotted: o for o in describe(Outer)}
+    found = {o.dotted: o for o in described_options(Outer)}
     assert list(found)[:4] == ["inner", "inner.size", "inner.name", "other"]
     size = found["inner.size"]
     assert (size.text, size.limits, size.default) == ("an edge, pixels.", "0 to 5", 1e-6)
@@ -62,12 +62,15 @@ def test_a_commented_file_comes_back_as_the_defaults():
 
 @pytest.mark.parametrize("command", CONFIGURED)
 def test_every_option_of_a_command_has_a_text(command):
-    assert [o.dotted for o in describe(CONFIGURED[command]) if not o.text] == []
+    assert [o.dotted for o in described_options(CONFIGURED[command]) if not o.text] == []
 
 
 @pytest.mark.parametrize("command", CONFIGURED)
 def test_no_text_is_of_an_option_that_is_gone(command):
-    groups = [CONFIGURED[command], *(o.group for o in describe(CONFIGURED[command]) if o.group)]
+    groups = [
+        CONFIGURED[command],
+        *(o.group for o in described_options(CONFIGURED[command]) if o.group),
+    ]
     for cls in groups:
         assert set(attribute_texts(cls)) <= {f.name for f in dataclasses.fields(cls)}, cls
 
