@@ -107,10 +107,12 @@ class ExtractionOptions(FeatureOptions):
         batch_size: images of equal size that a GPU takes at once.
         top_k: keypoints of an image that are kept, those of the highest scores; null is all.
         compression: descriptors in fewer bytes; null stores them as they are.
+        rotations: images turned the right way up by EXIF, or none, as hloc reads them.
     """
 
     resize_max: int | None = 1600
     descriptor_dtype: Literal["float32", "float16"] = "float16"
+    rotations: Literal["exif", "none"] = "exif"
     batch_size: int = 1  # images of equal size that a GPU takes at once
     top_k: int | None = None
     compression: CompressionOptions | None = None

@@ -14,8 +14,10 @@ from tqdm import tqdm
 
 from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.orientation import to_upright, upright_size
 from d2_hloc.core.structs import Matches
 from d2_hloc.core.threads import in_threads, one_thread_an_operation
+from d2_hloc.features.extracted import image_orientation
 from d2_hloc.features.options import BUNDLED as PROJECTION
 from d2_hloc.files import features_h5
 from d2_hloc.files.hdf5_guard import GuardedFile
@@ -101,10 +103,13 @@ def create_matcher(options: MatchingOptions) -> Matcher:
 
     def cache(file: GuardedFile, capacity: int) -> BoundedCache[str, Points]:
         def read(name: str) -> Points:
+            size = features_h5.image_size_of(file, name)
+            orientation = image_orientation(file, name)
+            xy = torch.from_numpy(features_h5.keypoints_of(file, name))
             return glue.prepare(
-                torch.from_numpy(features_h5.keypoints_of(file, name)),
+                to_upright(xy, orientation, size),
                 features_h5.descriptors_of(file, name),
-                features_h5.image_size_of(file, name),
+                upright_size(size, orientation),
             )
 
         return BoundedCache(read, capacity)

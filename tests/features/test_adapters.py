@@ -383,6 +383,7 @@ def test_an_old_kornia_without_xfeat_is_one_sentence(monkeypatch):
 
 def test_a_configuration_has_the_options_that_apply():
     common = {"resize_max": 1600, "descriptor_dtype": "float16", "top_k": None}
+    common["rotations"] = "exif"
     made_by = extraction_configuration(ExtractionOptions(feature="sift"))
     assert set(made_by) == {"feature", "sift", *common}
     made_by = extraction_configuration(ExtractionOptions(feature="d2net-ms"))

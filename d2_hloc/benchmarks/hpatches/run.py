@@ -80,7 +80,9 @@ class HPatchesBenchmark(Benchmark[HPatchesEvaluation]):
             )
         refine: Refine | None = None
         if conf.refinement.enabled:
-            refine = PairRefiner(conf.refinement, data.folder, options.resize_max)
+            refine = PairRefiner(
+                conf.refinement, data.folder, options.resize_max, features.orientations
+            )
         with record.timed("score"):
             scores = score_homographies(
                 conf.scoring, data.pairs, features.path, matches, outputs.pair_scores, refine
