@@ -26,6 +26,12 @@ COLMAPS_ERROR = 2.0  # times the error after refinement, where COLMAP verifies
 MOVED = 30  # inliers, of thousands of moved keypoints: chance has more of these than of few
 
 
+def matching_of(feature: str, asked: MatchingOptions) -> MatchingOptions:
+    """The rule that was asked for; of cells matches are grown, where that is plain neighbours."""
+    is_of_cells = reach_of(feature) > 0 and asked == MatchingOptions()
+    return MATCHING[feature] if is_of_cells else asked
+
+
 @dataclass(frozen=True, kw_only=True)
 class VerificationOptions:
     """Two-view geometry by robust estimation; distances in pixels of the original images.

@@ -63,6 +63,16 @@ def test_the_same_command_again_changes_nothing(small_run, dense_run):
     assert (dense_run / "sparse" / "points3D.bin").read_bytes() == before
 
 
+def test_a_query_is_placed(small_run, dense_run, tmp_path):
+    places = [str(p) for p in (dense_run, small_run.queries, tmp_path)]
+    known = [*small_run.intrinsics, "--refinement", "on"]
+    assert cli.main(["localize", *places, *known]) == 0
+    line = (tmp_path / "poses.txt").read_text().split()
+    assert len(line) == 8
+    found = json.loads((tmp_path / "run.json").read_text())
+    assert found["counts"]["localized"] == 1
+
+
 def test_windows_reach_over_a_cell():
     assert RefinementOptions().reaching(reach_of("d2net")) == RefinementOptions()
     wide = RefinementOptions().reaching(reach_of("d2net-dense"))
