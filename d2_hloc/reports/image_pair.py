@@ -87,10 +87,10 @@ def add_aligned(report: Report, pair: ImagePair, image0: Image.Image, image1: Im
         return
     scale = min(1.0, MAX_PICTURE / max(image0.size))
     size = round(image0.width * scale), round(image0.height * scale)
-    warped = warp(image1, homography @ np.diag([1 / scale, 1 / scale, 1.0]), size)
+    seen = warped(image1, homography @ np.diag([1 / scale, 1 / scale, 1.0]), size)
     note += "the inliers: what lies beside their main plane is shifted."
     names = pair.paths[0].name, pair.paths[1].name
-    report.swipe(heading, image0.resize(size, Image.Resampling.LANCZOS), warped, names, note)
+    report.swipe(heading, image0.resize(size, Image.Resampling.LANCZOS), seen, names, note)
 
 
 def alignment(pair: ImagePair) -> np.ndarray | None:
@@ -109,7 +109,7 @@ def alignment(pair: ImagePair) -> np.ndarray | None:
     return homography if is_before.all() and abs(np.linalg.det(homography)) > 0 else None
 
 
-def warp(image: Image.Image, homography: np.ndarray, size: tuple[int, int]) -> Image.Image:
+def warped(image: Image.Image, homography: np.ndarray, size: tuple[int, int]) -> Image.Image:
     """Image of `size` whose places, through the homography (3, 3), are the given image's.
 
     Places are COLMAP's: Pillow too puts the first pixel's centre at (0.5, 0.5).

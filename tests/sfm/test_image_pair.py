@@ -9,7 +9,7 @@ from PIL import Image
 
 import d2_hloc
 from d2_hloc.app import cli
-from d2_hloc.reports.image_pair import alignment, warp
+from d2_hloc.reports.image_pair import alignment, warped
 from d2_hloc.sfm.image_pair import match_pair
 from d2_hloc.sfm.options import PairMatchingOptions
 
@@ -44,7 +44,7 @@ def test_the_images_are_aligned_by_their_inliers(pair, shifted):
     exact = np.array([[1.0, 0, -16], [0, 1, -8], [0, 0, 1]])
     np.testing.assert_allclose(homography / homography[2, 2], exact, atol=0.5)
     image0, image1 = (Image.open(path).convert("RGB") for path in shifted)
-    found = np.asarray(warp(image1, exact, image0.size))
+    found = np.asarray(warped(image1, exact, image0.size))
     np.testing.assert_array_equal(found[8:, 16:], np.asarray(image0)[8:, 16:])
 
 
