@@ -74,7 +74,7 @@ class MatchingOptions:
         ratio_threshold: largest distance to the first neighbour over the second's; of nearest.
         distance_threshold: largest Euclidean distance of unit descriptors; of nearest.
         weights: d2_lightglue (bundled), or a file's path; of lightglue.
-        min_score: score that a match has to exceed; of lightglue.
+        min_score: score that a match has to exceed, None for the matcher's own; of lightglue.
         precision: of the arithmetic; of lightglue.
         min_matches: a pair with fewer has none.
     """
@@ -84,7 +84,7 @@ class MatchingOptions:
     ratio_threshold: float | None = None
     distance_threshold: float | None = None
     weights: str = "d2_lightglue"
-    min_score: float = 0.3  # the better F1 of .1 and .3 on pairs held back
+    min_score: float | None = None
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     min_matches: int = 0  # fewer are none
 
