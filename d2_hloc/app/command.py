@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from d2_hloc.files.colmap import quiet
 
+LONGEST = 2000  # characters of a sentence
 DISK_FULL = "the disk is full; free some space and run again, it goes on from there."
 
 
@@ -23,7 +24,7 @@ def run_command(name: str, work: Callable[[], object]) -> int:
     try:
         work()
     except (ValueError, OSError) as error:
-        print(f"{name}: {sentence(error)}", file=sys.stderr)
+        print(f"{name}: {in_one_line(sentence(error))}", file=sys.stderr)
         return 1
     except RuntimeError as error:
         if "disk is full" not in str(error):  # SQLite's words, through COLMAP
@@ -34,6 +35,15 @@ def run_command(name: str, work: Callable[[], object]) -> int:
         print(f"{name}: stopped; run the same command again to go on.", file=sys.stderr)
         return 130
     return 0
+
+
+def in_one_line(text: str) -> str:
+    """Return a text without what would steer a terminal, cut where it is very long.
+
+    A stranger's file may have put anything into it.
+    """
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
 
 
 def sentence(error: ValueError | OSError) -> str:

@@ -25,6 +25,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from d2_hloc.core.structs import Matches
+from d2_hloc.core.text import parse_json
 from d2_hloc.features.projection import BUNDLED as PROJECTION
 from d2_hloc.features.projection import MOST, Projection, load_projection
 from d2_hloc.files.atomic import write_whole
@@ -325,7 +326,7 @@ def load_glue(path: Path) -> Glue:
     """
     try:
         with safe_open(path, "pt") as file:
-            shape = GlueShape(**json.loads((file.metadata() or {})["matcher"])["shape"])
+            shape = GlueShape(**parse_json((file.metadata() or {})["matcher"])["shape"])
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and not kept
             glue = Glue(shape)
