@@ -14,7 +14,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from PIL import Image, ImageOps
 
-from d2_hloc.app.demo import run_demo
+from d2_hloc.app.commands.demo import run_demo
 from d2_hloc.core.images import open_image
 from d2_hloc.reports.localization import draw_localized
 from d2_hloc.reports.model import draw_model

@@ -31,17 +31,18 @@ from d2_hloc.benchmarks.aachen.run import Aachen, AachenBenchmark
 from d2_hloc.benchmarks.hpatches.data import read_hpatches
 from d2_hloc.benchmarks.hpatches.results import OVERALL, means_by_part
 from d2_hloc.benchmarks.hpatches.scores import ScoringOptions, score_homographies
-from d2_hloc.features.compression import CompressionOptions, compress
-from d2_hloc.features.extraction import ExtractionOptions, extract
+from d2_hloc.features.compression import compress
+from d2_hloc.features.extraction import extract
+from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.match_pairs import match
-from d2_hloc.matching.nearest import MatchingOptions
-from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.matching.options import MatchingOptions
+from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.reports.model import score_model
-from d2_hloc.sfm.cameras import known_names
+from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.mapping import map_images, model_statistics
 from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.poses_file import read_calibrations
@@ -153,7 +154,7 @@ def run_scene(bench: Bench, small: CompressionOptions | None, name: str) -> Resu
 def map_again(run: ModelRun, conf: Reconstruct, seed: int) -> ModelRun:
     """Map the same verified matches with other random numbers."""
     options = dataclasses.replace(conf.reconstruction, random_seed=100 * seed)
-    known = known_names(conf.intrinsics)
+    known = set(Intrinsics.read(conf.intrinsics).cameras)
     database, sparse = run.outputs.database, run.outputs.folder / "again"
     model = map_images(options, database, run.images, sparse, known)
     found = model_statistics(model)

@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d2_hloc.network.backbone import LAYERS, preprocess
-from d2_hloc.network.d2net import MULTISCALE, D2Net, D2NetOptions
+from d2_hloc.network.d2net import D2Net
+from d2_hloc.network.options import MULTISCALE, D2NetOptions
 
 # name: (scales, (w, h))
 CASES = {

@@ -5,9 +5,10 @@
 
 Pairs with known poses come from a list in the form of pipelines/relative_pose.py, or are all pairs
 of images that FOLDER holds a calibration_NAME.h5 of (K, R, T), as in the Image Matching Challenge.
-The old way is COLMAP's estimator on matches by ratio, twice where keypoints are refined. A match is
-right within so many pixels of its epipolar lines; seconds are processor time on one thread, from
-matches on, without reading images.
+The old way is COLMAP's estimator on matches by ratio, twice where keypoints are refined. Several
+matchers are compared in one run by naming them, `--matcher nearest lightglue`. A match is right
+within so many pixels of its epipolar lines; seconds are processor time on one thread, from matches
+on, without reading images.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -29,10 +31,11 @@ from d2_hloc.core import pose_metrics
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap, quiet
-from d2_hloc.matching.guided import GuidedOptions, homogeneous
-from d2_hloc.matching.nearest import MatchingOptions, match_descriptors
+from d2_hloc.matching.guided import homogeneous
+from d2_hloc.matching.match_pairs import CACHE_BYTES, create_matcher
+from d2_hloc.matching.options import GuidedOptions, MatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
-from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.refinement.shallow_maps import resize_max_of
 from d2_hloc.sfm.options import VerificationOptions
 from d2_hloc.sfm.two_view import by_colmap, cross
@@ -42,6 +45,7 @@ PIXELS, DEGREES = (1, 2, 4), (5, 10, 20)
 OLD = VerificationOptions(estimator="colmap")
 NEW = VerificationOptions(estimator="poselib")
 GUIDED = replace(NEW, guided=GuidedOptions(enabled=True))
+MATCHERS = ("nearest", "lightglue")
 WAYS = {"COLMAP": OLD, "PoseLib": NEW, "PoseLib, guided": GUIDED}
 
 
@@ -90,20 +94,20 @@ def calibrated_pairs(folder: Path, names: list[str]) -> list[PosedPair]:
 
 
 def read_inputs(
-    features: Path, images: Path, posed: list[PosedPair], ratio: float | None
+    features: Path, images: Path, posed: list[PosedPair], matching: MatchingOptions
 ) -> Iterator[Inputs]:
-    """Match the pairs by mutual nearest neighbours and the ratio."""
+    """Match the pairs."""
     resize_max = resize_max_of(features)
     refiner = PairRefiner(RefinementOptions(enabled=True), images, resize_max)
     with features_h5.open_h5(features) as file:
         names = {n for p in posed for n in p.names}
         found = {n: features_h5.features_of(file, n) for n in names}
         sizes = {n: features_h5.image_size_of(file, n) for n in names}
-    for pair in posed:
+        matcher = create_matcher(matching)
+        prepared = matcher.cache(file, CACHE_BYTES)
+        matched = [matcher.match(*(prepared[n] for n in p.names)) for p in posed]
+    for pair, matches in zip(posed, matched, strict=True):
         both = [found[n] for n in pair.names]
-        matches = match_descriptors(
-            both[0].descriptors, both[1].descriptors, MatchingOptions(ratio_threshold=ratio)
-        )
         cameras = tuple(
             pinhole_camera(k, sizes[n])
             for k, n in zip((pair.intrinsics0, pair.intrinsics1), pair.names, strict=True)
@@ -191,7 +195,10 @@ def main() -> None:
     parser.add_argument("--calibrations", type=Path, help="folder of calibration_NAME.h5")
     parser.add_argument("--pairs", type=Path, help="list with poses, as pipelines/relative_pose.py")
     parser.add_argument("--features", type=Path, required=True, nargs="+")
-    parser.add_argument("--ratio", type=float, default=0.95, help="1: none")
+    parser.add_argument("--matcher", choices=MATCHERS, nargs="+", default=["nearest"])
+    parser.add_argument("--ratio", type=float, default=0.95, help="of nearest; 1: none")
+    parser.add_argument("--weights", default=MatchingOptions.weights, help="of lightglue")
+    parser.add_argument("--min-score", type=float, default=MatchingOptions.min_score)
     args = parser.parse_args()
     if (args.pairs is None) == (args.calibrations is None):
         parser.error("give either --pairs or --calibrations")
@@ -203,15 +210,27 @@ def main() -> None:
         posed = (
             read_posed_pairs(args.pairs)
             if args.pairs
-            else calibrated_pairs(args.calibrations, features_h5.image_names(features))
+            else calibrated_pairs(args.calibrations, features_h5.extracted_names(features))
         )
-        rows: dict[str, list[Row]] = {}
-        ratio = args.ratio if args.ratio < 1 else None
-        for inputs in read_inputs(features, args.images, posed, ratio):
-            for name, options in WAYS.items():
-                for suffix, row in zip(("", ", refined"), run_way(options, inputs), strict=True):
-                    rows.setdefault(f"{features.stem}: {name}{suffix}", []).append(row)
-        print(*(line(name, found) for name, found in rows.items()), sep="\n", flush=True)
+        for matcher in args.matcher:
+            rows: dict[str, list[Row]] = {}
+            for inputs in read_inputs(features, args.images, posed, matching_of(matcher, args)):
+                for way, options in WAYS.items():
+                    name = f"{features.stem}, {matcher}: {way}"
+                    for suffix, row in zip(
+                        ("", ", refined"), run_way(options, inputs), strict=True
+                    ):
+                        rows.setdefault(name + suffix, []).append(row)
+            print(*(line(name, found) for name, found in rows.items()), sep="\n", flush=True)
+
+
+def matching_of(
+    matcher: Literal["nearest", "lightglue"], args: argparse.Namespace
+) -> MatchingOptions:
+    """Options of a matcher, from the arguments that are its own."""
+    if matcher == "nearest":
+        return MatchingOptions(ratio_threshold=args.ratio if args.ratio < 1 else None)
+    return MatchingOptions(matcher=matcher, weights=args.weights, min_score=args.min_score)
 
 
 if __name__ == "__main__":

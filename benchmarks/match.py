@@ -27,7 +27,7 @@ import torch
 from d2_hloc.app.command import run_command
 from d2_hloc.files import features_h5
 from d2_hloc.matching.match_pairs import match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.pairs import Pair, exhaustive, read_pairs, write_pairs
 
 

@@ -23,21 +23,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d2_hloc.features.extraction import ExtractionOptions, extract
+from d2_hloc.features.extraction import extract
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap, quiet
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.staged_h5 import Staged, Value
 from d2_hloc.matching.match_pairs import match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.pairs import exhaustive
 from d2_hloc.matching.tracks import Tracks, build_tracks
-from d2_hloc.refinement.patches import Outcome, RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.refinement.patches import Outcome
 from d2_hloc.refinement.shallow_maps import CACHE_BYTES, MapReader
 from d2_hloc.refinement.tracks import jobs_of, move_pairs, put_together
 from d2_hloc.sfm import pose_errors
-from d2_hloc.sfm.cameras import cameras_of
+from d2_hloc.sfm.cameras.intrinsics import Intrinsics
+from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.correspondences import observations
 from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
 from d2_hloc.sfm.mapping import map_images, model_statistics
@@ -83,7 +86,7 @@ class Bench:
         names = features_h5.extracted_names(self.features)
         self.pairs, self.cameras = (
             exhaustive(names),
-            cameras_of(self.images, names, self.truth_file),
+            cameras_of(self.images, names, Intrinsics.read(self.truth_file)),
         )
         match(MatchingOptions(ratio_threshold=0.95), self.pairs, self.features, self.matches)
         self.verified = verified_matches(self.database(self.features), self.matches)

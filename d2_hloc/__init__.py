@@ -2,11 +2,17 @@
 
 import zlib  # noqa: F401 - before pycolmap, whoever imports that: the other order aborts
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from d2_hloc.core.structs import Features, Matches
-from d2_hloc.hloc.plugin import register
-from d2_hloc.matching.nearest import MatchingOptions, match_descriptors
-from d2_hloc.network.d2net import D2Net, D2NetOptions
+if TYPE_CHECKING:
+    from d2_hloc.core.structs import Features, Matches
+    from d2_hloc.hloc.plugin import register
+    from d2_hloc.matching.nearest import match_descriptors
+    from d2_hloc.matching.options import MatchingOptions
+    from d2_hloc.network.d2net import D2Net
+    from d2_hloc.network.options import D2NetOptions
+    from d2_hloc.sfm.options import VerificationOptions
+    from d2_hloc.sfm.two_view import verify_pair
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,14 +27,27 @@ __all__ = [
     "verify_pair",
 ]
 
-_WITH_PYCOLMAP = {
-    "VerificationOptions": "d2_hloc.sfm.options",
-    "verify_pair": "d2_hloc.sfm.two_view",
+_MODULES = {
+    "D2Net": "network.d2net",
+    "D2NetOptions": "network.options",
+    "Features": "core.structs",
+    "Matches": "core.structs",
+    "MatchingOptions": "matching.options",
+    "VerificationOptions": "sfm.options",
+    "match_descriptors": "matching.nearest",
+    "register": "hloc.plugin",
+    "verify_pair": "sfm.two_view",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import what needs pycolmap when it is first asked for: features and matches need it not."""
-    if name not in _WITH_PYCOLMAP:
+    """Import a public name when it is first asked for: torch takes a second, pycolmap another."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_WITH_PYCOLMAP[name]), name)
+    found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -22,7 +22,7 @@ from d2_hloc.matching.lightglue import GlueShape
 from d2_hloc.training.matcher.cache import Extract, cache_views, extractor
 from d2_hloc.training.matcher.examples import ExampleOptions, Source
 from d2_hloc.training.matcher.loop import MatcherTrainer, MatcherTrainingOptions
-from d2_hloc.training.matcher.report import present
+from d2_hloc.training.matcher.report import report_matcher_training
 from d2_hloc.training.matcher.scenes import SceneOptions, scene_pairs
 from d2_hloc.training.matcher.views import ViewOptions
 from d2_hloc.training.pair import split
@@ -108,7 +108,7 @@ def run(conf: TrainMatcher, output: Path) -> None:
     }
     with record.timed("train"):
         MatcherTrainer(conf.training, conf.shape, train, held_back, output).run()
-    present(record, output, f"{conf.dataset}, {len(train.photos)} photographs")
+    report_matcher_training(record, output, f"{conf.dataset}, {len(train.photos)} photographs")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

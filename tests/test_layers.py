@@ -71,7 +71,7 @@ def test_the_walk_sees_what_is_imported():
     found = set(imported_names(TREES[ROOT / "hloc" / "plugin.py"]))
     assert {"h5py", "functools", "pathlib.Path", "hloc.{name}"} <= found
     assert set(own_imports(ROOT / "network" / "d2net.py")) == {"core", "network"}
-    assert set(own_imports(ROOT / "app" / "cli.py")) >= {PACKAGE, "core", "sfm"}
+    assert set(own_imports(ROOT / "app" / "cli.py")) >= {PACKAGE, "app", "mvs"}
 
 
 def test_every_room_has_its_layer():
@@ -169,7 +169,8 @@ def test_the_only_half_beside_the_networks_coordinates_is_the_limit_of_a_step():
         "core/images",
         "files/features_h5",
         "features/adapters/sift",
-        "sfm/cameras",
+        "sfm/cameras/camera_lines",
+        "sfm/cameras/sharing",
     ):
         assert 0.5 not in constants(TREES[ROOT / f"{name}.py"]), name
     assert constants(TREES[ROOT / "network" / "detection.py"]).count(0.5) == 1  # MAX_STEP, in cells
@@ -247,6 +248,56 @@ def test_an_import_is_silent_and_leaves_torch_and_logging_alone(after_import):
     assert done["gradients"]
 
 
+HEAVY = ["torch", "numpy", "scipy", "h5py", "pycolmap", "kornia", "plotly", "matplotlib", "PIL"]
+
+
+def loaded_by(code):
+    """The heavy packages that a fresh process has loaded after some lines."""
+    lines = [
+        "import contextlib, io, sys",
+        "sys.argv[0] = 'd2-hloc'",
+        "from d2_hloc.app.cli import main" if "main" in code else "",
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):",
+        f"    {code}",
+        f"print(*[m for m in {HEAVY} if m in sys.modules])",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT.parent)}
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return done.stdout.split(), done.stderr
+
+
+def test_an_import_loads_nothing_heavy_before_a_name_is_asked_for():
+    assert loaded_by("import d2_hloc")[0] == []
+    assert loaded_by("import d2_hloc; d2_hloc.MatchingOptions")[0] == []
+    assert "torch" in loaded_by("import d2_hloc; d2_hloc.Features")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--help"], ""),
+        (["--version"], ""),
+        (["reconstruct", "--help"], ""),
+        (["reconstruct", "IMAGES"], "required: OUTPUT"),
+        (["reconstruct", "IMAGES", "OUT", "--matcher", "lightglue", "--ratio", "1"], "--ratio is"),
+        (["reconstruct", "IMAGES", "OUT", "--resize-max", "0"], "resize_max must be from 1"),
+        (["reconstruct", "IMAGES", "OUT", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["localize", "MODEL", "QUERIES", "OUT", "--engine", "ray"], "unrecognized arguments"),
+        (["dense", "MODEL", "OUT", "--max-image-size", "3"], "max_image_size must be"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_help_and_mistakes_are_told_before_anything_heavy_is_loaded(arguments, said):
+    loaded, errors = loaded_by(f"main({arguments})")
+    assert loaded == []
+    assert said in errors
+
+
 def test_every_public_name_is_there():
     assert sorted(d2_hloc.__all__) == d2_hloc.__all__
-    assert all(hasattr(d2_hloc, name) for name in d2_hloc.__all__)
+    assert set(d2_hloc.__all__) <= set(dir(d2_hloc))
+    for name in d2_hloc.__all__:
+        assert getattr(d2_hloc, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = d2_hloc.nothing

@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import get_args
 
 from d2_hloc.core import config
-from d2_hloc.features.extraction import ExtractionOptions
-from d2_hloc.files.ray import Cluster
-from d2_hloc.files.shards import Shard
-from d2_hloc.matching.choose_pairs import METHODS, PairsOptions
-from d2_hloc.matching.nearest import MatchingOptions
-from d2_hloc.network.d2net import D2NetOptions
-from d2_hloc.sfm.options import MATCHING, NEAREST, Reconstruct
-from d2_hloc.sfm.pose_errors import check_frame
-from d2_hloc.sfm.poses_file import read_poses
+from d2_hloc.features.options import CompressionOptions, ExtractionOptions
+from d2_hloc.matching.options import METHODS, MatchingOptions, PairsOptions
+from d2_hloc.mvs.options import DenseOptions
+from d2_hloc.network.options import D2NetOptions
+from d2_hloc.sfm.cameras.options import CameraSharing
+from d2_hloc.sfm.options import MATCHING, NEAREST, Localize, Reconstruct
 
 FEATURES = tuple(MATCHING)
 
@@ -53,6 +51,15 @@ def add_intrinsics_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--intrinsics", type=Path, help="lines of 'name MODEL w h params...'")
 
 
+def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of cameras: known ones, and how others are guessed."""
+    add_intrinsics_argument(parser)
+    text = "which images without known intrinsics one camera took (auto: by size and EXIF)"
+    parser.add_argument("--cameras", choices=get_args(CameraSharing), help=text)
+    text = "COLMAP's model of cameras without known intrinsics (SIMPLE_RADIAL)"
+    parser.add_argument("--camera-model", help=text)
+
+
 def add_truth_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument of the ground truth."""
     parser.add_argument(
@@ -78,22 +85,6 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worker-cpus", type=int, help="CPUs and threads of a worker (1)")
 
 
-def check_truth(args: argparse.Namespace, is_aligned: bool = True) -> None:
-    """Read the ground truth once: a mistake in it should not cost the run.
-
-    Args:
-        args: of the command.
-        is_aligned: whether the model is aligned to it, rather than in its frame already.
-
-    Raises:
-        ValueError: if it cannot be read, or no model be aligned to it.
-    """
-    if args.ground_truth is not None:
-        truth = read_poses(args.ground_truth)
-        if is_aligned:
-            check_frame(truth, args.ground_truth)
-
-
 def model_configuration(args: argparse.Namespace) -> Reconstruct:
     """The YAML's options, or the defaults, with the arguments over them."""
     conf = config.load(Reconstruct, args.config) if args.config else Reconstruct()
@@ -102,13 +93,69 @@ def model_configuration(args: argparse.Namespace) -> Reconstruct:
     pairs = given_pairs(conf.pairs, args.pairs)
     if args.reference is not None:
         pairs = dataclasses.replace(pairs, reference=args.reference)
+    mapping = conf.reconstruction
+    if (camera_model := getattr(args, "camera_model", None)) is not None:
+        mapping = dataclasses.replace(mapping, camera_model=camera_model)
     return dataclasses.replace(
         conf,
         extraction=extraction,
         pairs=pairs,
         matching=given_matching(conf.matching, extraction.feature, args),
         refinement=conf.refinement.switched(args.refinement),
+        reconstruction=mapping,
         intrinsics=intrinsics or conf.intrinsics,
+        cameras=getattr(args, "cameras", None) or conf.cameras,
+    )
+
+
+def reconstruct_configuration(args: argparse.Namespace) -> Reconstruct:
+    """Options of d2-hloc reconstruct."""
+    conf = model_configuration(args)
+    if args.mapper:
+        mapping = dataclasses.replace(conf.reconstruction, mapper=args.mapper)
+        conf = dataclasses.replace(conf, reconstruction=mapping)
+    return conf
+
+
+def localize_configuration(args: argparse.Namespace) -> Localize:
+    """Options of d2-hloc localize."""
+    conf = config.load(Localize, args.config) if args.config else Localize()
+    if args.matcher not in (None, conf.matching.matcher):
+        conf = dataclasses.replace(conf, matching=MatchingOptions(matcher=args.matcher))
+    return dataclasses.replace(
+        conf,
+        pairs=given_pairs(conf.pairs, args.pairs),
+        refinement=conf.refinement.switched(args.refinement),
+        intrinsics=args.intrinsics or conf.intrinsics,
+        cameras=args.cameras or conf.cameras,
+        camera_model=args.camera_model or conf.camera_model,
+    )
+
+
+def dense_configuration(args: argparse.Namespace) -> DenseOptions:
+    """Options of d2-hloc dense."""
+    options = config.load(DenseOptions, args.config) if args.config else DenseOptions()
+    given = {"max_image_size": args.max_image_size, "backend": args.backend}
+    options = dataclasses.replace(options, **{k: v for k, v in given.items() if v is not None})
+    if args.mesh:
+        options = dataclasses.replace(options, mesh=dataclasses.replace(options.mesh, enabled=True))
+    return options
+
+
+def extract_configuration(args: argparse.Namespace) -> ExtractionOptions:
+    """Options of d2-hloc extract."""
+    return given_extraction(ExtractionOptions(), args)
+
+
+def match_configuration(args: argparse.Namespace) -> MatchingOptions:
+    """Options of d2-hloc match."""
+    return MatchingOptions(matcher=args.matcher or "nearest", ratio_threshold=args.ratio)
+
+
+def compress_configuration(args: argparse.Namespace) -> CompressionOptions:
+    """Options of d2-hloc compress."""
+    return CompressionOptions(
+        dimensions=args.dimensions, dtype=args.dtype, projection=args.projection
     )
 
 
@@ -154,25 +201,3 @@ def given_pairs(options: PairsOptions, argument: str | None) -> PairsOptions:
     if argument in METHODS:
         return dataclasses.replace(options, method=argument, file=None)
     return dataclasses.replace(options, file=Path(argument))
-
-
-def shard_of(args: argparse.Namespace) -> Shard | None:
-    """Shard that --shard names; None where it is not given."""
-    return None if args.shard is None else Shard.parse(args.shard)
-
-
-def cluster_of(args: argparse.Namespace) -> Cluster | None:
-    """Cluster that --engine ray and its arguments ask for; None for the local engine.
-
-    Raises:
-        ValueError: for arguments that do not go together.
-    """
-    given = {"address": args.address, "cpus": args.worker_cpus}
-    given = {name: value for name, value in given.items() if value is not None}
-    if args.engine == "local":
-        if given:
-            raise ValueError("--address and --worker-cpus are for --engine ray; give that too.")
-        return None
-    if getattr(args, "shard", None) is not None or getattr(args, "stage", None) is not None:
-        raise ValueError("--engine ray makes the shards itself; leave --shard and --stage out.")
-    return Cluster(**given)

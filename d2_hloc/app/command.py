@@ -9,8 +9,6 @@ import sys
 import threading
 from collections.abc import Callable
 
-from d2_hloc.files.colmap import quiet
-
 LONGEST = 2000  # characters of a sentence
 DISK_FULL = "the disk is full; free some space and run again, it goes on from there."
 
@@ -18,7 +16,7 @@ DISK_FULL = "the disk is full; free some space and run again, it goes on from th
 def run_command(name: str, work: Callable[[], object]) -> int:
     """Do the work and return the exit status; a problem is one sentence after the name."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    quiet()
+    quiet_colmap()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: parts are kept
     try:
@@ -44,6 +42,13 @@ def in_one_line(text: str) -> str:
     """
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
     return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
+
+
+def quiet_colmap() -> None:
+    """Keep COLMAP's own log to errors, if it is loaded: a command's --help loads it not."""
+    colmap = sys.modules.get("d2_hloc.files.colmap")
+    if colmap is not None:
+        colmap.quiet()
 
 
 def sentence(error: ValueError | OSError) -> str:

@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc.core import config
-from d2_hloc.core.ranges import check_ranges
 from d2_hloc.features.extracted import Extracted
-from d2_hloc.features.projection import BUNDLED, MOST, load_projection
+from d2_hloc.features.options import CompressionOptions
+from d2_hloc.features.projection import load_projection
 from d2_hloc.files import features_h5
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.staged_h5 import Record, Staged, Value
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompressionOptions:
-    """Options of compressed descriptors.
-
-    `dimensions`: numbers of a descriptor after projection; None leaves them as they are.
-
-    `projection`: a file of `d2-hloc compress`; None is the bundled one, of D2-Net off the shelf.
-    """
-
-    dimensions: int | None = None
-    dtype: Literal["float32", "float16", "int8"] = "int8"
-    projection: Path | None = None
-
-    def __post_init__(self) -> None:
-        check_ranges(self, dimensions=(1, MOST))
-        if self.dimensions is None and self.projection is not None:
-            raise ValueError("a projection needs dimensions to project onto.")
-
-    @property
-    def projection_file(self) -> Path:
-        """Path of the projection's file."""
-        return self.projection or BUNDLED
 
 
 def compression_configuration(options: CompressionOptions | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,11 @@ from tqdm import tqdm
 from d2_hloc.core import config
 from d2_hloc.core.images import ImageError, list_images, read_image
 from d2_hloc.core.pixels import rescale
-from d2_hloc.core.ranges import EDGES, MANY, check_ranges
 from d2_hloc.core.structs import Features
 from d2_hloc.features import compression, registry
 from d2_hloc.features.adapter import Extractor
-from d2_hloc.features.compression import CompressionOptions
 from d2_hloc.features.extracted import Extracted
-from d2_hloc.features.options import FeatureOptions
+from d2_hloc.features.options import ExtractionOptions, FeatureOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
@@ -34,26 +32,6 @@ DIGESTS = ("weights_sha256", "projection_sha256", "hloc")  # of what the options
 AHEAD = 4  # images that are decoded while one is extracted
 
 CreateExtractor = Callable[[FeatureOptions], Extractor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractionOptions(FeatureOptions):
-    """Options of extraction: a feature, the size of images, and the form that is stored.
-
-    `top_k` keeps that many of an image, those of the highest scores; all for None. `compression`
-    says how descriptors are stored in fewer bytes, and then `descriptor_dtype` says nothing.
-    """
-
-    resize_max: int | None = 1600
-    descriptor_dtype: Literal["float32", "float16"] = "float16"
-    batch_size: int = 1  # images of equal size that a GPU takes at once
-    top_k: int | None = None
-    compression: CompressionOptions | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        registry.check_name(self.feature)
-        check_ranges(self, resize_max=EDGES, batch_size=(1, 10**5), top_k=(1, MANY))
 
 
 def create_extractor(options: FeatureOptions) -> Extractor:

@@ -12,8 +12,8 @@ from pathlib import Path
 from d2_hloc.core.images import ImageError, list_images
 from d2_hloc.features.adapter import Extractor
 from d2_hloc.features.extracted import Extracted
-from d2_hloc.features.extraction import ExtractionOptions, create_extractor, extract
-from d2_hloc.features.options import FeatureOptions
+from d2_hloc.features.extraction import create_extractor, extract
+from d2_hloc.features.options import ExtractionOptions, FeatureOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.merging import merge
 from d2_hloc.files.ray import Cluster, run_in_shards

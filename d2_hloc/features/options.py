@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
 
-from d2_hloc.core.ranges import MANY, check_ranges
-from d2_hloc.network.d2net import MULTISCALE, D2NetOptions
+from d2_hloc.core.ranges import EDGES, MANY, check_ranges
+from d2_hloc.features.names import check_name
+from d2_hloc.network.options import MULTISCALE, D2NetOptions
+from d2_hloc.network.weights.catalogue import FOLDER
+
+BUNDLED = FOLDER / "d2_ots_pca.safetensors"
+MOST = 256  # directions that are kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +31,7 @@ class SiftOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions:
-    """A feature by name (registry.MODULES), with the options of all families; its own apply.
+    """A feature by name (names.MODULES), with the options of all families; its own apply.
 
     `kornia_keypoints` is the largest number of those of kornia; None is kornia's own.
     """
@@ -44,3 +51,47 @@ class FeatureOptions:
         if self.feature == "d2net-ms" and is_default:
             return replace(self.d2net, scales=MULTISCALE)
         return self.d2net
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressionOptions:
+    """Options of compressed descriptors.
+
+    `dimensions`: numbers of a descriptor after projection; None leaves them as they are.
+
+    `projection`: a file of `d2-hloc compress`; None is the bundled one, of D2-Net off the shelf.
+    """
+
+    dimensions: int | None = None
+    dtype: Literal["float32", "float16", "int8"] = "int8"
+    projection: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self, dimensions=(1, MOST))
+        if self.dimensions is None and self.projection is not None:
+            raise ValueError("a projection needs dimensions to project onto.")
+
+    @property
+    def projection_file(self) -> Path:
+        """Path of the projection's file."""
+        return self.projection or BUNDLED
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionOptions(FeatureOptions):
+    """Options of extraction: a feature, the size of images, and the form that is stored.
+
+    `top_k` keeps that many of an image, those of the highest scores; all for None. `compression`
+    says how descriptors are stored in fewer bytes, and then `descriptor_dtype` says nothing.
+    """
+
+    resize_max: int | None = 1600
+    descriptor_dtype: Literal["float32", "float16"] = "float16"
+    batch_size: int = 1  # images of equal size that a GPU takes at once
+    top_k: int | None = None
+    compression: CompressionOptions | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_name(self.feature)
+        check_ranges(self, resize_max=EDGES, batch_size=(1, 10**5), top_k=(1, MANY))

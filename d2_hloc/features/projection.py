@@ -20,12 +20,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from d2_hloc.core.text import parse_json
+from d2_hloc.features.options import MOST
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_whole
-from d2_hloc.network.weights.catalogue import FOLDER
 
-BUNDLED = FOLDER / "d2_ots_pca.safetensors"
-MOST = 256  # directions that are kept
 WHITENING = 0.25  # directions are divided by this power of their variance: 0 not, 0.5 wholly
 IMAGES, FROM_EACH = 500, 500  # images, and descriptors of each, to learn from
 

@@ -5,6 +5,7 @@ zlib comes first: with pycolmap 4.1-4.2 the other order aborts the process at th
 
 from __future__ import annotations
 
+import copy
 import shutil
 import sqlite3
 import tempfile
@@ -92,14 +93,16 @@ def _read_checked(folder: Path, needs_points: bool) -> pycolmap.Reconstruction:
 
 
 def camera_of(image: pycolmap.Image) -> pycolmap.Camera:
-    """The camera of an image of a model.
+    """A copy of the camera of an image of a model, which may outlive the model.
+
+    pycolmap's own refers to the model's memory: read after the model is gone, it ends the process.
 
     Raises:
         ModelError: if it has none: the image is not of a model.
     """
     if image.camera is None:
         raise ModelError(f"{image.name}: has no camera.")
-    return image.camera
+    return copy.copy(image.camera)
 
 
 def img_from_cam(

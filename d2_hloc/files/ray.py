@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from d2_hloc.core.ranges import THREADS, check_ranges
@@ -151,6 +150,8 @@ def _work(work: Work, shard: Shard, folder: Path, threads: int) -> None:
             "the same files by the same paths."
         )
     os.chdir(folder)
+    import torch  # takes a second, and only workers need it
+
     torch.set_num_threads(threads)
     until = time.monotonic() + BUSY_SECONDS
     while True:

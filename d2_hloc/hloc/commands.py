@@ -13,7 +13,7 @@ from typing import Any
 from d2_hloc.core.names import image_name
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.features import extraction
-from d2_hloc.features.extraction import ExtractionOptions
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.hloc.d2net_conf import d2net_options_of
 from d2_hloc.hloc.matcher_conf import matching_options_of
 from d2_hloc.hloc.plugin import EXTRACTORS, MATCHERS, Conf

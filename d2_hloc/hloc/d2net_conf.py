@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from d2_hloc.core import config
-from d2_hloc.network.d2net import MULTISCALE, D2NetOptions
+from d2_hloc.network.options import MULTISCALE, D2NetOptions
 
 OWN_KEYS = (*D2NetOptions.__dataclass_fields__, "multiscale")
 HLOC_KEYS = ("name", "model_name", "checkpoint_dir", "use_relu")  # of its own d2net

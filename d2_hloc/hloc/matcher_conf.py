@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from d2_hloc.core import config
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 
 OWN_KEYS = tuple(MatchingOptions.__dataclass_fields__)
 HLOC_KEYS = ("name", "do_mutual_check")  # the second is what its own matcher calls `mutual`

@@ -6,55 +6,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.features import registry
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.matching import pairs
+from d2_hloc.matching.options import PairsOptions
 from d2_hloc.matching.pairs import Pair
 
 logger = logging.getLogger(__name__)
-
-METHODS = ("exhaustive", "retrieval", "covisibility", "poses")
-BY_REFERENCE = ("covisibility", "poses")  # methods that ask what is known of the images
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairsOptions:
-    """Choice of pairs. 'auto' is exhaustive up to `max_exhaustive` images, retrieval beyond.
-
-    `count` is the number of images that each is matched with: the nearest by global descriptors
-    ('retrieval'), those that share most points of a model ('covisibility'), or those whose cameras
-    are nearest and look the same way, to within `max_angle` degrees ('poses'). A query's 'auto' is
-    exhaustive up to `count` images of the model: it has as many as an exhaustive search has for
-    each image.
-
-    `reference` is the COLMAP model that 'covisibility' and 'poses' ask, or for 'poses' a file of
-    poses; None is the model that is triangulated.
-    """
-
-    method: Literal["auto", "exhaustive", "retrieval", "covisibility", "poses"] = "auto"
-    count: int = 20
-    max_exhaustive: int = 200
-    max_angle: float = 45.0
-    reference: Path | None = None
-    file: Path | None = None  # a pair list instead
-
-    def __post_init__(self) -> None:
-        check_ranges(self, count=(1, MANY), max_exhaustive=(1, MANY), max_angle=(1e-3, 180))
-
-    def is_retrieval(self, num_images: int, largest: int) -> bool:
-        """True if the nearest images are looked up, rather than all taken."""
-        if self.file is not None:
-            return False
-        return self.method == "retrieval" or (self.method == "auto" and num_images > largest)
-
-    @property
-    def is_by_reference(self) -> bool:
-        """True if pairs come from what is known of the images, rather than from features."""
-        return self.file is None and self.method in BY_REFERENCE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,34 +7,13 @@ is then right more often, and a looser ratio, or none, is asked of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.spatial import KDTree
 
-from d2_hloc.core.ranges import PIXELS, RATIOS, check_ranges
 from d2_hloc.matching.consistency import local_consistency
+from d2_hloc.matching.options import GuidedOptions
 
 Cells = tuple[np.ndarray, np.ndarray]  # keypoint in image 0, in image 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuidedOptions:
-    """Where a keypoint's match is looked for; lengths in pixels.
-
-    Off, since a model gains nothing from it: more points, but less precise ones (docs/geometry.md).
-
-    `radius` is about the place to which the nearest verified match leads, and grows by `slope` of
-    the distance to that match. `ratio_threshold` compares candidates alone; 1 is none.
-    """
-
-    enabled: bool = False
-    radius: float = 24.0
-    slope: float = 0.3
-    ratio_threshold: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_ranges(self, radius=PIXELS, slope=(0, 10), ratio_threshold=RATIOS)
 
 
 def epipolar_distances(fundamental: np.ndarray, xy0: np.ndarray, xy1: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,8 +25,9 @@ from torch import Tensor, nn
 
 from d2_hloc.core.structs import Matches
 from d2_hloc.core.text import parse_json
-from d2_hloc.features.projection import BUNDLED as PROJECTION
-from d2_hloc.features.projection import MOST, Projection, load_projection
+from d2_hloc.features.options import BUNDLED as PROJECTION
+from d2_hloc.features.options import MOST
+from d2_hloc.features.projection import Projection, load_projection
 from d2_hloc.files.atomic import write_whole
 from d2_hloc.network.d2net import DTYPES
 from d2_hloc.network.weights.catalogue import FOLDER, WeightsError
@@ -158,7 +158,8 @@ def attend_to_own(block: Any, x: Tensor, turns: Tensor, are_real: Tensor | None)
     """Self-attention, with positions as rotations (kornia's SelfBlock)."""
     q, k, v = block.Wqkv(x).unflatten(-1, (block.num_heads, -1, 3)).transpose(1, 2).unbind(-1)
     turns = turns.to(q.dtype)
-    found = attention(rotated(q, turns), rotated(k, turns), v, are_real)
+    # torch's fast kernel wants the channels of all three side by side.
+    found = attention(rotated(q, turns), rotated(k, turns), v.contiguous(), are_real)
     return _added(block.ffn, x, block.out_proj(found.transpose(1, 2).flatten(-2)))
 
 
@@ -302,8 +303,8 @@ def locate(source: str) -> Path:
     return path
 
 
-def save_glue(path: Path, glue: Glue, learned_from: Sequence[str] = ()) -> Path:
-    """Write weights in half precision, as safetensors with a record of what made them.
+def save_glue(path: Path, glue: Glue) -> Path:
+    """Write weights in half precision, as safetensors with a record of their shape.
 
     Raises:
         DiskFull: if there is no space.
@@ -312,7 +313,7 @@ def save_glue(path: Path, glue: Glue, learned_from: Sequence[str] = ()) -> Path:
         key: value.detach().cpu().half().contiguous()
         for key, value in glue.net.state_dict().items()
     }
-    record = {"shape": asdict(glue.shape), "learned_from": [*learned_from]}
+    record = {"shape": asdict(glue.shape)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, save(tensors, {"matcher": json.dumps(record)}))
     return path

@@ -16,13 +16,14 @@ from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
 from d2_hloc.core.structs import Matches
 from d2_hloc.core.threads import in_threads, one_thread_an_operation
-from d2_hloc.features.projection import BUNDLED as PROJECTION
+from d2_hloc.features.options import BUNDLED as PROJECTION
 from d2_hloc.files import features_h5
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
-from d2_hloc.matching.nearest import MatchingOptions, match_descriptors
+from d2_hloc.matching.nearest import match_descriptors
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.pairs import Pair, order_for_reuse, pair_text, unique
 from d2_hloc.matching.prepared import PreparedDescriptors, prepare_descriptors
 

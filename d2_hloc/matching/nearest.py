@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from d2_hloc.core.ranges import MANY, RATIOS, check_ranges
 from d2_hloc.core.structs import Matches
 from d2_hloc.matching.neighbours import Neighbours, nearest_neighbours
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.prepared import PreparedDescriptors, prepare_descriptors
 
 ROUNDING = 1e-5  # of a squared distance in float32: a second neighbour nearer than that is equal
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatchingOptions:
-    """Rule of matching, by nearest neighbours or by the learned matcher.
-
-    Of 'nearest' are `mutual` and the thresholds, which apply to both directions, as in hloc and
-    COLMAP. `ratio_threshold`: largest distance to the first neighbour over distance to the second.
-    `distance_threshold`: largest Euclidean distance of unit descriptors, at most 2.
-
-    Of 'lightglue' are its `weights`, bundled ones or a file; `min_score`, which a match has to
-    exceed; and `precision`.
-    """
-
-    matcher: Literal["nearest", "lightglue"] = "nearest"
-    mutual: bool = True
-    ratio_threshold: float | None = None
-    distance_threshold: float | None = None
-    weights: str = "d2_lightglue"
-    min_score: float = 0.3  # the better F1 of .1 and .3 on pairs held back
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
-    min_matches: int = 0  # fewer are none
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            ratio_threshold=RATIOS,
-            distance_threshold=(1e-3, 2),
-            min_score=(0, 1),
-            min_matches=(0, MANY),
-        )
-        for name in ("ratio_threshold", "distance_threshold"):
-            if getattr(self, name) is not None and self.matcher != "nearest":
-                raise ValueError(f"{name} is of matcher 'nearest', not of {self.matcher!r}.")
 
 
 def accepted(

@@ -11,7 +11,7 @@ from d2_hloc.files.merging import merge
 from d2_hloc.files.ray import Cluster, run_in_shards
 from d2_hloc.files.shards import Shard
 from d2_hloc.matching.match_pairs import MatchedPairs, match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.pairs import Pair, unique
 
 PAIRS = 500  # of a shard; half a block of order_for_reuse()
@@ -23,7 +23,6 @@ def match_on(
     pairs: Sequence[Pair],
     features: Path,
     output: Path,
-    features1: Path | None = None,
 ) -> MatchedPairs:
     """Match as match_pairs.match() does, on a cluster; for None in this process.
 
@@ -33,8 +32,8 @@ def match_on(
     """
     missing = 0 if cluster is None else len(_missing(pairs, output))
     if cluster is None or not missing:
-        return match(options, pairs, features, output, features1)
-    work = partial(_match, options, pairs, features, output, features1)
+        return match(options, pairs, features, output)
+    work = partial(_match, options, pairs, features, output)
     run_in_shards(cluster, work, output, missing, PAIRS, "pair")
     return MatchedPairs.read(merge(output), pairs)
 
@@ -52,7 +51,6 @@ def _match(
     pairs: Sequence[Pair],
     features: Path,
     output: Path,
-    features1: Path | None,
     shard: Shard,
 ) -> None:
-    match(options, pairs, features, output, features1, shard=shard)
+    match(options, pairs, features, output, shard=shard)

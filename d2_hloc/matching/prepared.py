@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -57,21 +54,11 @@ def _longest(vectors: Float[Tensor, "N D"]) -> float:
     return float(torch.linalg.vector_norm(vectors, dim=1).max()) if len(vectors) else 0.0
 
 
-@lru_cache
 def coarse_dtype() -> torch.dtype:
-    """bfloat16 where the processor multiplies it much faster than float32, else float32."""
-    matrix = torch.ones(1024, 512)
-    half = matrix.bfloat16()
-    is_faster = 2 * _seconds(lambda: half @ half.T) < _seconds(lambda: matrix @ matrix.T)
+    """bfloat16 where the processor multiplies it much faster than float32, else float32.
+
+    torch is asked what the processor can do: timing a product takes longer than it saves.
+    """
+    cpu = torch.cpu
+    is_faster = cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if is_faster else torch.float32
-
-
-def _seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """The shortest of some times, after a first one that is not counted."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)

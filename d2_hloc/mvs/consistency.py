@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from d2_hloc.core.ranges import MANY, PIXELS, check_ranges
+from d2_hloc.mvs.options import ConsistencyOptions
 from d2_hloc.mvs.views import StereoView, pixel_grid, projection
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConsistencyOptions:
-    """A depth stays where `min_num_views` of `num_views` other views confirm it.
-
-    A view confirms it if its own depth there differs by `max_depth_error` of it at most, and leads
-    back to within `max_reproj_error` pixels.
-    """
-
-    min_num_views: int = 2
-    num_views: int = 8
-    max_depth_error: float = 0.01
-    max_reproj_error: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            min_num_views=(0, MANY),
-            num_views=(1, MANY),
-            max_depth_error=(1e-6, 1),
-            max_reproj_error=PIXELS,
-        )
 
 
 def consistent_depth(

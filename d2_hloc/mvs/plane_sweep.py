@@ -17,42 +17,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from d2_hloc.core.ranges import check_ranges
 from d2_hloc.mvs.correlation import Correlation
+from d2_hloc.mvs.options import SweepOptions
 from d2_hloc.mvs.views import StereoView, pixel_grid, projection
 
 SPREAD = 4, 12  # pixels at half the size, from neighbour to neighbour
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepOptions:
-    """Hypotheses and windows of the sweep.
-
-    `hypotheses` planes lie evenly in inverse depth. Each of the `refinements` tries
-    `refinement_hypotheses` more about the best one. A pixel's score is the mean NCC of its
-    `best_sources` sources, so that those where it is hidden do not count; below `min_ncc` it has no
-    depth.
-    """
-
-    hypotheses: int = 96
-    refinements: int = 2
-    refinement_hypotheses: int = 9
-    window: int = 7  # pixels
-    best_sources: int = 2
-    min_ncc: float = 0.6
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            hypotheses=(3, 10**5),
-            refinements=(1, 100),
-            refinement_hypotheses=(3, 1000),
-            window=(3, 101),
-            best_sources=(1, 1000),
-            min_ncc=(-1, 1),
-        )
-        if self.window % 2 == 0:
-            raise ValueError(f"window is {self.window}; it takes an odd number from 3 on.")
 
 
 class PhotoConsistency:

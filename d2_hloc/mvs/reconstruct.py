@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -17,17 +16,22 @@ import torch
 from tqdm import tqdm
 
 from d2_hloc.core import config
-from d2_hloc.core.ranges import EDGES, MANY, PIXELS, check_ranges
 from d2_hloc.files.atomic import DiskFull, write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.shards import WHOLE, Shard
 from d2_hloc.mvs import poisson
 from d2_hloc.mvs.cloud import num_vertices
-from d2_hloc.mvs.consistency import ConsistencyOptions, consistent_depth
+from d2_hloc.mvs.consistency import consistent_depth
 from d2_hloc.mvs.map_files import is_stereo_map, read_stereo_map, write_stereo_map
 from d2_hloc.mvs.normals import normals
-from d2_hloc.mvs.plane_sweep import SweepOptions, sweep
+from d2_hloc.mvs.options import (
+    ConsistencyOptions,
+    DenseOptions,
+    FusionOptions,
+    MeshOptions,
+)
+from d2_hloc.mvs.plane_sweep import sweep
 from d2_hloc.mvs.statistics import DenseStatistics, dense_statistics
 from d2_hloc.mvs.workspace import (
     DenseView,
@@ -41,61 +45,8 @@ logger = logging.getLogger(__name__)
 
 FUSION_CACHE = 8.0  # GiB of maps and images that fusion holds at a time
 SMALL_COLLECTION = 100  # images; COLMAP's fusion gives the same cloud every time on one thread only
-MIN_IMAGE_SIZE = 64  # pixels; in less there are no windows to compare
 MESH_PROGRAM = poisson.__name__
 MIN_MESH_POINTS = 1000  # COLMAP's Poisson reconstruction crashes on almost empty clouds
-
-
-@dataclass(frozen=True, kw_only=True)
-class FusionOptions:
-    """Limits within which pixels become one point: in pixels, a share of the depth, and degrees."""
-
-    min_num_pixels: int = 3
-    max_reproj_error: float = 1.5
-    max_depth_error: float = 0.01
-    max_normal_error: float = 25.0
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            min_num_pixels=(1, 10**6),
-            max_reproj_error=PIXELS,
-            max_depth_error=(1e-6, 1),
-            max_normal_error=(1e-3, 180),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeshOptions:
-    """Poisson reconstruction. `trim` cuts away what few points support; more cuts more."""
-
-    enabled: bool = False
-    depth: int = 9
-    trim: float = 5.0
-
-    def __post_init__(self) -> None:
-        check_ranges(self, depth=(1, 14), trim=(0, 20))
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenseOptions:
-    """Options of dense stereo, from a model to a point cloud.
-
-    Images are undistorted with their longest edge at most `max_image_size` pixels. `backend` makes
-    the depth maps: 'torch' is the package's plane sweep with `sweep`, 'colmap' PatchMatch, which
-    needs pycolmap with CUDA and a GPU, and 'auto' takes COLMAP's where it can run.
-    """
-
-    backend: Literal["auto", "colmap", "torch"] = "auto"
-    max_image_size: int = 1200
-    num_sources: int = 4
-    sweep: SweepOptions = field(default_factory=SweepOptions)
-    consistency: ConsistencyOptions = field(default_factory=ConsistencyOptions)
-    fusion: FusionOptions = field(default_factory=FusionOptions)
-    mesh: MeshOptions = field(default_factory=MeshOptions)
-
-    def __post_init__(self) -> None:
-        check_ranges(self, max_image_size=(MIN_IMAGE_SIZE, EDGES[1]), num_sources=(1, MANY))
 
 
 def reconstruct_dense(

@@ -9,15 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from d2_hloc.files.colmap import ModelError
 from d2_hloc.files.lock import FileLock
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.ray import Cluster, run_shards
 from d2_hloc.files.shards import MOST, Shard
+from d2_hloc.mvs.options import STAGES, DenseOptions, Stage
 from d2_hloc.mvs.reconstruct import (
-    DenseOptions,
     check_depth_maps,
     choose_backend,
     has_map,
@@ -29,9 +28,6 @@ from d2_hloc.mvs.statistics import DenseStatistics
 from d2_hloc.mvs.workspace import Workspace
 
 MAPS = 4  # of a shard
-
-Stage = Literal["prepare", "maps", "consistency"]
-STAGES: tuple[Stage, ...] = ("prepare", "maps", "consistency")
 
 
 def dense_shard(

@@ -60,21 +60,17 @@ class Backbone(nn.Module):
         coarse = F.relu_(self.conv2_1(F.max_pool2d(fine, 2)))
         return fine, F.relu_(self.conv2_2(coarse))
 
-    def training_maps(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 512 h w"]:
-        """Maps of the form that is trained: stride 8, pool3 by maximum, no ReLU after conv4_3."""
-        return self.training_head(self.training_trunk(images, "conv4_1"), "conv4_1")
-
     def training_trunk(
         self, images: Float[Tensor, "B 3 H W"], until: str
     ) -> Float[Tensor, "B D h w"]:
-        """Input of the layer `until`, one of conv4, in the training form."""
+        """Input of the layer `until`, one of conv4, in the training form: pool3 by maximum."""
         x = F.max_pool2d(self._to_conv3(preprocess(images)), 2)
         for name in CONV4[: CONV4.index(until)]:
             x = F.relu_(self.get_submodule(name)(x))
         return x
 
     def training_head(self, x: Float[Tensor, "B D h w"], start: str) -> Float[Tensor, "B 512 h w"]:
-        """The training form from the layer `start`, one of conv4, to its maps."""
+        """The training form from the layer `start`, one of conv4, to its maps, without a ReLU."""
         for name in CONV4[CONV4.index(start) : -1]:
             x = F.relu(self.get_submodule(name)(x))
         return self.conv4_3(x)

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from d2_hloc.core.pixels import Position, cells_to_level, level_to_image
-from d2_hloc.core.ranges import MANY, check_ranges
+from d2_hloc.core.pixels import cells_to_level, level_to_image
 from d2_hloc.core.structs import Features
 from d2_hloc.network.backbone import Backbone
 from d2_hloc.network.description import GeneralizedMean
+from d2_hloc.network.options import D2NetOptions
 from d2_hloc.network.pyramid import Level, levels
-from d2_hloc.network.weights.catalogue import absolute_source
 from d2_hloc.network.weights.files import load_weights
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-MULTISCALE = (0.5, 1.0, 2.0)
-SCALES = 0.01, 16.0  # beyond, nothing is left of an image, or it is no longer held in memory
-
-
-@dataclass(frozen=True, kw_only=True)
-class D2NetOptions:
-    """Options of D2-Net; the defaults are single-scale and off the shelf.
-
-    `position`: 'centre' puts a keypoint at its receptive field's centre; 'released' where the
-    authors' code does, 2 pixels of the level up and to the left of it.
-    """
-
-    weights: str = "d2_ots"
-    scales: tuple[float, ...] = (1.0,)
-    max_keypoints: int | None = None
-    edge_threshold: float = 5.0
-    position: Position = "centre"
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
-
-    def __post_init__(self) -> None:
-        check_ranges(self, scales=SCALES, max_keypoints=(1, MANY), edge_threshold=(1e-6, 1e6))
-        if not self.scales or list(self.scales) != sorted(set(self.scales)):
-            raise ValueError(f"scales must be positive and rise, coarse to fine: {self.scales}.")
-        object.__setattr__(self, "weights", absolute_source(self.weights))
 
 
 class D2Net(nn.Module):

@@ -58,15 +58,6 @@ def detect(maps: Float[Tensor, "D h w"], edge_threshold: float = 5.0) -> Detecti
     return found.where(is_not_edge(hessians, edge_threshold) & is_curved(hessians, found.values))
 
 
-def hard_detections(
-    maps: Float[Tensor, "D h w"], edge_threshold: float = 5.0
-) -> Bool[Tensor, "h w"]:
-    """Mask of the hard detections (Eq. 3) that pass the edge test."""
-    mask = torch.zeros(maps.shape[1:], dtype=torch.bool, device=maps.device)
-    mask[tuple(detect(maps, edge_threshold).cells.T)] = True
-    return mask
-
-
 def is_local_maximum(
     maps: Float[Tensor, "D h w"], values: Float[Tensor, "h w"], channels: Int[Tensor, "h w"]
 ) -> Bool[Tensor, "h w"]:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.affinities import local_affinities
-from d2_hloc.refinement.patches import Outcome, RefinementOptions, refine_pairs
+from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.refinement.patches import Outcome, refine_pairs
 from d2_hloc.refinement.shallow_maps import CACHE_BYTES, ImageMaps, MapReader
 
 PAIR_CACHE_BYTES = 512 << 20  # of maps, for pairs that come image by image

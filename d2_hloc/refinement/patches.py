@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
@@ -20,53 +20,16 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from d2_hloc.core.pixels import cells_to_pixels, pixels_to_cells
-from d2_hloc.core.ranges import check_ranges
 from d2_hloc.core.threads import one_thread_an_operation
 from d2_hloc.network.backbone import Backbone
 from d2_hloc.network.detection import first_differences, newton_steps, second_differences
 from d2_hloc.refinement.affinities import inverse_2x2
+from d2_hloc.refinement.options import RefinementOptions
 
 LEVELS = 255  # of a channel of a map: none is negative, after the ReLU
 ROWS = 8  # of maps, normalised at once
 CHUNK = 32  # keypoints at once: their patches stay in the processor's cache
 MAX_STEP = 1.0  # cells, from the best cell to the paraboloid's top
-
-
-@dataclass(frozen=True, kw_only=True)
-class RefinementOptions:
-    """Sizes in cells: a radius of 3 is 7 x 7. The windows reach 6 pixels, then 2 around the place
-    found; a cell of conv2_2 is two pixels.
-
-    `fine_score`: conv1_2 has the last word only where patches agree so well there (cosine): it is
-    sharper than conv2_2 between images alike, and misleads where the light differs.
-    `neighbours`: verified matches that a local affinity is fitted to; 0 leaves patches unwarped.
-    `ambiguity`: a rival peak, 3 cells or more away, must be lower by so much (cosine).
-    """
-
-    enabled: bool = False
-    coarse_patch: int = 3
-    coarse_window: int = 3
-    fine_patch: int = 5
-    fine_window: int = 2  # 0: conv2_2 alone
-    fine_score: float = 0.9
-    neighbours: int = 16
-    ambiguity: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            coarse_patch=(1, 50),
-            coarse_window=(1, 50),
-            fine_patch=(1, 50),
-            fine_window=(0, 50),
-            fine_score=(-1, 1),
-            neighbours=(0, 1000),
-            ambiguity=(0, 2),
-        )
-
-    def switched(self, argument: str | None) -> RefinementOptions:
-        """The same options with refinement 'on' or 'off', or None to leave it."""
-        return self if argument is None else replace(self, enabled=argument == "on")
 
 
 class Outcome(IntEnum):

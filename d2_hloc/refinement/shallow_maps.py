@@ -13,7 +13,8 @@ from d2_hloc.core.cache import BoundedCache
 from d2_hloc.core.images import read_image
 from d2_hloc.core.pixels import rescale
 from d2_hloc.files import features_h5
-from d2_hloc.network.d2net import D2Net, D2NetOptions
+from d2_hloc.network.d2net import D2Net
+from d2_hloc.network.options import D2NetOptions
 from d2_hloc.refinement.patches import ShallowMaps, shallow_maps
 
 CACHE_BYTES = 2 << 30  # of maps held at once

@@ -22,7 +22,8 @@ from d2_hloc.files.staged_h5 import Staged, Value
 from d2_hloc.matching.pairs import Pair, order_for_reuse
 from d2_hloc.matching.tracks import PairMatches, Tracks, build_tracks, matches_between
 from d2_hloc.refinement.matches import refine_matches
-from d2_hloc.refinement.patches import Outcome, RefinementOptions, count_outcomes
+from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.refinement.patches import Outcome, count_outcomes
 from d2_hloc.refinement.shallow_maps import CACHE_BYTES, ImageMaps, MapReader, resize_max_of
 
 BLOCK = 4  # images; pairs are ordered so that blocks of them stay in the cache

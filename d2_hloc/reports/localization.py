@@ -51,11 +51,7 @@ def report_localization(run: LocalizationRun, ground_truth: Path | None = None) 
     print(f"\n{report.write(run.outputs.report)}")
 
 
-def score_queries(
-    run: LocalizationRun,
-    known: pose_errors.Poses | None,
-    thresholds: Sequence[tuple[float, float]] = pose_errors.THRESHOLDS,
-) -> Errors:
+def score_queries(run: LocalizationRun, known: pose_errors.Poses | None) -> Errors:
     """Note the errors of the queries, and return them; none where they cannot be told.
 
     A model of given poses is in the truth's frame; any other is aligned with it by its own images.
@@ -71,7 +67,7 @@ def score_queries(
     poses = {r.name: r.cam_from_world for r in run.found if r.cam_from_world is not None}
     wanted = {r.name: known[r.name] for r in run.found if r.name in known}
     errors = pose_errors.pose_errors(poses, wanted, frame)
-    run.record.scores["ground_truth"] = summarize_poses(errors, thresholds).to_dict()
+    run.record.scores["ground_truth"] = summarize_poses(errors).to_dict()
     placed = {name: error for name, error in errors.items() if np.isfinite(error.metres)}
     run.record.scores["query_errors"] = placed  # metres, degrees
     run.record.write()

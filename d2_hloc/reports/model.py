@@ -87,8 +87,10 @@ def model_rows(run: ModelRun, scores: PoseSummary | None = None) -> list[tuple[s
         ("sparse points", found.points),
         ("observations", found.observations),
         ("mean track length", found.mean_track_length),
+        ("median track length", found.median_track_length),
         ("observations an image", found.observations_per_image),
         ("mean reprojection error, px", found.mean_reprojection_error),
+        ("median reprojection error, px", found.median_reprojection_error),
         ("matched pairs", len(matched.pairs)),
         ("verified pairs", database.inlier_pairs),
         ("verified matches", database.inlier_matches),
@@ -129,6 +131,7 @@ def add_model(report: Report, run: ModelRun, scores: PoseSummary | None = None) 
             ("sparse points", found.points),
             ("mean track length", found.mean_track_length),
             ("mean reprojection error, px", found.mean_reprojection_error),
+            ("median reprojection error, px", found.median_reprojection_error),
         ]
     )
     report.figure("The model", draw_model(run.model), note="Drag to turn, scroll to come nearer.")

@@ -34,15 +34,14 @@ def model_figure(
     names: Sequence[str],
     highlight: Collection[str] = (),
     *,
-    highlight_label: str = "queries",
     max_points: int = 20_000,
 ) -> go.Figure:
     """Figure of a model to turn, seen from behind its cameras and upright.
 
     xyz are the points (N, 3) and rgb their colours (N, 3) in 0..255; centres (M, 3), rotations
-    (M, 3, 3, world to camera) and names are the cameras'. Those named in `highlight`, such as
-    localized queries, have another colour, and `highlight_label` in the legend. Points far from
-    all others are left out, and more than `max_points` are thinned, the same every time.
+    (M, 3, 3, world to camera) and names are the cameras'. Those named in `highlight`, localized
+    queries, have another colour. Points far from all others are left out, and more than
+    `max_points` are thinned, the same every time.
 
     Raises:
         ValueError: if the shapes do not fit together.
@@ -70,7 +69,7 @@ def model_figure(
     is_marked = np.array([name in highlight for name in names], dtype=bool)
     for mask, label, colour in (
         (~is_marked, "cameras", BLUE),
-        (is_marked, highlight_label, ORANGE),
+        (is_marked, "queries", ORANGE),
     ):
         if mask.any():
             chosen = [name for name, keep in zip(names, mask, strict=True) if keep]
@@ -167,7 +166,7 @@ def _outlines_trace(
         mode="lines",
         line={"color": colour, "width": 2.5},
         hoverinfo="skip",
-        legendgroup=plain_text(label),
+        legendgroup=label,
         showlegend=False,
     )
 
@@ -182,8 +181,8 @@ def _centres_trace(
         z=z,
         mode="markers",
         marker={"color": colour, "size": 3.5, "line": {"width": 0}},
-        name=f"{plain_text(label)} ({len(centres):,})",
-        legendgroup=plain_text(label),
+        name=f"{label} ({len(centres):,})",
+        legendgroup=label,
         hovertext=[plain_text(name) for name in names],
         hoverinfo="text",
     )

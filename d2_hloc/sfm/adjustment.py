@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Set
 
 import numpy as np
 
 from d2_hloc.files.colmap import camera_of, img_from_cam, pycolmap
 
-logger = logging.getLogger(__name__)
-
 ROUNDS = 4
 MIN_ANGLE = 1.5  # degrees between a point's rays, as COLMAP's mapper asks for
 FEW = 0.01  # of the observations: when fewer leave, the model is done
+MAX_ERROR = 16.0  # pixels: no observation is so far off in a model that holds; COLMAP's bound is 4
 
 
 def adjust_without_outliers(
@@ -30,11 +28,32 @@ def adjust_without_outliers(
     observations left.
     """
     before = model.compute_num_observations()
+    drop_absurd(model)
     for _ in range(ROUNDS):
         if drop_outliers(model, outlier_factor) <= FEW * model.compute_num_observations():
             break
         adjust(model, constant_cameras, num_threads)
+        drop_absurd(model)
     model.update_point_3d_errors()
+    return before - model.compute_num_observations()
+
+
+def drop_absurd(model: pycolmap.Reconstruction) -> int:
+    """Drop what no model may hold, whichever mapper made it; returns how many observations left.
+
+    These are points that are not finite, observations behind their camera, and those beyond
+    MAX_ERROR pixels, with the points that fewer than two observations are left of.
+    """
+    before, absurd = model.compute_num_observations(), []
+    for image_id in model.reg_image_ids():
+        index, errors = _errors_of_image(model, model.images[image_id])
+        absurd += [(image_id, int(i)) for i in index[~(errors <= MAX_ERROR)]]
+    manager = pycolmap.ObservationManager(model)
+    for image_id, index2D in absurd:
+        if model.images[image_id].points2D[index2D].has_point3D():  # its point may be gone by now
+            manager.delete_observation(image_id, index2D)
+    if absurd:
+        model.update_point_3d_errors()
     return before - model.compute_num_observations()
 
 
@@ -49,16 +68,23 @@ def drop_outliers(model: pycolmap.Reconstruction, outlier_factor: float) -> int:
 
 
 def reprojection_errors(model: pycolmap.Reconstruction) -> np.ndarray:
-    """Reprojection error of every observation (N,), in pixels."""
-    errors = [np.empty(0)]
-    for image_id in model.reg_image_ids():
-        image = model.images[image_id]
-        seen = [p for p in image.points2D if p.has_point3D()]
-        xyz = np.array([model.points3D[p.point3D_id].xyz for p in seen]).reshape(-1, 3)
-        projected = img_from_cam(camera_of(image), image.cam_from_world() * xyz)
-        xy = np.array([p.xy for p in seen]).reshape(-1, 2)
-        errors.append(np.linalg.norm(projected - xy, axis=1))
-    return np.concatenate(errors)
+    """Reprojection error of every observation (N,), in pixels; infinite behind its camera."""
+    found = [_errors_of_image(model, model.images[i])[1] for i in model.reg_image_ids()]
+    return np.concatenate([np.empty(0), *found])
+
+
+def _errors_of_image(
+    model: pycolmap.Reconstruction, image: pycolmap.Image
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (N,) of an image's keypoints that have a point, and their errors (N,) in pixels."""
+    index = np.array([i for i, p in enumerate(image.points2D) if p.has_point3D()], dtype=np.int64)
+    seen = [image.points2D[i] for i in index.tolist()]
+    xyz = np.array([model.points3D[p.point3D_id].xyz for p in seen]).reshape(-1, 3)
+    in_camera = np.asarray(image.cam_from_world() * xyz).reshape(-1, 3)
+    xy = np.array([p.xy for p in seen]).reshape(-1, 2)
+    with np.errstate(all="ignore"):
+        errors = np.linalg.norm(img_from_cam(camera_of(image), in_camera) - xy, axis=1)
+    return index, np.where((in_camera[:, 2] > 0) & np.isfinite(errors), errors, np.inf)
 
 
 def adjust(

@@ -15,6 +15,8 @@ from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.pairs import Pair, unique, write_pairs
 from d2_hloc.matching.tracks import PairMatches
+from d2_hloc.sfm.cameras.rigs import write_rigs
+from d2_hloc.sfm.cameras.sharing import NO_ID
 from d2_hloc.sfm.options import ReconstructionOptions
 from d2_hloc.sfm.two_view import by_poselib, colmap_options
 from d2_hloc.sfm.verification import Sources, verify_pairs
@@ -28,10 +30,12 @@ def build_database(
     pairs: Sequence[Pair],
     features: Path,
     matches: Path,
+    rigs: pycolmap.Reconstruction | None = None,
 ) -> Path:
     """A COLMAP database of images, keypoints and matches; it appears whole or not at all.
 
-    Images without features are left out, and so are pairs with fewer than one match.
+    Images whose cameras have one id have one camera. Images without features are left out, and so
+    are pairs with fewer than one match. `rigs` is a model of the images whose rigs are written too.
 
     Raises:
         StorageError: if a pair was not matched, or its matches do not belong to the features.
@@ -40,7 +44,13 @@ def build_database(
     _remove_database(part)
     with pycolmap.Database.open(part) as database, features_h5.open_h5(features) as file:
         names = [name for name in sorted(cameras) if name in file]
-        ids = {name: _write_image(database, name, cameras[name]) for name in names}
+        camera_ids = _write_cameras(database, {name: cameras[name] for name in names})
+        ids = {
+            name: database.write_image(pycolmap.Image(name=name, camera_id=camera_ids[name]))
+            for name in names
+        }
+        if rigs is not None:
+            write_rigs(database, rigs, ids, camera_ids)
         counts = {name: _write_keypoints(database, ids[name], file, name) for name in names}
         _write_matches(database, pairs, ids, counts, matches)
     part.replace(path)
@@ -52,9 +62,20 @@ def _remove_database(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _write_image(database: pycolmap.Database, name: str, camera: pycolmap.Camera) -> int:
-    camera_id = database.write_camera(camera)
-    return database.write_image(pycolmap.Image(name=name, camera_id=camera_id))
+def _write_cameras(
+    database: pycolmap.Database, cameras: Mapping[str, pycolmap.Camera]
+) -> dict[str, int]:
+    """The database's camera of each image: one for all whose cameras have the same id."""
+    written: dict[int, int] = {}
+    ids = {}
+    for name, camera in cameras.items():
+        if camera.camera_id == NO_ID:
+            ids[name] = database.write_camera(camera)
+        else:
+            if camera.camera_id not in written:
+                written[camera.camera_id] = database.write_camera(camera)
+            ids[name] = written[camera.camera_id]
+    return ids
 
 
 def _write_keypoints(

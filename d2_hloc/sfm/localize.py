@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from d2_hloc.core import config
 from d2_hloc.core.images import list_images
 from d2_hloc.features.extracted import Extracted
-from d2_hloc.features.extraction import ExtractionOptions, extract, recorded_options
+from d2_hloc.features.extraction import extract, recorded_options
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import ModelError, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord, read_made_by
 from d2_hloc.matching import choose_pairs, pairs
-from d2_hloc.matching.choose_pairs import PairsOptions
 from d2_hloc.matching.match_pairs import MatchedPairs, match
-from d2_hloc.matching.nearest import MatchingOptions
 from d2_hloc.refinement.matches import QueryRefiner
-from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.refinement.shallow_maps import resize_max_of
-from d2_hloc.sfm.cameras import cameras_of, check_camera_sizes, known_names
-from d2_hloc.sfm.options import Reconstruct
-from d2_hloc.sfm.pnp import (
-    FeaturedModel,
-    LocalizationOptions,
-    Localized,
-    MatchedQueries,
-    count_found,
-    localize,
-)
+from d2_hloc.sfm.cameras.guess import check_camera_model
+from d2_hloc.sfm.cameras.intrinsics import Intrinsics, check_camera_sizes
+from d2_hloc.sfm.cameras.sharing import cameras_of
+from d2_hloc.sfm.options import Localize, Reconstruct
+from d2_hloc.sfm.pnp import FeaturedModel, Localized, MatchedQueries, count_found, localize
 from d2_hloc.sfm.pose_errors import model_poses
 from d2_hloc.sfm.reconstruct import triangulate_known
-
-
-@dataclass(frozen=True, kw_only=True)
-class Localize:
-    """Options of a localization; features are extracted as the model's were."""
-
-    pairs: PairsOptions = field(default_factory=PairsOptions)
-    matching: MatchingOptions = field(default_factory=MatchingOptions)
-    refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
-    localization: LocalizationOptions = field(default_factory=LocalizationOptions)
-    intrinsics: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +86,8 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
     with record.timed("extract"):
         options = extraction_of(source.features)
         features = extract(options, queries, record.outputs.features, names)
-    cameras = cameras_of(queries, features.names, conf.intrinsics)
+    known = Intrinsics.read(conf.intrinsics)
+    cameras = cameras_of(queries, features.names, known, conf.camera_model, conf.cameras)
     check_camera_sizes(cameras, features.sizes)
     matches = match_queries(conf, record, features, reconstruction, source)
     with record.timed("localize"):
@@ -165,7 +149,8 @@ def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Pa
     if output.resolve() == source.folder:
         raise ValueError(f"{output}: is the model's own folder; choose another output.")
     names = list_images(queries)
-    known_names(conf.intrinsics)
+    Intrinsics.read(conf.intrinsics)
+    check_camera_model(conf.camera_model)
     if conf.pairs.is_by_reference:
         raise ValueError(
             f"pairs by {conf.pairs.method} need poses, and queries have none yet; choose another "

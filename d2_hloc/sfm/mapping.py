@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from d2_hloc.files.atomic import empty_folder, replace_folder
 from d2_hloc.files.colmap import ModelError, open_database, pycolmap
-from d2_hloc.sfm.adjustment import adjust_without_outliers
+from d2_hloc.sfm.adjustment import adjust_without_outliers, drop_absurd, reprojection_errors
 from d2_hloc.sfm.options import ReconstructionOptions
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelStatistics:
-    """Counts of a model's parts. The reprojection error, in pixels, is a mean over observations."""
+    """Counts of a model's parts. Reprojection errors, in pixels, are over all observations."""
 
     registered_images: int
     points: int
@@ -29,20 +29,23 @@ class ModelStatistics:
     mean_track_length: float
     observations_per_image: float
     mean_reprojection_error: float
+    median_track_length: float
+    median_reprojection_error: float
 
 
 def model_statistics(model: pycolmap.Reconstruction) -> ModelStatistics:
     """Count a model's parts."""
     lengths = np.array([p.track.length() for p in model.points3D.values()], dtype=float)
-    errors = np.array([p.error for p in model.points3D.values()])
-    observations = int(lengths.sum())
+    errors, observations = reprojection_errors(model), int(lengths.sum())
     return ModelStatistics(
         registered_images=model.num_reg_images(),
         points=len(lengths),
         observations=observations,
         mean_track_length=float(lengths.mean()) if observations else 0.0,
         observations_per_image=observations / max(1, model.num_reg_images()),
-        mean_reprojection_error=float((errors * lengths).sum() / max(1, observations)),
+        mean_reprojection_error=float(errors.mean()) if len(errors) else 0.0,
+        median_track_length=float(np.median(lengths)) if observations else 0.0,
+        median_reprojection_error=float(np.median(errors)) if len(errors) else 0.0,
     )
 
 
@@ -56,10 +59,11 @@ class MappingTask:
     work: Path
     constant_cameras: set[int]  # ids whose intrinsics are known
     num_images: int
+    num_cameras: int
 
     @property
     def is_calibrated(self) -> bool:
-        return len(self.constant_cameras) == self.num_images
+        return len(self.constant_cameras) == self.num_cameras
 
 
 def map_images(
@@ -86,6 +90,7 @@ def map_images(
         work=work,
         constant_cameras={ids[name] for name in (known or set()) & set(ids)},
         num_images=len(ids),
+        num_cameras=len(set(ids.values())),
     )
     folder, model = _best_attempt(task)
     if model is None:
@@ -98,6 +103,9 @@ def map_images(
         raise ModelError(
             f"{database}: no model could be reconstructed from its {len(ids)} images; {why}"
         )
+    if (absurd := drop_absurd(model)) > 0:
+        logger.info("%d observations behind their camera, or far off, left the model", absurd)
+        model.write(folder)
     if options.outlier_factor is not None:
         threads = task.options.num_threads or -1
         constant = task.constant_cameras

@@ -18,11 +18,13 @@ from d2_hloc.files.provenance import digest
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching import choose_pairs, pairs
-from d2_hloc.matching.choose_pairs import PairsOptions
 from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.matching.on_cluster import match_on
+from d2_hloc.matching.options import PairsOptions
 from d2_hloc.matching.pairs import Pair
-from d2_hloc.sfm.cameras import check_camera_model, check_camera_sizes
+from d2_hloc.sfm.cameras.guess import check_camera_model
+from d2_hloc.sfm.cameras.intrinsics import check_camera_sizes
+from d2_hloc.sfm.cameras.sharing import count_cameras
 from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.pair_reference import read_reference
 
@@ -32,6 +34,9 @@ Cameras = Mapping[str, pycolmap.Camera]
 Choose = Callable[[PairsOptions, Sequence[str], Path], list[Pair]]
 T = TypeVar("T")
 
+# All that tells one camera from another, beside its parameters.
+DESCRIBED = "camera_id", "model_name", "width", "height", "has_prior_focal_length"
+
 
 @dataclass(frozen=True, kw_only=True)
 class InputImages:
@@ -39,7 +44,7 @@ class InputImages:
 
     `cameras` gives the cameras of the images that turn out to have features. `queries` are matched
     and verified as the rest are, and are in no track. `model` is a model that the images are of,
-    if there is one.
+    if there is one, and `rigs` the same one if its cameras are known to be fixed to each other.
     """
 
     folder: Path
@@ -47,6 +52,7 @@ class InputImages:
     cameras: Callable[[Sequence[str]], Cameras]
     queries: frozenset[str] = frozenset()
     model: pycolmap.Reconstruction | None = None
+    rigs: pycolmap.Reconstruction | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +66,7 @@ class Matched:
     matches: MatchedPairs
     cameras: Cameras
     queries: frozenset[str] = frozenset()
+    rigs: pycolmap.Reconstruction | None = None
 
     @property
     def outputs(self) -> Outputs:
@@ -73,10 +80,10 @@ class Matched:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the pairs and cameras."""
+        """Digest of the pairs and cameras, and of which images share one."""
         described = [
-            [n, c.model.name, c.width, c.height, c.params.tolist(), c.has_prior_focal_length]
-            for n, c in sorted(self.cameras.items())
+            [name, *(getattr(camera, value) for value in DESCRIBED), camera.params.tolist()]
+            for name, camera in sorted(self.cameras.items())
         ]
         return digest([self.pairs, described])
 
@@ -125,6 +132,7 @@ def match_images(
     record.counts["failed_images"] = features.failures
     cameras = inputs.cameras(features.names)
     check_camera_sizes(cameras, features.sizes)
+    record.counts["cameras"] = count_cameras(cameras)
     listed = pairs.unique(choose(conf.pairs, features.names, features.path))
     pairs.write_pairs(outputs.pairs, listed)
     with record.timed("match"):
@@ -139,4 +147,5 @@ def match_images(
         matches=matches,
         cameras=cameras,
         queries=inputs.queries,
+        rigs=inputs.rigs,
     )

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, THREADS, check_ranges
-from d2_hloc.features.extraction import ExtractionOptions
-from d2_hloc.matching.choose_pairs import PairsOptions
-from d2_hloc.matching.guided import GuidedOptions
-from d2_hloc.matching.nearest import MatchingOptions
-from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.features.options import ExtractionOptions
+from d2_hloc.matching.options import GuidedOptions, MatchingOptions, PairsOptions
+from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.sfm.cameras.options import MODEL, CameraSharing
 
 # The rule that each feature's authors match with when there is a model to build; of the others,
 # the mutual nearest neighbours are taken.
@@ -77,7 +76,7 @@ class ReconstructionOptions:
     """
 
     mapper: Literal["incremental", "global", "hierarchical"] = "incremental"
-    camera_model: str = "SIMPLE_RADIAL"  # of cameras without known intrinsics
+    camera_model: str = MODEL  # of cameras without known intrinsics
     verification: VerificationOptions = field(default_factory=VerificationOptions)
     min_num_matches: int = 15
     structure_less_registration_fallback: bool = True
@@ -109,7 +108,10 @@ class ReconstructionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct:
-    """Options of a reconstruction. `matching`: None is the feature's own rule."""
+    """Options of a reconstruction. `matching`: None is the feature's own rule.
+
+    `cameras`: which images without known intrinsics one camera took (cameras.sharing.groups_of).
+    """
 
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
     pairs: PairsOptions = field(default_factory=PairsOptions)
@@ -117,8 +119,42 @@ class Reconstruct:
     refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
     reconstruction: ReconstructionOptions = field(default_factory=ReconstructionOptions)
     intrinsics: Path | None = None
+    cameras: CameraSharing = "auto"
 
     @property
     def matching_rule(self) -> MatchingOptions:
         """The rule to match by: the one that was asked for, or else the feature's own."""
         return self.matching or MATCHING.get(self.extraction.feature, MatchingOptions())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalizationOptions:
+    """PnP with COLMAP's LO-RANSAC. `max_error` in pixels.
+
+    `covisibility_clustering`: a pose for each group of retrieved images that see common points, and
+    the one with most inliers; otherwise all matches go into one estimate.
+    """
+
+    max_error: float = 12.0
+    min_num_inliers: int = 12
+    covisibility_clustering: bool = False
+    random_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, max_error=PIXELS, min_num_inliers=(0, MANY), random_seed=SEEDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localize:
+    """Options of a localization; features are extracted as the model's were.
+
+    `cameras`: which queries without known intrinsics one camera took (cameras.sharing.groups_of).
+    """
+
+    pairs: PairsOptions = field(default_factory=PairsOptions)
+    matching: MatchingOptions = field(default_factory=MatchingOptions)
+    refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
+    localization: LocalizationOptions = field(default_factory=LocalizationOptions)
+    intrinsics: Path | None = None
+    cameras: CameraSharing = "auto"
+    camera_model: str = MODEL  # of cameras without known intrinsics

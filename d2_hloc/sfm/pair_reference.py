@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from d2_hloc.files.colmap import ModelError, is_model, pycolmap, read_model, sparse_folder
-from d2_hloc.matching.choose_pairs import PairsOptions, Reference
+from d2_hloc.matching.choose_pairs import Reference
+from d2_hloc.matching.options import PairsOptions
 from d2_hloc.sfm.pose_errors import model_poses
 from d2_hloc.sfm.poses_file import read_poses
 

@@ -14,7 +14,6 @@ import numpy as np
 from tqdm import tqdm
 
 from d2_hloc.core.pixels import to_colmap
-from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, check_ranges
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
@@ -22,6 +21,7 @@ from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.matching.tracks import PairMatches, matches_between
+from d2_hloc.sfm.cameras.queries import PlacedQuery, by_camera, copy_camera, shared_camera
 from d2_hloc.sfm.correspondences import (
     Correspondences,
     Lookup,
@@ -31,28 +31,12 @@ from d2_hloc.sfm.correspondences import (
     covisible_clusters,
     observations,
 )
+from d2_hloc.sfm.options import LocalizationOptions
 from d2_hloc.sfm.poses_file import write_poses
 
 FEWEST = 4  # matches that determine a pose and confirm it
 OUTLIER_FACTOR = 5.0  # median errors
 ROUNDS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalizationOptions:
-    """PnP with COLMAP's LO-RANSAC. `max_error` in pixels.
-
-    `covisibility_clustering`: a pose for each group of retrieved images that see common points, and
-    the one with most inliers; otherwise all matches go into one estimate.
-    """
-
-    max_error: float = 12.0
-    min_num_inliers: int = 12
-    covisibility_clustering: bool = False
-    random_seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_ranges(self, max_error=PIXELS, min_num_inliers=(0, MANY), random_seed=SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,18 +99,23 @@ def localize(
     """
     seen = observations(model.reconstruction, model.features)
     images = queries.images_among(seen)
-    found = []
+    found: list[Localized] = []
     with (
         features_h5.open_h5(queries.features) as features,
         features_h5.open_h5(queries.matches) as matches,
+        tqdm(total=len(images), desc="localize", unit="query") as progress,
     ):
         lookup = _all_matches(matches)
         if queries.verified is not None:
             lookup = partial(matches_between, queries.verified)
         task = _Task(options, model.reconstruction, seen, features, lookup, refine)
-        for name in tqdm(images, desc="localize", unit="query"):
-            query = Query(name=name, camera=queries.cameras[name], images=images[name])
-            found.append(_localize_query(task, query))
+        for camera, names in by_camera(queries.cameras):
+            group = []
+            for name in names:
+                group.append(_match_query(task, name, images[name]))
+                progress.update()
+            found += _place_together(task, group, camera)
+    found.sort(key=lambda result: result.name)
     write_localized(outputs, found)
     return found
 
@@ -140,11 +129,15 @@ def write_localized(outputs: Outputs, found: Sequence[Localized]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """An image to place: its camera and the images of the model that it was matched with."""
+    """An image to place: its matches with groups of images of a model, the images by group.
+
+    `reason` says why there are none, where it cannot be placed.
+    """
 
     name: str
-    camera: pycolmap.Camera
-    images: Sequence[str]
+    clusters: Sequence[Sequence[str]] = ()
+    matched: Sequence[Correspondences] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,32 +156,65 @@ def _all_matches(file: GuardedFile) -> Lookup:
     return lambda query, image: features_h5.matches_of(file, query, image).pairs.numpy()
 
 
-def _localize_query(task: _Task, query: Query) -> Localized:
-    if query.name not in task.features:
-        return Localized(name=query.name, reason="it has no features")
-    if not query.images:
-        return Localized(name=query.name, reason="it was matched with no image of the model")
-    keypoints = features_h5.keypoints_of(task.features, query.name)
-    clusters = [query.images]
+def _match_query(task: _Task, name: str, images: Sequence[str]) -> Query:
+    """Find a query's 2D-3D matches with the images of the model that it was matched with."""
+    if name not in task.features:
+        return Query(name=name, reason="it has no features")
+    if not images:
+        return Query(name=name, reason="it was matched with no image of the model")
+    keypoints = features_h5.keypoints_of(task.features, name)
+    clusters = [list(images)]
     if task.options.covisibility_clustering:
-        clusters = covisible_clusters(query.images, task.seen)
+        clusters = covisible_clusters(images, task.seen)
+    matched = [
+        correspondences(task.lookup, name, keypoints, cluster, task.seen, task.refine)
+        for cluster in clusters
+    ]
+    return Query(name=name, clusters=clusters, matched=matched)
+
+
+def _place_together(
+    task: _Task, group: Sequence[Query], camera: pycolmap.Camera
+) -> list[Localized]:
+    """Place the queries of one camera. A focal length that was a guess is set to the estimate.
+
+    A guess is estimated for each query first, then once for all that could be placed; all queries
+    are placed again by that.
+    """
+    if len(group) == 1 or camera.has_prior_focal_length:
+        return [_place(task, query, camera)[0] for query in group]
+    placed = [_place(task, query, copy_camera(camera)) for query in group]
+    shared = shared_camera(camera, [query for _, query in placed if query is not None], task.model)
+    if shared is None:
+        return [result for result, _ in placed]
+    camera.params = shared.params.tolist()
+    return [_place(task, query, shared)[0] for query in group]
+
+
+def _place(
+    task: _Task, query: Query, camera: pycolmap.Camera
+) -> tuple[Localized, PlacedQuery | None]:
+    """The best of a query's poses, one for each group of images, and what it rests on."""
+    if query.reason:
+        return Localized(name=query.name, reason=query.reason), None
     results = []
-    for cluster in clusters:
-        matched = correspondences(
-            task.lookup, query.name, keypoints, cluster, task.seen, task.refine
+    for images, matched in zip(query.clusters, query.matched, strict=True):
+        pose, inliers = estimate_pose(task.options, task.model, matched, camera)
+        num_inliers = int(inliers.sum())
+        localized = Localized(
+            name=query.name,
+            cam_from_world=pose,
+            num_images=len(images),
+            num_matches=len(matched.point_ids),
+            num_inliers=num_inliers,
+            reason="" if pose else f"{num_inliers} inliers of {len(matched.point_ids)} matches",
         )
-        pose, inliers = estimate_pose(task.options, task.model, matched, query.camera)
-        results.append(
-            Localized(
-                name=query.name,
-                cam_from_world=pose,
-                num_images=len(cluster),
-                num_matches=len(matched.point_ids),
-                num_inliers=inliers,
-                reason="" if pose else f"{inliers} inliers of {len(matched.point_ids)} matches",
-            )
-        )
-    return max(results, key=lambda r: (r.cam_from_world is not None, r.num_inliers))
+        placed = None
+        if pose is not None:
+            focal = float(camera.mean_focal_length())
+            placed = PlacedQuery(pose, matched.xy[inliers], matched.point_ids[inliers], focal)
+        results.append((localized, placed))
+    return max(results, key=lambda r: (r[1] is not None, r[0].num_inliers))
 
 
 def estimate_pose(
@@ -196,10 +222,10 @@ def estimate_pose(
     model: pycolmap.Reconstruction,
     matched: Correspondences,
     camera: pycolmap.Camera,
-) -> tuple[pycolmap.Rigid3d | None, int]:
-    """The pose (world to camera), or None, and the number of inliers.
+) -> tuple[pycolmap.Rigid3d | None, np.ndarray]:
+    """The pose (world to camera), or None, and the mask (K,) of the inliers.
 
-    The focal length is estimated too where it is only a guess.
+    The focal length is estimated too where it is only a guess, and set in the camera.
     """
     xyz = np.array([model.points3D[i].xyz for i in matched.point_ids.tolist()]).reshape(-1, 3)
     answer = absolute_pose(
@@ -211,12 +237,11 @@ def estimate_pose(
         estimate_focal_length=not camera.has_prior_focal_length,
     )
     if answer is None:
-        return None, 0
-    inliers = int(answer["num_inliers"])
-    if inliers < options.min_num_inliers:
-        return None, inliers
+        return None, np.zeros(len(xyz), bool)
     mask = np.asarray(answer["inlier_mask"], dtype=bool)
-    return refit_pose(answer["cam_from_world"], to_colmap(matched.xy), xyz, mask, camera), inliers
+    if mask.sum() < options.min_num_inliers:
+        return None, mask
+    return refit_pose(answer["cam_from_world"], to_colmap(matched.xy), xyz, mask, camera), mask
 
 
 def absolute_pose(

@@ -10,6 +10,7 @@ from d2_hloc.core import config
 from d2_hloc.core.images import list_images
 from d2_hloc.files.colmap import (
     ModelError,
+    camera_of,
     check_database,
     open_database,
     pycolmap,
@@ -20,7 +21,9 @@ from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.refinement.tracks import RefinedTracks, refine_tracks
-from d2_hloc.sfm.cameras import cameras_of, known_names
+from d2_hloc.sfm.cameras.intrinsics import Intrinsics
+from d2_hloc.sfm.cameras.rigs import has_rigs
+from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
 from d2_hloc.sfm.mapping import ModelStatistics, map_images, model_statistics
 from d2_hloc.sfm.matched import Cameras, InputImages, Matched, match_images
@@ -78,21 +81,23 @@ def reconstruct(
     Raises:
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
-    known = known_names(conf.intrinsics)  # first: a mistake in it should not cost an hour
+    known = Intrinsics.read(conf.intrinsics)  # first: a mistake in it should not cost an hour
     record = RunRecord(output, {"images": str(images.resolve()), **config.to_dict(conf)})
 
     def cameras(names: Sequence[str]) -> Cameras:
-        return cameras_of(images, names, conf.intrinsics, conf.reconstruction.camera_model)
+        model = conf.reconstruction.camera_model
+        return cameras_of(images, names, known, model, conf.cameras)
 
     inputs = InputImages(folder=images, names=list_images(images), cameras=cameras)
     matched = match_images(conf, inputs, record, cluster=cluster)
     database = prepare_database(matched)
     sparse = record.outputs.sparse
+    constant = set(known.among(matched.features.names))
     return finish(
         matched,
         database,
         "map",
-        lambda: map_images(conf.reconstruction, database.path, images, sparse, known),
+        lambda: map_images(conf.reconstruction, database.path, images, sparse, constant),
     )
 
 
@@ -113,12 +118,13 @@ def triangulate_known(
     model = read_model(sparse_folder(reference), needs_points=False)
     asked = {"images": str(images.resolve()), "reference": str(reference.resolve())}
     record = RunRecord(output, {**asked, **config.to_dict(conf)})
-    known = {i.name: i.camera for i in model.images.values() if i.has_pose}
+    known = {i.name: camera_of(i) for i in model.images.values() if i.has_pose}
     inputs = InputImages(
         folder=images,
         names=sorted(known),
         cameras=lambda names: {n: known[n] for n in names},
         model=model,
+        rigs=model if has_rigs(model) else None,
     )
     matched = match_images(conf, inputs, record, cluster=cluster)
     database = prepare_database(matched)
@@ -170,7 +176,9 @@ def verified_database(matched: Matched, path: Path, keypoints: Path, sources: So
     matches = matched.matches.path
     matched.once(
         path.stem,
-        lambda: build_database(path, matched.cameras, matched.pairs, keypoints, matches),
+        lambda: build_database(
+            path, matched.cameras, matched.pairs, keypoints, matches, matched.rigs
+        ),
         lambda: check_database(path),
     )
     with matched.record.timed("verify"):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from d2_hloc.files.atomic import empty_folder, replace_folder
 from d2_hloc.files.colmap import ModelError, camera_of, open_database, pycolmap
-from d2_hloc.sfm.adjustment import drop_outliers
+from d2_hloc.sfm.adjustment import drop_absurd, drop_outliers
+from d2_hloc.sfm.cameras.rigs import copy_rigs
 from d2_hloc.sfm.mapping import incremental_options
 from d2_hloc.sfm.options import ReconstructionOptions
 
@@ -21,12 +22,17 @@ def triangulate(
 ) -> pycolmap.Reconstruction:
     """A model with new points at the poses and intrinsics of `reference`, which stay as they are.
 
+    Rigs are those of the database; images that share a camera there share it in the model.
+
     Raises:
         ModelError: if no image of the reference is in the database.
     """
     with open_database(database) as db:
-        ids = {image.name: (image.image_id, image.camera_id) for image in db.read_all_images()}
-    model = with_ids(reference, ids)
+        if any(rig.num_sensors() > 1 for rig in db.read_all_rigs()):
+            model = copy_rigs(db, reference)
+        else:
+            ids = {i.name: (i.image_id, i.camera_id) for i in db.read_all_images()}
+            model = with_ids(reference, ids)
     if model.num_reg_images() == 0:
         raise ModelError(f"{database}: holds none of the images of the model.")
     work = empty_folder(output.with_name(output.name + ".mapping"))
@@ -35,8 +41,10 @@ def triangulate(
     model = pycolmap.triangulate_points(
         model, database, images, work, clear_points=True, options=conf, refine_intrinsics=False
     )
+    absurd = drop_absurd(model)
     if options.outlier_factor is not None:
         drop_outliers(model, options.outlier_factor)
+    if absurd or options.outlier_factor is not None:
         model.write(work)
     replace_folder(work, output)
     return model

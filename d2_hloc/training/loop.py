@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc.files.outputs import Outputs
-from d2_hloc.training import test_form
+from d2_hloc.training import matching_accuracy
 from d2_hloc.training.cache import TrunkExample
 from d2_hloc.training.checkpoint import load_checkpoint, save_best, save_checkpoint
 from d2_hloc.training.distributed import World
@@ -211,14 +211,16 @@ class Trainer:
     def _match(self) -> Row:
         """Means of some pairs held back, matched as at test."""
         count = min(len(self.held_back), self.options.matched_pairs)
-        sums = torch.zeros(len(test_form.MEASURES) + 1, dtype=torch.float64)
+        sums = torch.zeros(len(matching_accuracy.MEASURES) + 1, dtype=torch.float64)
         for index in range(self.world.rank, count, self.world.size):
             pair = self.held_back.source.pair(0, index)
             if pair is not None and len(pair) >= self.options.min_correspondences:
-                measures = test_form.match_pair(self.network.backbone, pair).double()
+                measures = matching_accuracy.match_pair(self.network.backbone, pair).double()
                 sums += torch.cat([measures.double().cpu(), torch.ones(1, dtype=torch.float64)])
         *totals, pairs = self.world.sum(sums.to(self.world.device)).tolist()
-        return {k: v / max(pairs, 1) for k, v in zip(test_form.MEASURES, totals, strict=True)}
+        return {
+            k: v / max(pairs, 1) for k, v in zip(matching_accuracy.MEASURES, totals, strict=True)
+        }
 
     def _conclude(self, row: Row) -> None:
         progress = self.progress

@@ -24,8 +24,9 @@ from d2_hloc.app.cli import main
 from d2_hloc.core.images import list_images
 from d2_hloc.core.threads import one_thread_an_operation
 from d2_hloc.features import on_cluster
-from d2_hloc.features.extraction import ExtractionOptions, extract
+from d2_hloc.features.extraction import extract
 from d2_hloc.features.on_cluster import extract_on
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files import ray as cluster
 from d2_hloc.files.colmap import pycolmap

@@ -44,7 +44,7 @@ from d2_hloc.benchmarks.pair_scores import matched_keypoints
 from d2_hloc.core import config
 from d2_hloc.core.structs import Features, Matches
 from d2_hloc.features import extraction
-from d2_hloc.features.extraction import ExtractionOptions
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.staged_h5 import Staged

@@ -18,7 +18,7 @@ from d2_hloc.benchmarks.sfm_benchmark.data import LfeError, read_photo_collectio
 from d2_hloc.benchmarks.sfm_benchmark.report import PUBLISHED, published_model_rows
 from d2_hloc.benchmarks.sfm_benchmark.run import PhotoReconstruction, Ratios
 from d2_hloc.core import config
-from d2_hloc.features.extraction import ExtractionOptions
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.matching.pairs import read_pairs

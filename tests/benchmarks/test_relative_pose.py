@@ -19,7 +19,8 @@ from d2_hloc.benchmarks.relative_pose.scores import RelativePoseOptions, pinhole
 from d2_hloc.core import config
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.files.colmap import pycolmap
-from d2_hloc.sfm.cameras import cameras_of
+from d2_hloc.sfm.cameras.intrinsics import Intrinsics
+from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.poses_file import read_poses
 
 VIEWS = ("view_03.jpg", "view_04.jpg", "view_05.jpg")
@@ -62,7 +63,7 @@ def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     write_demo(folder)
     images, poses = folder / "images", read_poses(folder / "ground_truth.txt")
-    cameras = cameras_of(images, VIEWS, folder / "intrinsics.txt", "PINHOLE")
+    cameras = cameras_of(images, VIEWS, Intrinsics.read(folder / "intrinsics.txt"), "PINHOLE")
     lines = []
     for name0, name1 in combinations(VIEWS, 2):
         relative = np.eye(4)

@@ -72,7 +72,7 @@ def test_what_is_left_out_has_its_default(read, text):
 def test_the_repositorys_own_options_survive_the_round_trip(tmp_path):
     import yaml
 
-    from d2_hloc.network.d2net import MULTISCALE, D2NetOptions
+    from d2_hloc.network.options import MULTISCALE, D2NetOptions
 
     options = D2NetOptions(scales=MULTISCALE, max_keypoints=7, position="released")
     (tmp_path / "conf.yaml").write_text(yaml.safe_dump(to_dict(options)))

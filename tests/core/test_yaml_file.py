@@ -6,7 +6,7 @@ import pytest
 
 from d2_hloc.core import config
 from d2_hloc.core.yaml_file import YamlError, read_yaml
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 
 BOMB = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
     f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"

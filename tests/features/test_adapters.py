@@ -17,20 +17,16 @@ import pytest
 import torch
 
 from d2_hloc.features import pretrained, registry
-from d2_hloc.features.extraction import (
-    ExtractionOptions,
-    create_extractor,
-    extraction_configuration,
-    recorded_options,
-)
-from d2_hloc.features.options import FeatureOptions
-from d2_hloc.network.d2net import D2NetOptions
+from d2_hloc.features.extraction import create_extractor, extraction_configuration, recorded_options
+from d2_hloc.features.names import MODULES
+from d2_hloc.features.options import ExtractionOptions, FeatureOptions
+from d2_hloc.network.options import D2NetOptions
 from d2_hloc.network.weights.catalogue import WeightsError
 
 KORNIA = ["keynet-affnet-hardnet", "hesaffnet-hardnet", "disk", "dedode", "xfeat"]
 QUICK = [name for name in KORNIA if name != "dedode"]  # which takes seconds to make
 HLOC = "hloc:blobs"
-FEATURES = [*registry.MODULES, HLOC]
+FEATURES = [*MODULES, HLOC]
 SIZE = (156, 117)  # w, h: no multiple of anything
 
 

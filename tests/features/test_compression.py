@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from d2_hloc.app import cli
 from d2_hloc.core import config
 from d2_hloc.core.structs import Features
-from d2_hloc.features.compression import CompressionOptions, compress, compression_configuration
-from d2_hloc.features.extraction import ExtractionOptions, extraction_configuration
+from d2_hloc.features.compression import compress, compression_configuration
+from d2_hloc.features.extraction import extraction_configuration
+from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.features.projection import learn_projection, save_projection
 from d2_hloc.files import features_h5
 from d2_hloc.files.features_h5 import StorageError
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.matching.match_pairs import match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 
 NAMES = ["a.jpg", "db/b.jpg"]
 

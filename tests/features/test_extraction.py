@@ -11,17 +11,14 @@ from skimage import data
 
 from d2_hloc.core.images import ImageError
 from d2_hloc.features import extraction
-from d2_hloc.features.compression import CompressionOptions, compress
-from d2_hloc.features.extraction import (
-    ExtractionOptions,
-    extract,
-    extraction_configuration,
-    recorded_options,
-)
+from d2_hloc.features.compression import compress
+from d2_hloc.features.extraction import extract, extraction_configuration, recorded_options
+from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.staged_h5 import Staged
-from d2_hloc.network.d2net import D2Net, D2NetOptions
+from d2_hloc.network.d2net import D2Net
+from d2_hloc.network.options import D2NetOptions
 
 OPTIONS = ExtractionOptions(d2net=D2NetOptions(max_keypoints=50))
 

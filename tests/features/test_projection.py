@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from d2_hloc.core.structs import Features
 from d2_hloc.features import projection
-from d2_hloc.features.projection import BUNDLED, learn_projection, load_projection, save_projection
+from d2_hloc.features.options import BUNDLED
+from d2_hloc.features.projection import learn_projection, load_projection, save_projection
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.staged_h5 import Staged

@@ -8,7 +8,7 @@ import torch
 from d2_hloc.files import features_h5
 from d2_hloc.files.features_h5 import StorageError
 from d2_hloc.matching.match_pairs import match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 
 GOOD = {
     "keypoints": np.arange(10.0).reshape(5, 2),

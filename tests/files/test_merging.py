@@ -14,7 +14,8 @@ from skimage import data
 
 from d2_hloc.app.cli import main
 from d2_hloc.core.images import ImageError
-from d2_hloc.features.extraction import ExtractionOptions, extract
+from d2_hloc.features.extraction import extract
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5, merging
 from d2_hloc.files.atomic import DiskFull
 from d2_hloc.files.merging import merge
@@ -22,9 +23,9 @@ from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.shards import Shard, shard_path, shards_folder
 from d2_hloc.files.staged_h5 import Staged, Value
 from d2_hloc.matching.match_pairs import match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.pairs import write_pairs
-from d2_hloc.network.d2net import D2NetOptions
+from d2_hloc.network.options import D2NetOptions
 
 OPTIONS = ExtractionOptions(d2net=D2NetOptions(max_keypoints=30))
 COUNT = 3

@@ -1,6 +1,9 @@
 """Models of strangers: what is cut short, left out, or cannot be meant is named."""
 
 import re
+import subprocess
+import sys
+import textwrap
 
 import pytest
 from synthetic import synthesize
@@ -153,3 +156,25 @@ def test_names_of_a_database_that_lead_out_of_the_images_are_refused(scene, tmp_
         database.update_image(image)
     with pytest.raises(UnsafeName, match=r"database\.db: the image name"), opened_copy(path):
         pass
+
+
+def test_a_camera_outlives_its_model():
+    """pycolmap's own does not: read after the model is gone, it ends the process."""
+    program = """
+        import gc
+
+        from d2_hloc.files.colmap import camera_of, pycolmap
+
+        options = pycolmap.SyntheticDatasetOptions(num_rigs=2, num_frames_per_rig=1)
+        model = pycolmap.synthesize_dataset(options)
+        cameras = [camera_of(image) for image in model.images.values()]
+        seen = [str(camera) for camera in cameras]
+        del model
+        gc.collect()
+        others = [pycolmap.synthesize_dataset(options) for _ in range(20)]
+        assert [str(camera) for camera in cameras] == seen
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

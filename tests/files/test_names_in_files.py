@@ -14,7 +14,7 @@ from d2_hloc.core.names import UnsafeName
 from d2_hloc.files import features_h5
 from d2_hloc.hloc.commands import read_names
 from d2_hloc.matching.pairs import read_pairs
-from d2_hloc.sfm.cameras import read_intrinsics
+from d2_hloc.sfm.cameras.intrinsics import read_intrinsics
 
 BAD = "../../evil.jpg"
 CAMERA = "PINHOLE 640 480 500 500 320 240"

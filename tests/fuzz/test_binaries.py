@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from fuzzing import check_in_child, damaged
+from fuzzing import batches, check_in_child, fewer
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from plyfile import PlyData, PlyElement
+from safetensors import safe_open
 from safetensors.torch import save
 from synthetic import synthesize
 
@@ -49,6 +50,7 @@ MODEL_FILES = [
 
 
 @pytest.mark.parametrize("name", MODEL_FILES)
+@fewer
 @given(data=st.data())
 def test_models_of_any_content(scene, tmp_path, name, data):
     folder = tmp_path / "model"
@@ -57,8 +59,8 @@ def test_models_of_any_content(scene, tmp_path, name, data):
         scene.model.write_text(folder) if name.endswith("txt") else scene.model.write(folder)
         shutil.copyfile(folder / name, tmp_path / name)
     valid = (tmp_path / name).read_bytes()
-    (folder / name).write_bytes(data.draw(damaged(valid, text=name.endswith("txt"))))
-    check_in_child(lambda path: read_model(path.parent), folder / name)
+    contents = data.draw(batches(valid, text=name.endswith("txt")))
+    check_in_child(lambda path: read_model(path.parent), folder / name, contents)
 
 
 def database_of(path):
@@ -71,14 +73,14 @@ def database_of(path):
         database.read_two_view_geometries()
 
 
+@fewer
 @given(data=st.data())
 def test_databases_of_any_content(scene, tmp_path, data):
     whole = tmp_path / "whole.db"
     if not whole.exists():
         build_database(whole, scene.cameras, scene.pairs, scene.features, scene.matches)
-    path = tmp_path / "database.db"
-    path.write_bytes(data.draw(damaged(whole.read_bytes())))
-    check_in_child(database_of, path)
+    contents = data.draw(batches(whole.read_bytes()))
+    check_in_child(database_of, tmp_path / "database.db", contents)
 
 
 def write_features(path):
@@ -217,6 +219,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("name", READERS)
+@fewer
 @given(data=st.data())
 def test_files_of_any_content(tmp_path, name, data):
     write, read = READERS[name]
@@ -224,11 +227,11 @@ def test_files_of_any_content(tmp_path, name, data):
     if not whole.exists():
         path.parent.mkdir()
         write(whole)
-    path.write_bytes(data.draw(damaged(whole.read_bytes())))
-    check_in_child(read, path)
+    check_in_child(read, path, data.draw(batches(whole.read_bytes())))
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "kornia.pth"])
+@fewer
 @given(data=st.data())
 def test_checkpoints_of_any_pickle(tmp_path, name, data):
     """The archive is whole, so that the pickle in it is read."""
@@ -237,12 +240,33 @@ def test_checkpoints_of_any_pickle(tmp_path, name, data):
     with zipfile.ZipFile(tmp_path / name) as archive:
         members = {member: archive.read(member) for member in archive.namelist()}
     pickled = next(member for member in members if member.endswith("data.pkl"))
-    members[pickled] = data.draw(damaged(members[pickled]))
+    path = tmp_path / "of" / name
+    path.parent.mkdir(exist_ok=True)
+    archives = [zipped(members | {pickled: p}) for p in data.draw(batches(members[pickled]))]
+    check_in_child(read, path, archives)
+
+
+def zipped(members):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for member, content in members.items():
             archive.writestr(member, content)
+    return buffer.getvalue()
+
+
+NOTES = {"projection.safetensors": "projection", "glue.safetensors": "matcher"}
+
+
+@pytest.mark.parametrize("name", NOTES)
+@fewer
+@given(data=st.data())
+def test_weights_with_notes_of_any_content(tmp_path, name, data):
+    write, read = READERS[name]
+    write(tmp_path / name)
+    with safe_open(tmp_path / name, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        note = file.metadata()[NOTES[name]].encode()
     path = tmp_path / "of" / name
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(buffer.getvalue())
-    check_in_child(read, path)
+    notes = [n.decode(errors="replace") for n in data.draw(batches(note, text=True))]
+    check_in_child(read, path, [save(tensors, {NOTES[name]: n}) for n in notes])

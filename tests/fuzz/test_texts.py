@@ -18,7 +18,7 @@ from d2_hloc.files.result_store import ResultStore
 from d2_hloc.files.run_record import RunRecord, read_made_by
 from d2_hloc.hloc.commands import read_names
 from d2_hloc.matching.pairs import read_pairs
-from d2_hloc.sfm.cameras import read_intrinsics
+from d2_hloc.sfm.cameras.intrinsics import read_intrinsics
 from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.poses_file import read_poses
 from d2_hloc.training.history import LOSSES, Table
@@ -70,6 +70,8 @@ ALIGNMENT = "# before\n\n" + "1 0 0 0\n" * 4 + "# after\n1 0 0 5\n0 1 0 -2e-1\n0
 NVM = "NVM_V3\n\n2\n./a.jpg 900 1 0 0 0 1 2 3 0 0\nb.jpg 9 .6 .8 0 0 1 2 3 0 0\n0\n"
 POSED = f"a.jpg b.jpg 0 1 {IDENTITY} {IDENTITY} 1 0 0 1 0 1 0 2 0 0 1 3 0 0 0 1\n"
 RETRIEVAL = "query/iphone7/a.JPG database/cutouts/D/0/b.jpg\n"
+FRAME = {"file_path": "./images/a.jpg", "fl_x": 500.0, "camera_model": "PINHOLE"}
+TRANSFORMS = {"w": 640, "h": 480, "fl_y": 5e2, "cx": 320.5, "k1": 0.0, "frames": [FRAME]}
 READERS = {
     "pairs": ("a.jpg b.jpg\n# x\nb/c.jpg a.jpg\n", read_pairs),
     "hloc list": ("a.jpg SIMPLE_RADIAL 640 480 500 320 240 0\nb.jpg\n", read_names),
@@ -77,6 +79,7 @@ READERS = {
         "a.jpg PINHOLE 640 480 500 500 320 240\nb/c.jpg 640 480 5e2 500.0 319.5 239.5 1 0 0 0\n",
         read_intrinsics,
     ),
+    "transforms": (json.dumps(TRANSFORMS), read_intrinsics),
     "poses": ("a.jpg 1 0 0 0 1 2 3\nb.jpg PINHOLE .6 .8 0 0 -1e3 2 3\n", read_poses),
     "nvm": (NVM, read_nvm_poses),
     "posed pairs": (POSED, read_posed_pairs),
@@ -96,7 +99,11 @@ READERS = {
     "homography": ("1 0 0\n0 1e-1 3\n0 0 1\n", hpatches_of),
     "alignment": (ALIGNMENT, alignment_of),
 }
-NAMES = {"run record": "run.json", "made by": "run.json"}  # others are called input.txt
+NAMES = {
+    "transforms": "transforms.json",
+    "run record": "run.json",
+    "made by": "run.json",
+}  # others are called input.txt
 
 
 @pytest.mark.parametrize("kind", READERS)

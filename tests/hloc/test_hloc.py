@@ -22,7 +22,7 @@ from d2_hloc.hloc import __main__ as runner
 from d2_hloc.hloc import commands, d2net_conf, matcher_conf
 from d2_hloc.hloc.base_model import BaseModel
 from d2_hloc.matchers.nearest_neighbor_exact import NearestNeighborExact
-from d2_hloc.network.d2net import MULTISCALE
+from d2_hloc.network.options import MULTISCALE
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).parent / "hloc_stand_in"

@@ -4,12 +4,12 @@ import numpy as np
 
 from d2_hloc.matching.consistency import local_consistency
 from d2_hloc.matching.guided import (
-    GuidedOptions,
     epipolar_distances,
     guided_matches,
     mutual_best,
     transfer_distances,
 )
+from d2_hloc.matching.options import GuidedOptions
 
 HOMOGRAPHY = np.array([[1.1, 0.1, 20], [-0.05, 0.9, 10], [1e-5, 0, 1]])
 SIDEWAYS = np.array([[0.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # both cameras look the same way

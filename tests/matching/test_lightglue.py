@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from d2_hloc.core.structs import Features
 from d2_hloc.features import projection
+from d2_hloc.features.options import BUNDLED
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.staged_h5 import Staged
@@ -25,7 +26,7 @@ from d2_hloc.matching.lightglue import (
     save_glue,
 )
 from d2_hloc.matching.match_pairs import match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.network.weights.catalogue import WeightsError
 
 TINY = GlueShape(input_width=256, width=32, heads=2, layers=2)
@@ -167,7 +168,7 @@ def test_positions_are_of_the_longer_edge():
 
 def test_d2nets_descriptors_go_through_the_bundled_projection():
     descriptors = F.normalize(torch.rand(6, 512))
-    expected = projection.load_projection(projection.BUNDLED).apply(descriptors)
+    expected = projection.load_projection(BUNDLED).apply(descriptors)
     assert_close(lightglue.projected(descriptors.half(), 256), expected, atol=2e-3, rtol=0)
     assert_close(lightglue.projected(expected, 256), expected)
     with pytest.raises(ValueError, match="cannot take 128"):
@@ -192,7 +193,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path, weights):
     with pytest.raises(WeightsError, match=r"cut\.safetensors: holds no weights of a matcher"):
         LightGlue(str(cut))
     with pytest.raises(WeightsError, match="holds no weights of a matcher"):
-        LightGlue(str(projection.BUNDLED))
+        LightGlue(str(BUNDLED))
     with pytest.raises(ValueError, match="5 heads cannot take"):
         GlueShape(heads=5)
 

@@ -117,12 +117,18 @@ def test_a_descriptor_that_is_no_number_leaves_the_others_alone():
     assert backward.indices[:30].tolist() == list(range(29, -1, -1))
 
 
-@pytest.mark.parametrize("half", [0.1, 0.9])
-def test_bfloat16_is_taken_where_it_is_much_faster(half, monkeypatch):
-    times = iter([half, 1.0])
-    monkeypatch.setattr(MODULE, "_seconds", lambda _: next(times))
-    expected = torch.bfloat16 if half == 0.1 else torch.float32
-    assert coarse_dtype.__wrapped__() == expected
+@pytest.mark.parametrize(
+    ("amx", "avx512", "expected"),
+    [
+        (True, True, torch.bfloat16),
+        (False, True, torch.bfloat16),
+        (False, False, torch.float32),
+    ],
+)
+def test_bfloat16_is_taken_where_the_processor_multiplies_it(amx, avx512, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    assert coarse_dtype() == expected
 
 
 @pytest.mark.usefixtures("coarse")

@@ -20,16 +20,8 @@ from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.mvs import reconstruct, workspace
 from d2_hloc.mvs.cloud import num_vertices, read_point_cloud
 from d2_hloc.mvs.map_files import is_stereo_map, read_stereo_map, write_depth_h5, write_stereo_map
-from d2_hloc.mvs.plane_sweep import SweepOptions
-from d2_hloc.mvs.reconstruct import (
-    DenseOptions,
-    FusionOptions,
-    MeshOptions,
-    choose_backend,
-    make_mesh,
-    reconstruct_dense,
-    sweep_view,
-)
+from d2_hloc.mvs.options import DenseOptions, FusionOptions, MeshOptions, SweepOptions
+from d2_hloc.mvs.reconstruct import choose_backend, make_mesh, reconstruct_dense, sweep_view
 from d2_hloc.mvs.statistics import dense_statistics, surface_distances
 from d2_hloc.mvs.workspace import WorkspaceReader, read_workspace
 from d2_hloc.training.depth_maps import read_depth

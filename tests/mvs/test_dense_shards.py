@@ -15,8 +15,8 @@ from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.shards import Shard
 from d2_hloc.mvs import reconstruct, shards
-from d2_hloc.mvs.plane_sweep import SweepOptions
-from d2_hloc.mvs.reconstruct import DenseOptions, reconstruct_dense
+from d2_hloc.mvs.options import DenseOptions, SweepOptions
+from d2_hloc.mvs.reconstruct import reconstruct_dense
 from d2_hloc.mvs.shards import dense_shard, reconstruct_dense_on
 
 OPTIONS = DenseOptions(backend="torch", sweep=SweepOptions(hypotheses=16))

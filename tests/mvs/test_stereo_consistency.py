@@ -7,8 +7,9 @@ import pytest
 import torch
 from stereo_scene import BALL, CENTRES, FLOOR, WALL, render
 
-from d2_hloc.mvs.consistency import ConsistencyOptions, consistent_depth
+from d2_hloc.mvs.consistency import consistent_depth
 from d2_hloc.mvs.normals import normals
+from d2_hloc.mvs.options import ConsistencyOptions
 
 OPTIONS = ConsistencyOptions()
 

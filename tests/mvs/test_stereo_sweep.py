@@ -9,7 +9,8 @@ from stereo_scene import CENTRES, render
 
 from d2_hloc.mvs import plane_sweep
 from d2_hloc.mvs.correlation import Correlation
-from d2_hloc.mvs.plane_sweep import PhotoConsistency, SweepOptions, best_hypothesis, median, sweep
+from d2_hloc.mvs.options import SweepOptions
+from d2_hloc.mvs.plane_sweep import PhotoConsistency, best_hypothesis, median, sweep
 from d2_hloc.mvs.views import pixel_grid, projection
 
 OPTIONS = SweepOptions()

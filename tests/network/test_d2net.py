@@ -6,8 +6,9 @@ import torch
 from d2_hloc.core.structs import Features
 from d2_hloc.network import backbone as backbone_module
 from d2_hloc.network import pyramid
-from d2_hloc.network.d2net import MULTISCALE, D2Net, D2NetOptions
+from d2_hloc.network.d2net import D2Net
 from d2_hloc.network.description import GeneralizedMean
+from d2_hloc.network.options import MULTISCALE, D2NetOptions
 from d2_hloc.network.weights.catalogue import WeightsError
 
 

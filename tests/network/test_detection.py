@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from d2_hloc.network.detection import (
     detect,
     first_differences,
-    hard_detections,
     is_not_edge,
     newton_steps,
     ratio_to_max,
@@ -61,6 +60,13 @@ def dense_detections(maps):
     channel = mask.int().argmax(dim=0)[cells[:, 0], cells[:, 1]]
     where = (channel, cells[:, 0], cells[:, 1])
     return cells, maps[where], torch.stack([step_i[where], step_j[where]], dim=1)
+
+
+def hard_detections(maps, edge_threshold=5.0):
+    """Mask (h, w) of the cells that are detected."""
+    mask = torch.zeros(maps.shape[1:], dtype=torch.bool)
+    mask[tuple(detect(maps, edge_threshold).cells.T)] = True
+    return mask
 
 
 def test_finds_exactly_the_planted_peak():

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from d2_hloc.core.images import read_image
-from d2_hloc.network.d2net import MULTISCALE, D2Net, D2NetOptions
+from d2_hloc.network.d2net import D2Net
+from d2_hloc.network.options import MULTISCALE, D2NetOptions
 
 
 @pytest.mark.parametrize("image", ["fountain", "sacre_coeur"])

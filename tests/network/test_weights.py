@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.network.backbone import LAYERS, Backbone
-from d2_hloc.network.d2net import D2Net, D2NetOptions
+from d2_hloc.network.d2net import D2Net
+from d2_hloc.network.options import D2NetOptions
 from d2_hloc.network.weights import download
 from d2_hloc.network.weights.catalogue import BUNDLED, WeightsError, absolute_source, cache_folder
 from d2_hloc.network.weights.download import download_weights

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 
 from d2_hloc.network.d2net import D2Net
 from d2_hloc.refinement.affinities import local_affinities
+from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.refinement.patches import (
     LEVELS,
     Outcome,
-    RefinementOptions,
     ShallowMaps,
     correlate,
     count_outcomes,

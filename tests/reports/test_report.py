@@ -141,7 +141,6 @@ LABELS = {
     "x": lambda text: curves_figure({"a": ([0, 1], [0, 1])}, text, "y"),
     "y": lambda text: curves_figure({"a": ([0, 1], [0, 1])}, "x", text),
     "camera": lambda text: model_figure(**model(num_cameras=1) | {"names": [text]}),
-    "legend": lambda text: model_figure(**model(), highlight=["1.jpg"], highlight_label=text),
 }
 
 

@@ -6,7 +6,12 @@ from synthetic import synthesize
 
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.sfm import pose_errors
-from d2_hloc.sfm.adjustment import adjust_without_outliers, reprojection_errors
+from d2_hloc.sfm.adjustment import (
+    MAX_ERROR,
+    adjust_without_outliers,
+    drop_absurd,
+    reprojection_errors,
+)
 
 
 @pytest.fixture
@@ -69,3 +74,23 @@ def test_known_intrinsics_stay(scene):
 
 def test_a_model_without_points_is_left_alone():
     assert adjust_without_outliers(pycolmap.Reconstruction(), 5.0) == 0
+
+
+def test_what_is_absurd_leaves(scene):
+    model = pycolmap.Reconstruction(scene.model)
+    first, second, third, fourth = sorted(model.point3D_ids())[:4]
+    model.points3D[first].xyz = np.array([1e150, -1e153, 3e151])
+    model.points3D[second].xyz = np.array([np.nan, 0, 1])
+    image = model.images[min(model.images)]
+    rays = np.array([image.cam_from_world() * model.points3D[third].xyz])
+    model.points3D[third].xyz = image.cam_from_world().inverse() * -rays[0]  # behind
+    track = model.points3D[fourth].track.elements
+    point2D = model.images[track[0].image_id].points2D[track[0].point2D_idx]
+    point2D.xy = point2D.xy + 2 * MAX_ERROR
+    length = model.points3D[fourth].track.length()
+    assert drop_absurd(model) > 0
+    assert {first, second, third}.isdisjoint(model.point3D_ids())
+    assert model.points3D[fourth].track.length() == length - 1
+    assert model.num_points3D() == scene.model.num_points3D() - 3
+    assert reprojection_errors(model).max() < 1e-6
+    assert drop_absurd(model) == 0

@@ -16,7 +16,8 @@ from d2_hloc.sfm.correspondences import (
     covisible_clusters,
     observations,
 )
-from d2_hloc.sfm.pnp import FeaturedModel, LocalizationOptions, MatchedQueries, localize
+from d2_hloc.sfm.options import LocalizationOptions
+from d2_hloc.sfm.pnp import FeaturedModel, MatchedQueries, localize
 from d2_hloc.sfm.poses_file import read_poses, write_poses
 
 OPTIONS = LocalizationOptions()

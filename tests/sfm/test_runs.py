@@ -17,16 +17,16 @@ from d2_hloc.app import cli
 from d2_hloc.app.scene.demo import write_demo
 from d2_hloc.core import config
 from d2_hloc.features import extraction
-from d2_hloc.features.extraction import ExtractionOptions
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.colmap import pycolmap, read_model
 from d2_hloc.matching.pairs import read_pairs
 from d2_hloc.refinement import tracks as track_refinement
-from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.refinement.tracks import refine_tracks
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.database import verified_matches
-from d2_hloc.sfm.localize import Localize, find_model_source
-from d2_hloc.sfm.options import Reconstruct
+from d2_hloc.sfm.localize import find_model_source
+from d2_hloc.sfm.options import Localize, Reconstruct
 from d2_hloc.sfm.poses_file import read_poses
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import torch
 
-from d2_hloc.features.extraction import ExtractionOptions, extract
+from d2_hloc.features.extraction import extract
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import staged_h5
 from d2_hloc.files.merging import merge
 from d2_hloc.files.ray import Cluster, run_shards
 from d2_hloc.files.shards import Shard
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.matching.match_pairs import match
-from d2_hloc.matching.nearest import MatchingOptions
-from d2_hloc.network.d2net import D2NetOptions
+from d2_hloc.matching.options import MatchingOptions
+from d2_hloc.network.options import D2NetOptions
 
 EXTRACTION = ExtractionOptions(d2net=D2NetOptions(max_keypoints=30))
 MATCHING = MatchingOptions()

@@ -8,9 +8,8 @@ import os
 import re
 import resource
 import signal
-import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -24,6 +23,7 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+BATCH = 8
 SECONDS = 30  # of one file in a process of its own
 MEMORY = 3 << 30  # bytes that such a process may take
 
@@ -93,6 +93,15 @@ def damaged(valid: bytes, text: bool = False) -> st.SearchStrategy[bytes]:
     return found | reworded(valid.decode()) | reworded(valid.decode()) if text else found
 
 
+def batches(valid: bytes, text: bool = False) -> st.SearchStrategy[list[bytes]]:
+    """Several damaged files: a process for each would take longer than reading them."""
+    return st.lists(damaged(valid, text), min_size=BATCH, max_size=BATCH)
+
+
+# Of a test that checks a batch an example.
+fewer = settings(max_examples=max(2, settings().max_examples // BATCH))
+
+
 def problem_of(read: Callable[[Path], object], path: Path) -> str | None:
     """Say what is wrong with how a file is read; None for a value, or an error of the package.
 
@@ -119,25 +128,27 @@ def check(read: Callable[[Path], object], path: Path) -> None:
     assert problem is None, problem
 
 
-def check_in_child(read: Callable[[Path], object], path: Path) -> None:
-    """Check as check() does in a process of its own, which C code may end, and must not hang."""
+def check_in_child(read: Callable[[Path], object], path: Path, contents: Sequence[bytes]) -> None:
+    """Check a file of each content in a process of its own, which C code may end or hang."""
     ready, done = os.pipe()
     child = os.fork()
     if child == 0:
-        _report(done, read, path)
+        _report(done, read, path, contents)
     os.close(done)
     with os.fdopen(ready, "rb") as pipe:
-        said = pipe.read()
+        said = pipe.read().decode(errors="replace")
     _, status = os.waitpid(child, 0)
-    assert os.WIFEXITED(status), f"ended by {signal.Signals(os.WTERMSIG(status)).name}"
-    assert said == b"None", said.decode(errors="replace")
+    *_, last = said.split("file ")
+    assert os.WIFEXITED(status), f"file {last}: ended by {signal.Signals(os.WTERMSIG(status)).name}"
+    assert said.endswith("all done"), f"file {last}"
 
 
-def _report(pipe: int, read: Callable[[Path], object], path: Path) -> None:
-    """Write what is wrong to a pipe, and leave the process."""
+def _report(
+    pipe: int, read: Callable[[Path], object], path: Path, contents: Sequence[bytes]
+) -> None:
+    """Write to a pipe which file is read, and what is wrong with one; leave the process."""
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(SECONDS)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -145,9 +156,15 @@ def _report(pipe: int, read: Callable[[Path], object], path: Path) -> None:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
-        os.write(pipe, str(problem_of(read, path)).encode(errors="replace")[:60000])
+        for k, content in enumerate(contents):
+            signal.alarm(SECONDS)
+            os.write(pipe, f"file {k} of {len(contents)} ".encode())
+            path.write_bytes(content)
+            if (problem := problem_of(read, path)) is not None:
+                os.write(pipe, problem.encode(errors="replace")[:30000])
+                return
+        os.write(pipe, b"all done")
     except BaseException as error:
-        os.write(pipe, repr(error).encode(errors="replace")[:60000])
+        os.write(pipe, repr(error).encode(errors="replace")[:30000])
     finally:
-        sys.stdout = sys.stderr = None
         os._exit(0)

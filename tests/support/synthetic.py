@@ -10,7 +10,7 @@ import torch
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.core.structs import Features, Matches
 from d2_hloc.files import features_h5
-from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.colmap import camera_of, pycolmap
 from d2_hloc.files.staged_h5 import Staged
 
 
@@ -27,13 +27,20 @@ class Synthetic:
 
 
 def synthesize(
-    folder: Path, num_images: int = 6, num_points: int = 150, noise: float = 0.0
+    folder: Path,
+    num_images: int = 6,
+    num_points: int = 150,
+    noise: float = 0.0,
+    cameras_of_rig: int = 0,
 ) -> Synthetic:
-    """A scene of one camera model, images on a sphere, every point seen by every image."""
+    """A scene of one camera model, images on a sphere, every point seen by every image.
+
+    `cameras_of_rig` cameras, fixed to each other, take all images; 0: each image has its own.
+    """
     options = pycolmap.SyntheticDatasetOptions(
-        num_rigs=num_images,
-        num_cameras_per_rig=1,
-        num_frames_per_rig=1,
+        num_rigs=1 if cameras_of_rig else num_images,
+        num_cameras_per_rig=cameras_of_rig or 1,
+        num_frames_per_rig=num_images // cameras_of_rig if cameras_of_rig else 1,
         num_points3D=num_points,
         camera_model_id=pycolmap.CameraModelId.PINHOLE,
         camera_params=[1280.0, 1280.0, 512.0, 384.0],
@@ -52,7 +59,7 @@ def synthesize(
     write_features(features, xy)
     pairs = list(combinations(sorted(images), 2))
     write_matches(matches, pairs, ids)
-    cameras = {name: image.camera for name, image in images.items()}
+    cameras = {name: camera_of(image) for name, image in images.items()}
     return Synthetic(model, cameras, pairs, features, matches, ids)
 
 

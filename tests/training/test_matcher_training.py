@@ -198,13 +198,18 @@ def test_bytes_keep_descriptors_nearly():
 # Examples
 
 
+def unit_descriptors(example):
+    """Descriptors of both images, (N0, D) and (N1, D), as the network takes them."""
+    return [points.descriptors[0] for points in stacked([example]).points()]
+
+
 def test_views_have_their_true_partners(source):
     example = source.example(32, np.random.default_rng(0), plain=True)
-    first, second = example.points()[0], example.points()[1]
+    first, second = unit_descriptors(example)
     partners = example.partner0
     assert (partners >= 0).sum() >= 12
     right = partners >= 0
-    alike = (first.descriptors[right] * second.descriptors[partners[right]]).sum(dim=1)
+    alike = (first[right] * second[partners[right]]).sum(dim=1)
     assert alike.min() > 0.5  # of the planted point; of others 0 or so
     assert not (example.alone0 & right).any()
 
@@ -215,9 +220,9 @@ def test_halves_of_a_mosaic_have_partners_in_their_own_half_only():
         found = mosaic(tuple(planted(1)), tuple(planted(2)), 48, EXAMPLES, rng)
         if found is None:
             continue
-        first, second = found.points()
+        first, second = unit_descriptors(found)
         right = found.partner0 >= 0
-        alike = (first.descriptors[right] * second.descriptors[found.partner0[right]]).sum(dim=1)
+        alike = (first[right] * second[found.partner0[right]]).sum(dim=1)
         assert right.sum() > 5
         assert alike.min() > 0.5
         return
@@ -278,8 +283,9 @@ def test_depth_says_where_features_lie():
     assert found[2].tolist() == [NOWHERE, NOWHERE]  # outside
     assert found[3].isnan().all()
     assert found[4].isnan().all()
+    codes = xy.to(torch.int8)
     back = scenes.ScenePair(
-        keypoints0=xy, keypoints1=xy[:2], descriptors0=xy, descriptors1=xy[:2], in1=found,
+        keypoints0=xy, keypoints1=xy[:2], descriptors0=codes, descriptors1=codes[:2], in1=found,
         in0=xy[:2], size0=(1, 2), size1=(3, 4),
     ).reversed()  # fmt: skip
     assert back.size0 == (3, 4)

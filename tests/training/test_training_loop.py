@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from training_form import training_maps
 from training_toys import CACHED, OPTIONS, Toys, WithoutPairs
 
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.network.backbone import Backbone
-from d2_hloc.network.d2net import D2Net, D2NetOptions
+from d2_hloc.network.d2net import D2Net
+from d2_hloc.network.options import D2NetOptions
 from d2_hloc.network.weights.files import load_weights
 from d2_hloc.training.cache import ActivationCache, CacheOptions, TrunkExample
 from d2_hloc.training.distributed import World, joined
@@ -185,7 +187,7 @@ def test_trunk_and_head_make_the_training_form(start):
     backbone = Backbone()
     backbone.load_state_dict(load_weights("d2_ots"))
     with torch.no_grad():
-        expected = backbone.training_maps(image)
+        expected = training_maps(backbone, image)
         found = network(network.trunk(image))
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-3)
     assert (expected < 0).any()  # no ReLU at the end

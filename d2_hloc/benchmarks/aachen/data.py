@@ -14,7 +14,7 @@ from d2_hloc.benchmarks.aachen.nvm import read_nvm_poses
 from d2_hloc.files.colmap import opened_copy, pycolmap
 from d2_hloc.matching import pairs
 from d2_hloc.matching.pairs import Pair
-from d2_hloc.sfm.cameras import read_intrinsics
+from d2_hloc.sfm.cameras.intrinsics import read_intrinsics
 
 
 class AachenError(ValueError):

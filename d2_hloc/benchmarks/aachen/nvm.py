@@ -11,8 +11,6 @@ from d2_hloc.core.text import numbered_lines
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.sfm.poses_file import checked_pose, rotation_of
 
-UNIT = 1e-2  # what a quaternion's length may differ from 1 by; written with few digits, it does
-
 
 def read_nvm_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
     """Read the world-to-camera pose of each image of the first model.

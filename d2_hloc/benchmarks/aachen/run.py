@@ -19,26 +19,24 @@ from d2_hloc.benchmarks.aachen.results import read_truth, with_fallback, write_s
 from d2_hloc.benchmarks.comparison import Benchmark
 from d2_hloc.core import config
 from d2_hloc.core.ranges import MANY, check_ranges
-from d2_hloc.features.extraction import ExtractionOptions
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.colmap import pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching import choose_pairs
-from d2_hloc.matching.choose_pairs import PairsOptions
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions, PairsOptions
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.matches import QueryRefiner
-from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.reports.localization import localization_rows, print_queries, score_queries
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.database import verified_matches
 from d2_hloc.sfm.localize import LocalizationRun, ModelSource
 from d2_hloc.sfm.matched import InputImages, Matched, match_images
-from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
+from d2_hloc.sfm.options import LocalizationOptions, Reconstruct, ReconstructionOptions
 from d2_hloc.sfm.pnp import (
     FeaturedModel,
-    LocalizationOptions,
     Localized,
     MatchedQueries,
     count_found,

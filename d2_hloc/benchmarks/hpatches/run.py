@@ -22,13 +22,14 @@ from d2_hloc.benchmarks.pair_scores import Refine
 from d2_hloc.benchmarks.tables import write_csv
 from d2_hloc.core import config
 from d2_hloc.features import registry
-from d2_hloc.features.extraction import ExtractionOptions, extract
+from d2_hloc.features.extraction import extract
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.match_pairs import match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
-from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.reports.curves import write_figure
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table

@@ -11,7 +11,9 @@ from typing import Literal
 from d2_hloc.benchmarks.inloc.data import short_name
 from d2_hloc.core.pixels import image_centre
 from d2_hloc.files.colmap import pycolmap
-from d2_hloc.sfm.cameras import CameraError, guess_camera, read_intrinsics
+from d2_hloc.sfm.cameras.camera_lines import CameraError
+from d2_hloc.sfm.cameras.guess import guess_camera
+from d2_hloc.sfm.cameras.intrinsics import read_intrinsics
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from d2_hloc.files import features_h5
 from d2_hloc.files.checked_arrays import check_matches
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.match_pairs import MatchedPairs, match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,11 @@ from d2_hloc.benchmarks.inloc.data import InLocData, InLocError
 from d2_hloc.benchmarks.inloc.lists import Candidate, Ranked, read_retrieval
 from d2_hloc.features import registry
 from d2_hloc.features.extracted import Extracted
-from d2_hloc.features.extraction import ExtractionOptions, extract
+from d2_hloc.features.extraction import extract
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.matching import choose_pairs
-from d2_hloc.matching.choose_pairs import PairsOptions
+from d2_hloc.matching.options import PairsOptions
 from d2_hloc.matching.pairs import write_pairs
 
 

@@ -34,12 +34,12 @@ from d2_hloc.benchmarks.inloc.scores import (
 )
 from d2_hloc.core import config
 from d2_hloc.core.ranges import THREADS, check_ranges
-from d2_hloc.features.extraction import ExtractionOptions
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
-from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.pose_errors import Poses

@@ -15,11 +15,12 @@ from d2_hloc.benchmarks.relative_pose.report import RelativePoseEvaluation, rela
 from d2_hloc.benchmarks.relative_pose.scores import RelativePoseOptions, score_poses
 from d2_hloc.benchmarks.tables import write_csv
 from d2_hloc.core import config
-from d2_hloc.features.extraction import ExtractionOptions, extract
+from d2_hloc.features.extraction import extract
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.match_pairs import match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 

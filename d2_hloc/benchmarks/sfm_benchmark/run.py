@@ -26,21 +26,21 @@ from d2_hloc.benchmarks.tables import write_csv
 from d2_hloc.core import config
 from d2_hloc.core.ranges import MANY, RATIOS, check_ranges
 from d2_hloc.core.text import read_json_file
-from d2_hloc.features.extraction import ExtractionOptions
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
-from d2_hloc.matching.choose_pairs import PairsOptions
-from d2_hloc.matching.nearest import MatchingOptions
-from d2_hloc.mvs.reconstruct import DenseOptions, reconstruct_dense
+from d2_hloc.matching.options import MatchingOptions, PairsOptions
+from d2_hloc.mvs.options import DenseOptions
+from d2_hloc.mvs.reconstruct import reconstruct_dense
 from d2_hloc.mvs.statistics import DenseStatistics
 from d2_hloc.network.weights.catalogue import BUNDLED
-from d2_hloc.refinement.patches import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.reports.model import model_rows
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
-from d2_hloc.sfm.cameras import known_or_guessed
+from d2_hloc.sfm.cameras.sharing import known_or_guessed
 from d2_hloc.sfm.mapping import map_images
 from d2_hloc.sfm.matched import InputImages, match_images
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from d2_hloc.core.structs import Features
 from d2_hloc.features.adapter import Adapter
 from d2_hloc.features.adapters.sift import luma_bytes
+from d2_hloc.features.names import HLOC
 from d2_hloc.features.options import FeatureOptions
 from d2_hloc.features.pretrained import PretrainedExtractor
-from d2_hloc.features.registry import HLOC
 from d2_hloc.network.weights.catalogue import WeightsError
 from d2_hloc.network.weights.state import first_line
 

@@ -58,13 +58,13 @@ class ExampleOptions:
 class Example:
     """Points of two images, or with one more dimension of a batch of them."""
 
-    positions0: Float[Tensor, "N0 2"]
-    positions1: Float[Tensor, "N1 2"]
-    descriptors0: Int8[Tensor, "N0 D"]
-    descriptors1: Int8[Tensor, "N1 D"]
-    partner0: Int[Tensor, " N0"]
-    alone0: Bool[Tensor, " N0"]
-    alone1: Bool[Tensor, " N1"]
+    positions0: Float[Tensor, "*B N0 2"]
+    positions1: Float[Tensor, "*B N1 2"]
+    descriptors0: Int8[Tensor, "*B N0 D"]
+    descriptors1: Int8[Tensor, "*B N1 D"]
+    partner0: Int[Tensor, "*B N0"]
+    alone0: Bool[Tensor, "*B N0"]
+    alone1: Bool[Tensor, "*B N1"]
 
     def points(self) -> tuple[Points, Points]:
         """Points of both images, as the network takes a batch of them."""

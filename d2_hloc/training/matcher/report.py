@@ -22,7 +22,7 @@ ABOUT = (
 )
 
 
-def present(record: RunRecord, output: Path, subtitle: str) -> None:
+def report_matcher_training(record: RunRecord, output: Path, subtitle: str) -> None:
     """Print what came of the run, and write its report."""
     measured = Table(output / "validation.csv", VALIDATION).rows()
     losses = Table(output / "losses.csv", LOSSES).rows()

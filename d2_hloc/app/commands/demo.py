@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from d2_hloc.app.scene.demo import write_demo
@@ -14,10 +15,15 @@ from d2_hloc.reports.localization import (
 from d2_hloc.reports.model import add_model, model_rows, score_model
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
-from d2_hloc.sfm.localize import LocalizationRun, Localize, localize_queries
-from d2_hloc.sfm.options import Reconstruct
+from d2_hloc.sfm.localize import LocalizationRun, localize_queries
+from d2_hloc.sfm.options import Localize, Reconstruct
 from d2_hloc.sfm.poses_file import read_poses
 from d2_hloc.sfm.reconstruct import ModelRun, reconstruct
+
+
+def run_demo_command(_: None, args: argparse.Namespace) -> None:
+    """Run d2-hloc demo."""
+    demo(args.output)
 
 
 def demo(output: Path) -> None:

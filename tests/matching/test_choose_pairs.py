@@ -7,7 +7,8 @@ import pytest
 
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.matching import choose_pairs
-from d2_hloc.matching.choose_pairs import PairsOptions, Reference
+from d2_hloc.matching.choose_pairs import Reference
+from d2_hloc.matching.options import PairsOptions
 from d2_hloc.sfm.pair_reference import read_reference
 from d2_hloc.sfm.pose_errors import model_poses
 from d2_hloc.sfm.poses_file import write_poses

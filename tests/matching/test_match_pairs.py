@@ -9,7 +9,7 @@ from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.matching import match_pairs
 from d2_hloc.matching.match_pairs import descriptor_cache, match
-from d2_hloc.matching.nearest import MatchingOptions
+from d2_hloc.matching.options import MatchingOptions
 
 OPTIONS = MatchingOptions()
 

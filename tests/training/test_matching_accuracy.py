@@ -6,6 +6,7 @@ from PIL import Image
 from skimage import data
 
 from d2_hloc.core.homography_metrics import transfer
+from d2_hloc.training.matching_accuracy import follow, match_pair
 from d2_hloc.training.pair import TrainingPair, cell_centres, to_float
 from d2_hloc.training.photographs import (
     PhotographOptions,
@@ -13,7 +14,6 @@ from d2_hloc.training.photographs import (
     pair_from_photograph,
 )
 from d2_hloc.training.photometric import PhotometricOptions
-from d2_hloc.training.test_form import follow, match_pair
 
 SHIFT = torch.tensor([-16.0, 8.0])
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from d2_hloc.matching import neighbours
-from d2_hloc.matching.nearest import MatchingOptions, match_descriptors
+from d2_hloc.matching.nearest import match_descriptors
+from d2_hloc.matching.options import MatchingOptions
 
 
 def unit(count, depth=16, seed=0):

@@ -1,0 +1,43 @@
+"""Models and poses: reconstruct, triangulate, localize."""
+
+from __future__ import annotations
+
+import argparse
+
+from d2_hloc.app.commands.common import check_truth, cluster_of
+from d2_hloc.files.outputs import Outputs
+from d2_hloc.reports.localization import report_localization
+from d2_hloc.reports.model import report_model
+from d2_hloc.sfm.localize import (
+    check_queries,
+    find_model_source,
+    localize_queries,
+    triangulate_anew,
+)
+from d2_hloc.sfm.options import Localize, Reconstruct
+from d2_hloc.sfm.reconstruct import reconstruct, triangulate_known
+
+
+def run_reconstruct(conf: Reconstruct, args: argparse.Namespace) -> None:
+    """Run d2-hloc reconstruct."""
+    check_truth(args)
+    run = reconstruct(conf, args.images, args.output, cluster_of(args))
+    report_model(run, args.ground_truth)
+
+
+def run_triangulate(conf: Reconstruct, args: argparse.Namespace) -> None:
+    """Run d2-hloc triangulate."""
+    check_truth(args)
+    run = triangulate_known(conf, args.model, args.images, args.output, cluster_of(args))
+    report_model(run, args.ground_truth)
+
+
+def run_localize(conf: Localize, args: argparse.Namespace) -> None:
+    """Run d2-hloc localize."""
+    model = args.model
+    check_truth(args, is_aligned=not find_model_source(model).has_given_poses)
+    if args.weights:
+        check_queries(conf, find_model_source(model), args.queries, args.output)
+        model = triangulate_anew(model, args.weights, Outputs(args.output).triangulated)
+    run = localize_queries(conf, model, args.queries, args.output)
+    report_localization(run, args.ground_truth)

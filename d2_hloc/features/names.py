@@ -1,0 +1,26 @@
+"""Names of local features, and the families that they belong to."""
+
+from __future__ import annotations
+
+# Feature: module of adapters/.
+MODULES = {
+    "d2net": "d2net",
+    "d2net-ms": "d2net",
+    "sift": "sift",
+    "keynet-affnet-hardnet": "hardnet",
+    "hesaffnet-hardnet": "hardnet",
+    "disk": "disk",
+    "dedode": "dedode",
+    "xfeat": "xfeat",
+}
+HLOC = "hloc:"  # before the name of one of hloc's own confs
+
+
+def check_name(feature: str) -> None:
+    """Raise ValueError if there is no feature of that name. hloc's own are not looked up yet."""
+    is_of_hloc = feature.startswith(HLOC) and len(feature) > len(HLOC)
+    if feature not in MODULES and not is_of_hloc:
+        raise ValueError(
+            f"there is no feature {feature!r}; known are {', '.join(MODULES)}, "
+            f"and {HLOC}CONF for a conf of hloc's."
+        )

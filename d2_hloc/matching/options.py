@@ -1,0 +1,101 @@
+"""Options of the choice of pairs, of matching and of guided matching."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from d2_hloc.core.ranges import MANY, PIXELS, RATIOS, check_ranges
+
+METHODS = ("exhaustive", "retrieval", "covisibility", "poses")
+BY_REFERENCE = ("covisibility", "poses")  # methods that ask what is known of the images
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsOptions:
+    """Choice of pairs. 'auto' is exhaustive up to `max_exhaustive` images, retrieval beyond.
+
+    `count` is the number of images that each is matched with: the nearest by global descriptors
+    ('retrieval'), those that share most points of a model ('covisibility'), or those whose cameras
+    are nearest and look the same way, to within `max_angle` degrees ('poses'). A query's 'auto' is
+    exhaustive up to `count` images of the model: it has as many as an exhaustive search has for
+    each image.
+
+    `reference` is the COLMAP model that 'covisibility' and 'poses' ask, or for 'poses' a file of
+    poses; None is the model that is triangulated.
+    """
+
+    method: Literal["auto", "exhaustive", "retrieval", "covisibility", "poses"] = "auto"
+    count: int = 20
+    max_exhaustive: int = 200
+    max_angle: float = 45.0
+    reference: Path | None = None
+    file: Path | None = None  # a pair list instead
+
+    def __post_init__(self) -> None:
+        check_ranges(self, count=(1, MANY), max_exhaustive=(1, MANY), max_angle=(1e-3, 180))
+
+    def is_retrieval(self, num_images: int, largest: int) -> bool:
+        """True if the nearest images are looked up, rather than all taken."""
+        if self.file is not None:
+            return False
+        return self.method == "retrieval" or (self.method == "auto" and num_images > largest)
+
+    @property
+    def is_by_reference(self) -> bool:
+        """True if pairs come from what is known of the images, rather than from features."""
+        return self.file is None and self.method in BY_REFERENCE
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingOptions:
+    """Rule of matching, by nearest neighbours or by the learned matcher.
+
+    Of 'nearest' are `mutual` and the thresholds, which apply to both directions, as in hloc and
+    COLMAP. `ratio_threshold`: largest distance to the first neighbour over distance to the second.
+    `distance_threshold`: largest Euclidean distance of unit descriptors, at most 2.
+
+    Of 'lightglue' are its `weights`, bundled ones or a file; `min_score`, which a match has to
+    exceed; and `precision`.
+    """
+
+    matcher: Literal["nearest", "lightglue"] = "nearest"
+    mutual: bool = True
+    ratio_threshold: float | None = None
+    distance_threshold: float | None = None
+    weights: str = "d2_lightglue"
+    min_score: float = 0.3  # the better F1 of .1 and .3 on pairs held back
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    min_matches: int = 0  # fewer are none
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            ratio_threshold=RATIOS,
+            distance_threshold=(1e-3, 2),
+            min_score=(0, 1),
+            min_matches=(0, MANY),
+        )
+        for name in ("ratio_threshold", "distance_threshold"):
+            if getattr(self, name) is not None and self.matcher != "nearest":
+                raise ValueError(f"{name} is of matcher 'nearest', not of {self.matcher!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedOptions:
+    """Where a keypoint's match is looked for; lengths in pixels.
+
+    Off, since a model gains nothing from it: more points, but less precise ones (docs/geometry.md).
+
+    `radius` is about the place to which the nearest verified match leads, and grows by `slope` of
+    the distance to that match. `ratio_threshold` compares candidates alone; 1 is none.
+    """
+
+    enabled: bool = False
+    radius: float = 24.0
+    slope: float = 0.3
+    ratio_threshold: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, radius=PIXELS, slope=(0, 10), ratio_threshold=RATIOS)

@@ -1,0 +1,34 @@
+"""Options of D2-Net; nothing here loads torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from d2_hloc.core.ranges import MANY, check_ranges
+from d2_hloc.network.weights.catalogue import absolute_source
+
+MULTISCALE = (0.5, 1.0, 2.0)
+SCALES = 0.01, 16.0  # beyond, nothing is left of an image, or it is no longer held in memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class D2NetOptions:
+    """Options of D2-Net; the defaults are single-scale and off the shelf.
+
+    `position`: 'centre' puts a keypoint at its receptive field's centre; 'released' where the
+    authors' code does, 2 pixels of the level up and to the left of it.
+    """
+
+    weights: str = "d2_ots"
+    scales: tuple[float, ...] = (1.0,)
+    max_keypoints: int | None = None
+    edge_threshold: float = 5.0
+    position: Literal["centre", "released"] = "centre"
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, scales=SCALES, max_keypoints=(1, MANY), edge_threshold=(1e-6, 1e6))
+        if not self.scales or list(self.scales) != sorted(set(self.scales)):
+            raise ValueError(f"scales must be positive and rise, coarse to fine: {self.scales}.")
+        object.__setattr__(self, "weights", absolute_source(self.weights))
