@@ -121,3 +121,15 @@ def test_the_text_that_is_changed_is_one_that_reads(tmp_path, kind):
     path = tmp_path / NAMES.get(kind, "input.txt")
     path.write_text(valid)
     read(path)
+
+
+@pytest.mark.parametrize("value", [10**400, float("inf"), float("nan"), [], "640", True])
+@pytest.mark.parametrize("key", ["w", "fl_x", "cx", "camera_model", "file_path"])
+def test_a_frame_that_cannot_be_meant_is_named(tmp_path, key, value):
+    path = tmp_path / "transforms.json"
+    values = {**TRANSFORMS, "frames": [{**FRAME, key: value}]}
+    if (key, value) != ("file_path", "640"):
+        path.write_text(json.dumps(values))
+        check(read_intrinsics, path)
+        with pytest.raises(ValueError, match=r"transforms\.json"):
+            read_intrinsics(path)

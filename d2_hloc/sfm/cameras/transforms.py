@@ -22,6 +22,7 @@ MODELS = {
     "OPENCV": ("OPENCV", ("k1", "k2", "p1", "p2")),
     "OPENCV_FISHEYE": ("OPENCV_FISHEYE", ("k1", "k2", "k3", "k4")),
 }
+LARGEST = 1e300  # number
 Values = Mapping[str, Any]
 
 
@@ -88,4 +89,6 @@ def _number(values: Values, key: str, where: str, default: float | None = None) 
     value = values.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise CameraError(f"{where}: {key} is {'missing' if value is None else 'no number'}.")
+    if not abs(value) <= LARGEST:  # nor NaN
+        raise CameraError(f"{where}: {key} is not a finite number.")
     return float(value)
