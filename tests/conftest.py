@@ -12,6 +12,7 @@ from small_run import SmallRun, write_scene
 if TYPE_CHECKING:  # the package is imported late, so that --check-shapes comes before it
     from d2_hloc.network.backbone import Backbone
 
+SHAPED = ("core", "network", "features", "matching", "refinement", "mvs", "training")  # rooms
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -22,11 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have beartype check all functions of the package that are imported from now on."""
+    """Have beartype check the functions of the rooms that shapes travel through, from now on."""
     if config.getoption("--check-shapes"):
         from jaxtyping import install_import_hook
 
-        install_import_hook("d2_hloc", "shape_checker.checked")
+        install_import_hook([f"d2_hloc.{room}" for room in SHAPED], "shape_checker.checked")
 
 
 @pytest.fixture(scope="session")

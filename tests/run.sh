@@ -8,4 +8,4 @@ ruff check .
 ruff format --check .
 pyright
 # Two processes of one thread each: threads that share every operation wait for each other.
-OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m "not slow or ci" "$@"
+OMP_NUM_THREADS=1 python -m pytest --check-shapes -n 2 --dist loadfile -m "not slow or ci" "$@"
