@@ -31,6 +31,7 @@ from d2_hloc.core.text import read_json_file
 from d2_hloc.files.atomic import disk_full_in_a_sentence, write_atomically
 from d2_hloc.files.checked_arrays import read_json
 from d2_hloc.files.hdf5_guard import GuardedFile
+from d2_hloc.files.lock import OutputLock
 from d2_hloc.files.provenance import check_configuration
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Staged:
     holds the keys of `whole`, the file that this one is a shard of, where there is one.
 
     Raises:
+        Busy: if another process is making the file.
         ConfigurationChanged: if the file or its parts were made with another configuration.
         DiskFull: if there is no space.
     """
@@ -80,17 +82,24 @@ class Staged:
         self._since = time.monotonic()
 
     def __enter__(self) -> Staged:
-        self.done |= self._keys_of(self.path)
-        if self.whole is not None:
-            self.merged |= self._keys_of(self.whole)
-        self._open_parts()
+        with disk_full_in_a_sentence(self.path):
+            self._lock = OutputLock(self.path)
+        try:
+            self.done |= self._keys_of(self.path)
+            if self.whole is not None:
+                self.merged |= self._keys_of(self.whole)
+            self._open_parts()
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None or not issubclass(kind, OSError):
-            self.flush()
-        if kind is None:
-            self._merge()
+        with self._lock:
+            if kind is None or not issubclass(kind, OSError):
+                self.flush()
+            if kind is None:
+                self._merge()
 
     def add(self, key: str, record: Record) -> None:
         """Keep a record; it is safe on disk within seconds."""

@@ -97,6 +97,7 @@ def extraction_options_of(conf: Conf, descriptor_dtype: Any) -> ExtractionOption
         d2net=options,
         resize_max=conf["preprocessing"]["resize_max"],
         descriptor_dtype=descriptor_dtype,
+        rotations="none",  # hloc reads images as they are stored
     )
 
 

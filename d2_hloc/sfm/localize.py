@@ -16,9 +16,8 @@ from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord, read_made_by
 from d2_hloc.matching import choose_pairs, pairs
 from d2_hloc.matching.match_pairs import MatchedPairs, match
-from d2_hloc.refinement.matches import QueryRefiner
+from d2_hloc.refinement.matches import FeaturedImages, QueryRefiner
 from d2_hloc.refinement.options import RefinementOptions
-from d2_hloc.refinement.shallow_maps import resize_max_of
 from d2_hloc.sfm.cameras.guess import check_camera_model
 from d2_hloc.sfm.cameras.intrinsics import Intrinsics, check_camera_sizes
 from d2_hloc.sfm.cameras.sharing import cameras_of
@@ -101,7 +100,7 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
                 matches=matches.path,
             ),
             record.outputs,
-            query_refiner(conf.refinement, source, queries),
+            query_refiner(conf.refinement, source, FeaturedImages(queries, features.path)),
         )
     record.counts = count_found(found) | {
         "queries": len(found) + len(features.failures),
@@ -162,12 +161,12 @@ def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Pa
 
 
 def query_refiner(
-    options: RefinementOptions, source: ModelSource, queries: Path
+    options: RefinementOptions, source: ModelSource, queries: FeaturedImages
 ) -> QueryRefiner | None:
     """Refiner of the keypoints of queries, where it is asked for."""
     if not options.enabled:
         return None
-    return QueryRefiner(options, source.images, queries, resize_max_of(source.features))
+    return QueryRefiner(options, FeaturedImages(source.images, source.features), queries)
 
 
 def find_model_source(model: Path) -> ModelSource:

@@ -26,7 +26,7 @@ from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching import choose_pairs
 from d2_hloc.matching.options import MatchingOptions, PairsOptions
 from d2_hloc.matching.pairs import Pair
-from d2_hloc.refinement.matches import QueryRefiner
+from d2_hloc.refinement.matches import FeaturedImages, QueryRefiner
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.reports.localization import localization_rows, print_queries, score_queries
 from d2_hloc.reports.page import Report
@@ -216,8 +216,8 @@ def pose_night_queries(
     """Find the poses of the queries in the triangulated model."""
     refine, verified = None, None
     if conf.refinement.enabled:
-        resize_max = conf.extraction.resize_max
-        refine = QueryRefiner(conf.refinement, data.images, data.images, resize_max)
+        images = FeaturedImages(data.images, matched.features.path)
+        refine = QueryRefiner(conf.refinement, images, images)
     if conf.method == "registration":
         verified = verified_matches(
             database, matched.matches.path, lambda pair: not matched.queries.isdisjoint(pair)
