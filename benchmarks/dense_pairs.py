@@ -29,6 +29,7 @@ from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.core.images import read_image
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.files.colmap import quiet
+from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.image_matches import ImageMatcher, ImageMatchingOptions, PixelMatches
 from d2_hloc.sfm.options import VerificationOptions
 from d2_hloc.sfm.two_view import verify_pair
@@ -69,7 +70,7 @@ def posed(matcher: Pairs, args: argparse.Namespace) -> None:
     for pair in pairs:
         found, sizes, seconds = matcher.match(*(args.images / n for n in pair.names))
         matrices = pair.intrinsics0, pair.intrinsics1
-        cameras = tuple(pinhole_camera(k, s) for k, s in zip(matrices, sizes, strict=True))
+        cameras = pinhole_camera(matrices[0], sizes[0]), pinhole_camera(matrices[1], sizes[1])
         for camera in cameras:
             camera.has_prior_focal_length = True
         xy0, xy1 = (k.numpy().astype(float) for k in (found.keypoints0, found.keypoints1))
@@ -77,7 +78,7 @@ def posed(matcher: Pairs, args: argparse.Namespace) -> None:
         to_verify = PairToVerify(
             keypoints=(to_colmap(xy0), to_colmap(xy1)), cameras=cameras, pairs=every
         )
-        inputs = Inputs(posed=pair, pair=to_verify, refine=lambda *_: ())
+        inputs = Inputs(posed=pair, pair=to_verify, refine=unmoved)
         geometry = verify_pair(xy0, xy1, every, cameras, OPTIONS)
         fitting.append(score(inputs, to_verify, geometry, seconds))
         geometry.inlier_matches = every.astype(np.uint32)
@@ -85,6 +86,13 @@ def posed(matcher: Pairs, args: argparse.Namespace) -> None:
     print("|matches|number|<1 px|<2 px|<4 px|precision|<5°|<10°|<20°|s a pair|")
     print("|---|" + "---:|" * 9)
     print(line("all", raw), line("within the geometry", fitting), sep="\n")
+
+
+def unmoved(
+    _: Pair, __: np.ndarray, xy1: np.ndarray, ___: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places as they are: pixel matches need no refinement."""
+    return xy1, np.ones(len(xy1), bool)
 
 
 def line(name: str, rows: list[Row]) -> str:
@@ -116,7 +124,7 @@ def planar(matcher: Pairs, folder: Path) -> None:
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--images", type=Path)
     parser.add_argument("--calibrations", type=Path, help="folder of calibration_NAME.h5")
     parser.add_argument("--pairs", type=Path, help="list with poses, as pipelines/relative_pose.py")
