@@ -18,10 +18,12 @@ from d2_hloc.app.arguments import (
     add_localize_arguments,
     add_match_arguments,
     add_model_arguments,
+    add_pair_arguments,
     extract_configuration,
     localize_configuration,
     model_configuration,
     options_of,
+    pair_configuration,
 )
 from d2_hloc.app.command import quiet_colmap, run_command
 from d2_hloc.core.described import commented_yaml
@@ -29,10 +31,11 @@ from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.mvs.options import DenseOptions
 from d2_hloc.network.weights.catalogue import PUBLISHED
-from d2_hloc.sfm.options import Localize, Reconstruct
+from d2_hloc.sfm.options import Localize, PairMatchingOptions, Reconstruct
 
 Configure = Callable[[argparse.Namespace], Any]
 CONFIGURED = {
+    "pair": PairMatchingOptions,
     "reconstruct": Reconstruct,
     "triangulate": Reconstruct,
     "localize": Localize,
@@ -70,9 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"d2-hloc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_demo, _reconstruct, _triangulate, _localize, _dense, _make_training_scene):
+    for add in (_demo, _pair, _reconstruct, _triangulate, _localize, _dense, _make_training_scene):
         add(commands)
-    for add in (_extract, _compress, _match, _merge, _weights, _config, _completion):
+    for add in (_extract, _compress, _match, _merge, _weights, _doctor, _config, _completion):
         add(commands)
     return parser
 
@@ -98,6 +101,15 @@ def _demo(commands: argparse._SubParsersAction) -> None:
     text = "Render a scene, reconstruct it, localize views that were kept out, show true errors."
     parser = _command(commands, "demo", "demo.run_demo_command", text)
     parser.add_argument("output", type=Path, nargs="?", default=Path("d2-hloc-demo"))
+
+
+def _pair(commands: argparse._SubParsersAction) -> None:
+    text = "Match two photos: a picture, a report with both over each other, matches as CSV."
+    paths, work = ("image0", "image1"), "pair.run_pair"
+    parser = _command(commands, "pair", work, text, *paths, configure=pair_configuration)
+    text = "folder of the results (d2-hloc-pair/IMAGE0-IMAGE1)"
+    parser.add_argument("output", type=Path, nargs="?", metavar="OUTPUT", help=text)
+    add_pair_arguments(parser)
 
 
 def _reconstruct(commands: argparse._SubParsersAction) -> None:
@@ -171,6 +183,11 @@ def _weights(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "weights", "steps.run_weights", text)
     parser.add_argument("name", choices=tuple(PUBLISHED))
     parser.add_argument("--sha256", help="digest to hold the file to, or its beginning")
+
+
+def _doctor(commands: argparse._SubParsersAction) -> None:
+    text = "Print versions, devices, threads, weights, free disk and what is missing."
+    _command(commands, "doctor", "doctor.run_doctor", text)
 
 
 def _config(commands: argparse._SubParsersAction) -> None:

@@ -45,6 +45,10 @@ class Outputs:
     database = Inside("database.db")
     sparse = Inside("sparse")  # COLMAP's model
 
+    # Two images.
+    matches_table = Inside("matches.csv")
+    matches_picture = Inside("matches.jpg")
+
     # Localization.
     poses = Inside("poses.txt")
     poses_table = Inside("poses.csv")  # what became of each query

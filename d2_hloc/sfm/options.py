@@ -209,3 +209,25 @@ class Localize:
     intrinsics: Path | None = None
     cameras: CameraSharing = "auto"
     camera_model: str = MODEL  # of cameras without known intrinsics
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairMatchingOptions:
+    """Options of matching two images.
+
+    Attributes:
+        extraction: features of the images.
+        matching: how they are matched; null is the feature's own rule.
+        verification: the geometry that matches have to agree on.
+        refinement: sub-pixel places of the second image's keypoints.
+    """
+
+    extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
+    matching: MatchingOptions | None = None
+    verification: VerificationOptions = field(default_factory=VerificationOptions)
+    refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
+
+    @property
+    def matching_rule(self) -> MatchingOptions:
+        """The rule to match by: the one that was asked for, or else the feature's own."""
+        return self.matching or MATCHING.get(self.extraction.feature, MatchingOptions())

@@ -25,6 +25,7 @@ from d2_hloc.benchmarks.sfm_benchmark.report import (
 from d2_hloc.benchmarks.tables import write_csv
 from d2_hloc.core import config
 from d2_hloc.core.ranges import MANY, RATIOS, check_ranges
+from d2_hloc.core.text import read_json_file
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
@@ -218,6 +219,6 @@ def reconstruct_depth(options: DenseOptions, run: ModelRun) -> DenseStatistics:
     def read() -> DenseStatistics:
         if not outputs.cloud.is_file():
             raise ValueError(f"{outputs.cloud}: is not there")
-        return config.from_dict(DenseStatistics, json.loads(outputs.dense_statistics.read_text()))
+        return config.from_dict(DenseStatistics, read_json_file(outputs.dense_statistics))
 
     return run.matched.once("dense", make, read)
