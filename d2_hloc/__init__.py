@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from d2_hloc.sfm.options import PairMatchingOptions, VerificationOptions
     from d2_hloc.sfm.two_view import verify_pair
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "D2Net",
     "D2NetOptions",

@@ -165,7 +165,7 @@ def match(
         _check_projections(features, features1)
     feature = feature_of(features)
     if options.matcher == "lightglue":
-        _check_learned_from(features, feature)
+        check_learned_from(features, feature)
     made_by = {
         "matching": configuration(options, feature),
         "features": features_h5.read_configuration(features),
@@ -222,7 +222,7 @@ def feature_of(features: Path) -> str:
     return (features_h5.read_configuration(features) or {}).get("feature", "d2net")
 
 
-def _check_learned_from(features: Path, feature: str) -> None:
+def check_learned_from(features: Path, feature: str) -> None:
     """Other features than the matcher was learned from may be of its width.
 
     Raises:
