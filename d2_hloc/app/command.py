@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 
+LONGEST = 2000  # characters of a sentence
 DISK_FULL = "the disk is full; free some space and run again, it goes on from there."
 
 
@@ -20,8 +22,11 @@ def run_command(name: str, work: Callable[[], object]) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: parts are kept
     try:
         work()
+    except BrokenPipeError:  # of '| head', which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
-        print(f"{name}: {sentence(error)}", file=sys.stderr)
+        print(f"{name}: {in_one_line(sentence(error))}", file=sys.stderr)
         return 1
     except RuntimeError as error:
         if "disk is full" not in str(error):  # SQLite's words, through COLMAP
@@ -32,6 +37,15 @@ def run_command(name: str, work: Callable[[], object]) -> int:
         print(f"{name}: stopped; run the same command again to go on.", file=sys.stderr)
         return 130
     return 0
+
+
+def in_one_line(text: str) -> str:
+    """Return a text without what would steer a terminal, cut where it is very long.
+
+    A stranger's file may have put anything into it.
+    """
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
 
 
 def quiet_colmap() -> None:

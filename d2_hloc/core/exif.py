@@ -10,10 +10,10 @@ from typing import Any
 
 from PIL import Image
 
+from d2_hloc.core.orientation import ORIENTATIONS, UPRIGHT
+
 MAKE, MODEL, ORIENTATION, PHOTO = 0x010F, 0x0110, 0x0112, 0x8769
 FOCAL_LENGTH, DIGITAL_ZOOM, FOCAL_LENGTH_35 = 0x920A, 0xA404, 0xA405
-UPRIGHT = 1  # EXIF's orientation of an image that is stored as it is seen
-ORIENTATIONS = range(1, 9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def read_header(path: Path) -> ImageHeader | None:
                 size, exif = file.size, _tags(file)
     except Exception:  # Pillow raises whatever it meets in a damaged file
         return None
-    return ImageHeader(size=size, orientation=orientation_of(exif), camera=_camera(exif))
+    return ImageHeader(size=size, orientation=_orientation(exif), camera=_camera(exif))
 
 
 def _tags(file: Image.Image) -> dict[int, Any]:
@@ -62,7 +62,7 @@ def _tags(file: Image.Image) -> dict[int, Any]:
         return {}
 
 
-def orientation_of(exif: Any) -> int:
+def _orientation(exif: dict[int, Any]) -> int:
     """EXIF's orientation, from 1 to 8; 1 where it says none, or nonsense."""
     value = exif.get(ORIENTATION, UPRIGHT)
     return value if isinstance(value, int) and value in ORIENTATIONS else UPRIGHT

@@ -1,7 +1,4 @@
-"""Read and resize images; RGB in [0, 1], as they are stored: EXIF rotation is not applied.
-
-COLMAP and hloc leave the rotation alone too, so keypoints, cameras and models agree.
-"""
+"""Read and resize images; RGB in [0, 1], as they are stored, or turned the right way up."""
 
 from __future__ import annotations
 
@@ -13,6 +10,8 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+
+from d2_hloc.core.orientation import UPRIGHT, upright_image
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"}
 
@@ -86,12 +85,15 @@ def luma(image: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
 
 
 def read_image(
-    path: Path, resize_max: int | None = None
+    path: Path, resize_max: int | None = None, orientation: int = UPRIGHT
 ) -> tuple[Float[Tensor, "3 H W"], tuple[int, int]]:
-    """An image, its longest edge reduced to `resize_max`, and its original size (w, h)."""
-    image = open_image(path)
+    """An image, its longest edge reduced to `resize_max`, and its stored size (w, h).
+
+    `orientation` is EXIF's, by which the image is turned the right way up; its own does not count.
+    """
+    stored = open_image(path)
+    image = upright_image(stored, orientation)
     size = fit(image.size, resize_max)
     if size != image.size:
-        resized = image.resize(size, Image.Resampling.BILINEAR)  # widens its support: no aliasing
-        return to_tensor(resized), image.size
-    return to_tensor(image), image.size
+        image = image.resize(size, Image.Resampling.BILINEAR)  # widens its support: no aliasing
+    return to_tensor(image), stored.size

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from d2_hloc.core.orientation import ORIENTATIONS, UPRIGHT
 from d2_hloc.files import features_h5
+from d2_hloc.files.hdf5_guard import GuardedFile, GuardedGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,3 +40,23 @@ class Extracted:
         """Sizes (w, h) of the images `names`, in pixels; read when they are first asked for."""
         with features_h5.open_h5(self.path) as file:
             return {name: features_h5.image_size_of(file, name) for name in self.names}
+
+    @cached_property
+    def orientations(self) -> dict[str, int]:
+        """EXIF's orientations of the images that were turned before extraction."""
+        return read_orientations(self.path)
+
+
+def image_orientation(file: GuardedFile, name: str) -> int:
+    """EXIF's orientation by which an image was turned for extraction; 1 where none is noted."""
+    group = file.get(name)
+    size = group.get("image_size") if isinstance(group, GuardedGroup) else None
+    found: Any = UPRIGHT if size is None else size.attrs.get("orientation", UPRIGHT)
+    return next((known for known in ORIENTATIONS if found == known), UPRIGHT)
+
+
+def read_orientations(path: Path) -> dict[str, int]:
+    """Orientations of the images that were turned before their features were extracted."""
+    with features_h5.open_h5(path) as file:
+        found = {name: image_orientation(file, name) for name in file.keys_with("keypoints")}
+    return {name: orientation for name, orientation in found.items() if orientation != UPRIGHT}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2_hloc.core import config
+from d2_hloc.core.exif import read_header
 from d2_hloc.core.images import ImageError, list_images, read_image
+from d2_hloc.core.orientation import UPRIGHT, to_stored, upright_size
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
 from d2_hloc.features import compression, registry
@@ -45,7 +47,7 @@ def create_extractor(options: FeatureOptions) -> Extractor:
 def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
     """Everything that the features depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
-    for key in ("d2net", "sift", "kornia_keypoints", "batch_size"):
+    for key in ("d2net", "cells", "sift", "kornia_keypoints", "batch_size"):
         del values[key]
     del values["compression"]
     values |= registry.adapter_of(options.feature).configuration(options)
@@ -71,13 +73,14 @@ def extract(
     names: Sequence[str] | None = None,
     shard: Shard | None = None,
     create: CreateExtractor | None = None,
+    orientations: Mapping[str, int] | None = None,
 ) -> Extracted:
     """Extract the features of all images below a folder, or of those named, into `output`.
 
     Images that are done are left alone. Ones that cannot be used are reported at the end and noted
     in the file; the others are done all the same. A `shard` of those that `output` lacks goes into
     the shard's own file, which may be left without any image. `create` takes the place of
-    create_extractor().
+    create_extractor(), and `orientations` by name, where they are given, that of EXIF.
 
     Raises:
         ImageError: if there is no image at all, or none that can be used.
@@ -94,7 +97,8 @@ def extract(
         todo = [n for n in usable if n not in staged.done]
         if todo:
             extractor = (create or create_extractor)(options)
-            _extract_all(options, extractor, images, todo, staged)
+            source = ImageSource(images, options, orientations or {})
+            _extract_all(options, extractor, source, todo, staged)
         for name, reason in staged.failures.items():
             logger.warning("skipped %s: %s", name, reason)
         if shard is None and not staged.done & set(names):
@@ -175,13 +179,13 @@ def file_checksum(path: Path) -> tuple[int, int]:
 def _extract_all(
     options: ExtractionOptions,
     extractor: Extractor,
-    images: Path,
+    source: ImageSource,
     names: Sequence[str],
     staged: Staged,
 ) -> None:
     project = compression.projection_of(options.compression)
     with tqdm(total=len(names), desc=f"extract {options.feature}", unit="image") as progress:
-        for batch in _batches(_decoded(options, images, names, staged.failures), options):
+        for batch in _batches(_decoded(source, names, staged.failures), options):
             for features, of in _extract_batch(extractor, batch, staged.failures):
                 features = replace(features, descriptors=project(features.descriptors))
                 staged.add(of.name, _to_record(options, features, of))
@@ -191,28 +195,42 @@ def _extract_all(
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as it is extracted, with its original size (w, h) and its file's checksum."""
+    """An upright image as it is extracted, its stored size (w, h), and its file's checksum."""
 
     name: str
     image: Tensor
-    original_size: tuple[int, int]
-    source: tuple[int, int]
+    stored_size: tuple[int, int]
+    orientation: int
+    checksum: tuple[int, int]
 
 
-def _decode(options: ExtractionOptions, images: Path, name: str) -> Decoded:
-    image, original_size = read_image(images / name, options.resize_max)
-    return Decoded(name, image, original_size, file_checksum(images / name))
+@dataclass(frozen=True)
+class ImageSource:
+    """A folder of images, and how they are turned: as `orientations` say, otherwise by EXIF."""
+
+    folder: Path
+    options: ExtractionOptions
+    orientations: Mapping[str, int]
+
+    def decode(self, name: str) -> Decoded:
+        """Read an image, turn it, and reduce it to the size that features are extracted at."""
+        path, orientation = self.folder / name, self.orientations.get(name)
+        if orientation is None:
+            header = None if self.options.rotations == "none" else read_header(path)
+            orientation = UPRIGHT if header is None else header.orientation
+        image, stored_size = read_image(path, self.options.resize_max, orientation)
+        return Decoded(name, image, stored_size, orientation, file_checksum(path))
 
 
 def _decoded(
-    options: ExtractionOptions, images: Path, names: Sequence[str], failures: dict[str, str]
+    source: ImageSource, names: Sequence[str], failures: dict[str, str]
 ) -> Iterator[Decoded]:
     """Images in order, decoded and resized in a thread, a few ahead of their use."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        pending = [pool.submit(_decode, options, images, n) for n in names[:AHEAD]]
+        pending = [pool.submit(source.decode, n) for n in names[:AHEAD]]
         for k, name in enumerate(names):
             if k + AHEAD < len(names):
-                pending.append(pool.submit(_decode, options, images, names[k + AHEAD]))
+                pending.append(pool.submit(source.decode, names[k + AHEAD]))
             try:
                 yield pending.pop(0).result()
             except ImageError as error:
@@ -246,16 +264,19 @@ def _extract_batch(
 
 
 def _to_record(options: ExtractionOptions, features: Features, of: Decoded) -> Record:
-    """Record of the best features of an image, with keypoints at its original size."""
+    """Record of the best features of an image, with keypoints in its stored pixels."""
     if options.top_k is not None:
         features = features.best(options.top_k)
     size = torch.tensor([of.image.shape[2], of.image.shape[1]])
-    scale = torch.tensor(of.original_size) / size.double()
+    scale = torch.tensor(upright_size(of.stored_size, of.orientation)) / size.double()
+    upright = rescale(features.keypoints.cpu().double(), scale)
     features = replace(
         features,
-        keypoints=rescale(features.keypoints.cpu().double(), scale).float(),
+        keypoints=to_stored(upright, of.orientation, of.stored_size).float(),
         scales=features.scales * float(scale.mean()),
     )
     uncertainty = registry.adapter_of(options.feature).noise * float(scale.mean())
     dtype = options.compression.dtype if options.compression else options.descriptor_dtype
-    return features_h5.features_record(features, of.original_size, uncertainty, dtype, of.source)
+    return features_h5.features_record(
+        features, of.stored_size, uncertainty, dtype, of.checksum, of.orientation
+    )

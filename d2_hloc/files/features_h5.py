@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from d2_hloc.core.names import image_names
+from d2_hloc.core.orientation import UPRIGHT
 from d2_hloc.core.structs import Features, Matches
 from d2_hloc.files.checked_arrays import (
     StorageError,
@@ -74,17 +75,20 @@ def features_record(
     uncertainty: float,
     descriptor_dtype: str,
     source: tuple[int, int] | None = None,
+    orientation: int = UPRIGHT,
 ) -> Record:
     """hloc's datasets of one image. `uncertainty` is the keypoints' deviation in pixels.
 
     `source` is the image file's length in bytes and CRC-32, by which a changed image is known.
+    `orientation` is EXIF's, by which the image was turned before its features were extracted;
+    keypoints and size are the stored image's.
     """
     record: Record = {
         "keypoints": Value(features.keypoints.cpu().numpy(), {"uncertainty": uncertainty}),
         "descriptors": descriptors_value(features.descriptors, descriptor_dtype),
         "scores": Value(features.scores.cpu().numpy()),
         "scales": Value(features.scales.cpu().numpy()),
-        "image_size": Value(np.array(image_size), _source_attributes(source)),
+        "image_size": Value(np.array(image_size), _source_attributes(source, orientation)),
     }
     if features.global_descriptor is not None:
         record["global_descriptor"] = Value(features.global_descriptor.cpu().numpy())
@@ -106,8 +110,9 @@ def descriptors_value(descriptors: torch.Tensor, dtype: str) -> Value:
     return Value(np.rint(found * scale).astype(np.int8), {"scale": scale, "meaning": INT8_MEANING})
 
 
-def _source_attributes(source: tuple[int, int] | None) -> dict[str, int]:
-    return {} if source is None else {"source_bytes": source[0], "source_crc32": source[1]}
+def _source_attributes(source: tuple[int, int] | None, orientation: int) -> dict[str, int]:
+    found = {} if source is None else {"source_bytes": source[0], "source_crc32": source[1]}
+    return found if orientation == UPRIGHT else found | {"orientation": orientation}
 
 
 def checksum_of(file: GuardedFile, name: str) -> tuple[int, int] | None:

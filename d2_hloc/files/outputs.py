@@ -41,11 +41,16 @@ class Outputs:
     pairs = Inside("pairs.txt")
     matches = Inside("matches.h5")
     refined = Inside("refined.h5")  # keypoints, refined
+    moved_matches = Inside("matches-moved.h5")  # of dense features: of keypoints that were moved
     raw_database = Inside("database-raw.db")  # of keypoints as they were extracted
     database = Inside("database.db")
     refined_again = Inside("refined-again.h5")  # by the matches that the model led to
     second_database = Inside("database-again.db")  # of these
     sparse = Inside("sparse")  # COLMAP's model
+
+    # Two images.
+    matches_table = Inside("matches.csv")
+    matches_picture = Inside("matches.jpg")
 
     # Localization.
     poses = Inside("poses.txt")

@@ -27,8 +27,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from d2_hloc.core.text import read_json_file
 from d2_hloc.files.atomic import disk_full_in_a_sentence, write_atomically
+from d2_hloc.files.checked_arrays import read_json
 from d2_hloc.files.hdf5_guard import GuardedFile
+from d2_hloc.files.lock import OutputLock
 from d2_hloc.files.provenance import check_configuration
 
 logger = logging.getLogger(__name__)
@@ -59,6 +62,7 @@ class Staged:
     holds the keys of `whole`, the file that this one is a shard of, where there is one.
 
     Raises:
+        Busy: if another process is making the file.
         ConfigurationChanged: if the file or its parts were made with another configuration.
         DiskFull: if there is no space.
     """
@@ -78,17 +82,24 @@ class Staged:
         self._since = time.monotonic()
 
     def __enter__(self) -> Staged:
-        self.done |= self._keys_of(self.path)
-        if self.whole is not None:
-            self.merged |= self._keys_of(self.whole)
-        self._open_parts()
+        with disk_full_in_a_sentence(self.path):
+            self._lock = OutputLock(self.path)
+        try:
+            self.done |= self._keys_of(self.path)
+            if self.whole is not None:
+                self.merged |= self._keys_of(self.whole)
+            self._open_parts()
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None or not issubclass(kind, OSError):
-            self.flush()
-        if kind is None:
-            self._merge()
+        with self._lock:
+            if kind is None or not issubclass(kind, OSError):
+                self.flush()
+            if kind is None:
+                self._merge()
 
     def add(self, key: str, record: Record) -> None:
         """Keep a record; it is safe on disk within seconds."""
@@ -106,14 +117,14 @@ class Staged:
                 keys = file.keys_with(self.marker)
         except (OSError, RuntimeError, KeyError) as error:
             raise ValueError(why_unreadable(path, error)) from error
-        found = None if text is None else json.loads(text)
+        found = None if text is None else read_json(text, f"{path}: what made it")
         check_configuration(path, found, self.configuration)
         return keys
 
     def _open_parts(self) -> None:
         record = self.parts / "configuration.json"
         if record.exists() and self._part_files():
-            found = json.loads(record.read_text())
+            found = read_json_file(record)
             check_configuration(self.parts, found, self.configuration)
         else:  # a kill while they were being deleted can leave parts that do not say whose they are
             shutil.rmtree(self.parts, ignore_errors=True)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from d2_hloc.core import config
 from d2_hloc.files.atomic import DiskFull, write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap
+from d2_hloc.files.lock import holding_output
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.shards import WHOLE, Shard
 from d2_hloc.mvs import poisson
@@ -60,17 +61,19 @@ def reconstruct_dense(
     Raises:
         ModelError: if the model has no points, or its images are missing or of another size.
         ImageError: if an image cannot be read.
+        Busy: if another process is at work on `output`.
         ConfigurationChanged: if `output` was made from another model or with other options.
         DiskFull: if there is no space.
     """
     backend = choose_backend(options.backend)
-    workspace = open_workspace(options, backend, model_folder, images, output)
-    BACKENDS[backend](options, workspace)
-    check_depth_maps(options.consistency, workspace)
-    fuse(options.fusion, workspace)
-    if options.mesh.enabled:
-        make_mesh(options.mesh, output)
-    return dense_statistics(workspace)
+    with holding_output(output):
+        workspace = open_workspace(options, backend, model_folder, images, output)
+        BACKENDS[backend](options, workspace)
+        check_depth_maps(options.consistency, workspace)
+        fuse(options.fusion, workspace)
+        if options.mesh.enabled:
+            make_mesh(options.mesh, output)
+        return dense_statistics(workspace)
 
 
 def open_workspace(

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from d2_hloc.files.colmap import ModelError
-from d2_hloc.files.lock import FileLock
+from d2_hloc.files.lock import FileLock, holding_output
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.ray import Cluster, run_shards
 from d2_hloc.files.shards import MOST, Shard
@@ -50,9 +50,12 @@ def dense_shard(
     options = _own_maps(options)
     if stage != "prepare" and not Outputs(output).workspace_record.is_file():
         raise ModelError(f"{output}: is not prepared; run the stage 'prepare' once, then shards.")
-    workspace = open_workspace(options, options.backend, model_folder, images, output)
-    if stage != "prepare":
-        make_maps(options, workspace, stage, shard)
+    prepare = partial(open_workspace, options, options.backend, model_folder, images, output)
+    if stage == "prepare":
+        with holding_output(output):
+            prepare()
+    else:
+        make_maps(options, prepare(), stage, shard)
     return output
 
 
@@ -66,14 +69,15 @@ def reconstruct_dense_on(
         ModelError, ImageError, ConfigurationChanged, DiskFull: as reconstruct_dense().
     """
     options = _own_maps(options)
-    workspace = open_workspace(options, options.backend, model_folder, images, output)
-    shards = Shard.all(min(-(-len(workspace.views) // MAPS), MOST))
-    sizes = {shard: len(shard.of(list(workspace.views))) for shard in shards}
-    for stage in STAGES[1:]:
-        if not all(_is_done(workspace, stage)):
-            work = partial(make_maps, options, workspace, stage)
-            run_shards(cluster, work, sizes, f"{stage} on the cluster", "map")
-    return reconstruct_dense(options, model_folder, images, output)
+    with holding_output(output):
+        workspace = open_workspace(options, options.backend, model_folder, images, output)
+        shards = Shard.all(min(-(-len(workspace.views) // MAPS), MOST))
+        sizes = {shard: len(shard.of(list(workspace.views))) for shard in shards}
+        for stage in STAGES[1:]:
+            if not all(_is_done(workspace, stage)):
+                work = partial(make_maps, options, workspace, stage)
+                run_shards(cluster, work, sizes, f"{stage} on the cluster", "map")
+        return reconstruct_dense(options, model_folder, images, output)
 
 
 def make_maps(options: DenseOptions, workspace: Workspace, stage: Stage, shard: Shard) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from d2_hloc.features.extracted import read_orientations
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.affinities import local_affinities
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.refinement.patches import Outcome, refine_pairs
-from d2_hloc.refinement.shallow_maps import CACHE_BYTES, ImageMaps, MapReader
+from d2_hloc.refinement.shallow_maps import CACHE_BYTES, ImageMaps, MapReader, resize_max_of
 
 PAIR_CACHE_BYTES = 512 << 20  # of maps, for pairs that come image by image
 
@@ -25,7 +28,7 @@ def refine_matches(
     xy1: Tensor,
     around: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """New places of xy1, and outcomes; `around` are matches of the two images. Original pixels."""
+    """New places of xy1, and outcomes; `around` are matches of the two images. Stored pixels."""
     xy0, from0 = image0.to_maps(xy0), image0.to_maps(around[0])
     moved, to1 = image1.to_maps(xy1), image1.to_maps(around[1])
     affinities = local_affinities(from0, to1, xy0, options.neighbours)
@@ -37,14 +40,20 @@ def refine_matches(
 class PairRefiner:
     """Moves the second keypoint of each match of a pair; the pair's matches are its affinities'."""
 
-    def __init__(self, options: RefinementOptions, images: Path, resize_max: int | None) -> None:
+    def __init__(
+        self,
+        options: RefinementOptions,
+        images: Path,
+        resize_max: int | None,
+        orientations: Mapping[str, int] | None = None,
+    ) -> None:
         self._options = options
-        self._maps = MapReader(resize_max).of(images, PAIR_CACHE_BYTES, at_least=2)
+        self._maps = MapReader(resize_max).of(images, PAIR_CACHE_BYTES, 2, orientations)
 
     def __call__(
         self, pair: Pair, xy0: np.ndarray, xy1: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Matched keypoints (K, 2) of two images, original pixels -> the same, refined."""
+        """Matched keypoints (K, 2) of two images, stored pixels -> the same, refined."""
         moved, _ = self.search(pair, xy0, xy1, (xy0, xy1))
         return xy0, moved
 
@@ -57,7 +66,7 @@ class PairRefiner:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Find in the second image, near `xy1`, what the first one shows at `xy0` (K, 2).
 
-        `around` are matches of the two images. Returns places (K, 2), original pixels, and a mask
+        `around` are matches of the two images. Returns places (K, 2), stored pixels, and a mask
         (K,) of those that were found.
         """
         both = torch.from_numpy(xy0).float(), torch.from_numpy(xy1).float()
@@ -67,23 +76,34 @@ class PairRefiner:
         return found.numpy(), (outcomes == Outcome.MOVED).numpy()
 
 
+@dataclass(frozen=True)
+class FeaturedImages:
+    """A folder of images, and the file of their features."""
+
+    folder: Path
+    features: Path
+
+
 class QueryRefiner:
     """Moves keypoints of queries to where 3D points, as images of the model show them, are seen."""
 
     def __init__(
-        self, options: RefinementOptions, images: Path, queries: Path, resize_max: int | None
+        self, options: RefinementOptions, images: FeaturedImages, queries: FeaturedImages
     ) -> None:
-        reader = MapReader(resize_max)
+        """Read images as the model's features were extracted; the queries' were in the same way."""
+        reader = MapReader(resize_max_of(images.features))
         self._options = options
-        self._images = reader.of(images, CACHE_BYTES, at_least=1)
-        self._queries = reader.of(queries, PAIR_CACHE_BYTES, at_least=1)
+        self._images = reader.of(images.folder, CACHE_BYTES, 1, read_orientations(images.features))
+        self._queries = reader.of(
+            queries.folder, PAIR_CACHE_BYTES, 1, read_orientations(queries.features)
+        )
 
     def __call__(
         self, query: str, image: str, xy: np.ndarray, projected: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Matched keypoints (K, 2) of a query, and where the model's image shows their points.
 
-        Returns the keypoints' new places, original pixels, and a mask (K,) of those that were
+        Returns the keypoints' new places, stored pixels, and a mask (K,) of those that were
         moved.
         """
         both = torch.from_numpy(projected).float(), torch.from_numpy(xy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from d2_hloc.core.cache import BoundedCache
 from d2_hloc.core.images import read_image
+from d2_hloc.core.orientation import UPRIGHT, to_stored, to_upright, upright_size
 from d2_hloc.core.pixels import rescale
 from d2_hloc.files import features_h5
 from d2_hloc.network.d2net import D2Net
@@ -22,26 +24,33 @@ CACHE_BYTES = 2 << 30  # of maps held at once
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMaps:
-    """Shallow maps of an image, and its size when they were made over its original size (x, y)."""
+    """Shallow maps of an image, turned the right way up and reduced.
+
+    `scale` is their size over that of the upright image (x, y).
+    """
 
     maps: ShallowMaps
     scale: np.ndarray
+    stored_size: tuple[int, int]
+    orientation: int
 
     @property
     def nbytes(self) -> int:
         return self.maps.nbytes
 
     def to_maps(self, xy: Tensor) -> Tensor:
-        """Original pixels -> those of the maps."""
-        return rescale(xy, torch.from_numpy(self.scale)).float()
+        """Stored pixels -> those of the maps."""
+        upright = to_upright(xy, self.orientation, self.stored_size)
+        return rescale(upright, torch.from_numpy(self.scale)).float()
 
     def to_original(self, xy: Tensor) -> Tensor:
-        """Pixels of the maps -> original ones."""
-        return rescale(xy.double(), torch.from_numpy(1 / self.scale)).float()
+        """Pixels of the maps -> stored ones."""
+        upright = rescale(xy.double(), torch.from_numpy(1 / self.scale))
+        return to_stored(upright, self.orientation, self.stored_size).float()
 
 
 class MapReader:
-    """Shallow maps of images at the size that features were extracted at."""
+    """Shallow maps of images as features were extracted from them: turned, and at their size."""
 
     def __init__(self, resize_max: int | None) -> None:
         # Half the time where the processor multiplies bfloat16 matrices itself.
@@ -49,17 +58,34 @@ class MapReader:
         self._backbone = D2Net(D2NetOptions(precision=precision)).backbone
         self._resize_max = resize_max
 
-    def of(self, folder: Path, capacity: int, at_least: int) -> BoundedCache[str, ImageMaps]:
+    def of(
+        self,
+        folder: Path,
+        capacity: int,
+        at_least: int,
+        orientations: Mapping[str, int] | None = None,
+    ) -> BoundedCache[str, ImageMaps]:
         """Maps of a folder's images by name, made once while they are in use.
 
-        Looking one up raises ImageError if the image is no longer there.
+        `orientations` are EXIF's, of the images that are not upright. Looking one up raises
+        ImageError if the image is no longer there.
         """
-        return BoundedCache(lambda name: self._read(folder / name), capacity, at_least)
+        turned = orientations or {}
 
-    def _read(self, path: Path) -> ImageMaps:
-        image, original = read_image(path, self._resize_max)
-        scale = np.array([image.shape[2], image.shape[1]]) / original
-        return ImageMaps(maps=shallow_maps(self._backbone, image), scale=scale)
+        def read(name: str) -> ImageMaps:
+            return self._read(folder / name, turned.get(name, UPRIGHT))
+
+        return BoundedCache(read, capacity, at_least)
+
+    def _read(self, path: Path, orientation: int) -> ImageMaps:
+        image, stored_size = read_image(path, self._resize_max, orientation)
+        size = np.array([image.shape[2], image.shape[1]])
+        return ImageMaps(
+            maps=shallow_maps(self._backbone, image),
+            scale=size / upright_size(stored_size, orientation),
+            stored_size=stored_size,
+            orientation=orientation,
+        )
 
 
 def resize_max_of(features: Path) -> int | None:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
 from d2_hloc.core.images import fit
+from d2_hloc.features.extracted import read_orientations
 from d2_hloc.files import features_h5
 from d2_hloc.files.staged_h5 import Staged, Value
 from d2_hloc.matching.pairs import Pair, order_for_reuse
@@ -89,7 +90,8 @@ def refine_tracks(
     resize_max = resize_max_of(features)
     enlargement = {n: max(s) / max(fit(s, resize_max)) for n, s in sizes.items()}
     jobs = jobs_of(build_tracks({n: len(xy) for n, xy in keypoints.items()}, verified))
-    maps = MapReader(resize_max).of(images, CACHE_BYTES, at_least=2)
+    turned = read_orientations(features)
+    maps = MapReader(resize_max).of(images, CACHE_BYTES, 2, turned)
     work = output.with_name(f"{output.stem}-{_digest(made_by, keypoints, verified):08x}.h5")
     with Staged(work, made_by, "xy") as staged:
         for pair, moved in move_pairs(options, maps, jobs, keypoints, verified, staged.done):

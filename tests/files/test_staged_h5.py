@@ -18,6 +18,7 @@ import pytest
 from d2_hloc.files import staged_h5
 from d2_hloc.files.atomic import DiskFull, write_atomically
 from d2_hloc.files.hdf5_guard import GuardedFile
+from d2_hloc.files.lock import Busy
 from d2_hloc.files.provenance import ConfigurationChanged, differences
 from d2_hloc.files.staged_h5 import Staged, Value
 
@@ -139,6 +140,25 @@ def test_a_group_without_the_marker_does_not_count_as_done(path):
     with GuardedFile(path) as file:
         assert file.keys_with(MARKER) == {"a.jpg"}
         assert file.keys_with(MARKER, "scores") == {"a.jpg", "b.jpg"}
+
+
+def test_a_second_process_at_one_file_is_told_from_the_start(path):
+    with staged_h5.OutputLock(path):
+        with pytest.raises(Busy, match=r"features\.h5: another run is at work in it"):
+            write_all(path)
+        assert [p.name for p in path.parent.iterdir()] == ["features.h5.lock"]
+    write_all(path)
+    assert [p.name for p in path.parent.iterdir()] == ["features.h5"]
+
+
+def test_a_file_is_let_go_of_after_an_error(path):
+    with pytest.raises(KeyboardInterrupt), Staged(path, {}, MARKER):
+        raise KeyboardInterrupt
+    write_all(path)
+    with pytest.raises(ConfigurationChanged), Staged(path, {"other": 1}, MARKER):
+        pass
+    with staged_h5.OutputLock(path):
+        pass
 
 
 # Interruptions

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from d2_hloc.core.orientation import to_stored, upright_size
 from d2_hloc.core.structs import Features
 from d2_hloc.features import projection
 from d2_hloc.features.options import BUNDLED
@@ -245,6 +246,27 @@ def test_a_features_file_is_matched(tmp_path, weights):
     )) == 0  # fmt: skip
 
 
+def test_images_are_matched_the_right_way_up(tmp_path, weights):
+    """LightGlue sees where keypoints are: a turned image would be another one to it."""
+    upright = write(tmp_path / "f.h5", {"a": 30, "b": 20}, {"feature": "d2net"})
+    with Staged(tmp_path / "turned.h5", {"feature": "d2net"}, "keypoints") as staged:
+        for name, orientation in (("a", 6), ("b", 1)):
+            found = features_h5.read_features(upright, name)
+            size = upright_size((64, 48), orientation)
+            xy = to_stored(found.keypoints.double(), orientation, size).float()
+            stored = replace(found, keypoints=xy)
+            record = features_h5.features_record(stored, size, 1.0, "float16", None, orientation)
+            staged.add(name, record)
+    options = MatchingOptions(matcher="lightglue", weights=str(weights), min_score=0.0)
+    found = [
+        features_h5.read_matches(match(options, [("a", "b")], path, output).path, "a", "b")
+        for path, output in ((upright, tmp_path / "m0.h5"), (staged.path, tmp_path / "m1.h5"))
+    ]
+    assert len(found[0]) > 0
+    assert found[0].pairs.tolist() == found[1].pairs.tolist()
+    assert_close(found[0].scores, found[1].scores, atol=1e-3, rtol=0)
+
+
 def test_matches_say_which_weights_made_them(tmp_path, weights):
     features = write(tmp_path / "f.h5", {"a": 3, "b": 3}, {"feature": "d2net"})
     options = MatchingOptions(matcher="lightglue", weights=str(weights))
@@ -262,7 +284,7 @@ def test_matches_say_which_weights_made_them(tmp_path, weights):
 @pytest.mark.parametrize(
     ("configuration", "text"),
     [
-        ({"feature": "disk"}, "holds features of disk"),
+        ({"feature": "sift"}, "holds features of sift"),
         ({"feature": "d2net", "projection_sha256": "0"}, "another projection"),
     ],
 )

@@ -91,7 +91,7 @@ def read_mat(path: Path) -> dict[str, Any]:
 
 def _from_scores(path: Path, content: Mapping[str, Any], count: int) -> Ranked:
     queries, cutouts = (
-        [str(n) for n in np.atleast_1d(read_mat(path.with_name(f"{name}.mat")).get(name, []))]
+        list(np.atleast_1d(read_mat(path.with_name(f"{name}.mat")).get(name, [])))
         for name in (QUERY_NAMES, CUTOUT_NAMES)
     )
     scores = np.asarray(content[SCORES])
@@ -131,9 +131,7 @@ def _entries(path: Path, content: Mapping[str, Any]) -> ImgList:
     if name is None:
         raise InLocError(f"{path}: holds neither ImgList nor {SCORES}.")
     try:
-        return {
-            _query(path, str(e.queryname)): _poses(path, e) for e in np.atleast_1d(content[name])
-        }
+        return {_query(path, e.queryname): _poses(path, e) for e in np.atleast_1d(content[name])}
     except UnsafeName:
         raise
     except (AttributeError, TypeError, ValueError) as error:
@@ -147,7 +145,7 @@ def _poses(path: Path, entry: Any) -> list[ListedPose]:
     poses = [poses] if getattr(poses, "shape", None) == (3, 4) else list(np.atleast_1d(poses))
     poses += [None] * (len(cutouts) - len(poses))
     return [
-        ListedPose(cutout=_cutout(path, str(cutout)), score=float(score), matrix=_pose(pose))
+        ListedPose(cutout=_cutout(path, cutout), score=float(score), matrix=_pose(pose))
         for cutout, score, pose in zip(cutouts, scores, poses, strict=False)
     ]
 
@@ -157,11 +155,11 @@ def _pose(value: Any) -> Float[np.ndarray, "3 4"] | None:
     return matrix if matrix.shape == (3, 4) and np.isfinite(matrix).all() else None
 
 
-def _query(path: Path, name: str) -> str:
+def _query(path: Path, name: object) -> str:
     return f"{QUERIES}/{image_name(name, path)}"
 
 
-def _cutout(path: Path, name: str) -> str:
+def _cutout(path: Path, name: object) -> str:
     return f"{CUTOUTS}/{image_name(name, path)}"
 
 

@@ -136,7 +136,9 @@ class InLocBenchmark(Benchmark[InLocEvaluation]):
             )
         refine = None
         if conf.refinement.enabled:
-            refine = PairRefiner(conf.refinement, data.folder, options.resize_max)
+            refine = PairRefiner(
+                conf.refinement, data.folder, options.resize_max, features.orientations
+            )
         setting = Setting(
             options=conf.poses,
             cameras=cameras,
