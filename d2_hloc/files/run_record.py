@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from d2_hloc.files.atomic import disk_full_in_a_sentence, write_atomically
+from d2_hloc.files.atomic import disk_full_in_a_sentence, sweep, write_atomically
 from d2_hloc.files.lock import lock_folder
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration
@@ -33,6 +33,7 @@ class RunRecord:
         self.outputs = Outputs(output)
         self.path = self.outputs.run_record
         self._lock = lock_folder(output)
+        sweep(output)
         self.counts: dict[str, Any] = {}
         self.timings: dict[str, float] = {}
         self.scores: dict[str, Any] = {}
