@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import sys
 import threading
@@ -20,6 +21,9 @@ def run_command(name: str, work: Callable[[], object]) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: parts are kept
     try:
         work()
+    except BrokenPipeError:  # of '| head', which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"{name}: {sentence(error)}", file=sys.stderr)
         return 1

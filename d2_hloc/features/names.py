@@ -10,6 +10,7 @@ MODULES = {
     "keynet-affnet-hardnet": "hardnet",
     "hesaffnet-hardnet": "hardnet",
     "disk": "disk",
+    "aliked": "aliked",
     "dedode": "dedode",
     "xfeat": "xfeat",
 }

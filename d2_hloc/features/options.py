@@ -17,7 +17,13 @@ MOST = 256  # directions that are kept
 
 @dataclass(frozen=True, kw_only=True)
 class SiftOptions:
-    """Options of COLMAP's SIFT, with its defaults; the number of threads is none of them."""
+    """Options of COLMAP's SIFT, with its defaults; the number of threads is none of them.
+
+    Attributes:
+        max_keypoints: largest number of keypoints of an image, the largest by scale.
+        peak_threshold: least contrast of a peak, image values from 0 to 1.
+        edge_threshold: largest ratio of a peak's principal curvatures.
+    """
 
     max_keypoints: int = 8192
     peak_threshold: float = 0.02 / 3
@@ -34,6 +40,12 @@ class FeatureOptions:
     """A feature by name (names.MODULES), with the options of all families; its own apply.
 
     `kornia_keypoints` is the largest number of those of kornia; None is kornia's own.
+
+    Attributes:
+        feature: d2net, d2net-ms, sift, disk, xfeat, ... or hloc:CONF for a conf of hloc's.
+        d2net: options of d2net and d2net-ms.
+        sift: options of sift.
+        kornia_keypoints: largest number of keypoints of kornia's features; null is kornia's own.
     """
 
     feature: str = "d2net"
@@ -60,6 +72,11 @@ class CompressionOptions:
     `dimensions`: numbers of a descriptor after projection; None leaves them as they are.
 
     `projection`: a file of `d2-hloc compress`; None is the bundled one, of D2-Net off the shelf.
+
+    Attributes:
+        dimensions: numbers of a descriptor after projection; null leaves them as they are.
+        dtype: how each number is stored.
+        projection: file of d2-hloc compress; null is the bundled one, of D2-Net off the shelf.
     """
 
     dimensions: int | None = None
@@ -83,7 +100,14 @@ class ExtractionOptions(FeatureOptions):
 
     `top_k` keeps that many of an image, those of the highest scores; all for None. `compression`
     says how descriptors are stored in fewer bytes, and then `descriptor_dtype` says nothing.
-    `rotations`: images are turned the right way up by EXIF, or `none` is, as hloc reads them.
+
+    Attributes:
+        resize_max: longest edge of the image that features are found in, pixels; null is its own.
+        descriptor_dtype: how descriptors are stored, where they are not compressed.
+        batch_size: images of equal size that a GPU takes at once.
+        top_k: keypoints of an image that are kept, those of the highest scores; null is all.
+        compression: descriptors in fewer bytes; null stores them as they are.
+        rotations: images turned the right way up by EXIF, or none, as hloc reads them.
     """
 
     resize_max: int | None = 1600

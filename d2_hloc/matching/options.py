@@ -24,6 +24,15 @@ class PairsOptions:
 
     `reference` is the COLMAP model that 'covisibility' and 'poses' ask, or for 'poses' a file of
     poses; None is the model that is triangulated.
+
+    Attributes:
+        method: all pairs, the nearest by global descriptors, or by what is known of the cameras.
+        count: images that each one is matched with, where not all are.
+        max_exhaustive: most images that auto matches all pairs of.
+        max_angle: largest angle between the views of a pair by poses, degrees.
+        reference: COLMAP model, or file of poses, that pairs by covisibility or poses are chosen
+            by.
+        file: list of pairs instead, a line 'image image' each.
     """
 
     method: Literal["auto", "exhaustive", "retrieval", "covisibility", "poses"] = "auto"
@@ -58,6 +67,16 @@ class MatchingOptions:
 
     Of 'lightglue' are its `weights`, bundled ones or a file; `min_score`, which a match has to
     exceed; and `precision`.
+
+    Attributes:
+        matcher: nearest neighbours, or the learned matcher.
+        mutual: keep matches that are nearest in both directions alone; of nearest.
+        ratio_threshold: largest distance to the first neighbour over the second's; of nearest.
+        distance_threshold: largest Euclidean distance of unit descriptors; of nearest.
+        weights: d2_lightglue (bundled), or a file's path; of lightglue.
+        min_score: score that a match has to exceed, None for the matcher's own; of lightglue.
+        precision: of the arithmetic; of lightglue.
+        min_matches: a pair with fewer has none.
     """
 
     matcher: Literal["nearest", "lightglue"] = "nearest"
@@ -65,7 +84,7 @@ class MatchingOptions:
     ratio_threshold: float | None = None
     distance_threshold: float | None = None
     weights: str = "d2_lightglue"
-    min_score: float = 0.3  # the better F1 of .1 and .3 on pairs held back
+    min_score: float | None = None
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     min_matches: int = 0  # fewer are none
 
@@ -90,6 +109,12 @@ class GuidedOptions:
 
     `radius` is about the place to which the nearest verified match leads, and grows by `slope` of
     the distance to that match. `ratio_threshold` compares candidates alone; 1 is none.
+
+    Attributes:
+        enabled: look again for matches along epipolar lines.
+        radius: about the place where a match is looked for, pixels.
+        slope: growth of the radius by each pixel to the nearest verified match.
+        ratio_threshold: largest ratio of the first candidate's distance to the second's; 1 is none.
     """
 
     enabled: bool = False

@@ -18,6 +18,15 @@ class D2NetOptions:
 
     `position`: 'centre' puts a keypoint at its receptive field's centre; 'released' where the
     authors' code does, 2 pixels of the level up and to the left of it.
+
+    Attributes:
+        weights: d2_ots (bundled), a published name (d2-hloc weights), or a checkpoint's path.
+        scales: sizes of the image that features are found in, over its own size, coarse to fine.
+        max_keypoints: largest number of keypoints of an image, the best by score; null keeps all.
+        edge_threshold: largest ratio of a peak's principal curvatures; larger keeps more edges.
+        position: where a cell's keypoint lies: its receptive field's centre, or as the authors'
+            code.
+        precision: of the network's arithmetic.
     """
 
     weights: str = "d2_ots"

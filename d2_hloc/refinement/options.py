@@ -16,6 +16,16 @@ class RefinementOptions:
     sharper than conv2_2 between images alike, and misleads where the light differs.
     `neighbours`: verified matches that a local affinity is fitted to; 0 leaves patches unwarped.
     `ambiguity`: a rival peak, 3 cells or more away, must be lower by so much (cosine).
+
+    Attributes:
+        enabled: move keypoints to sub-pixel places.
+        coarse_patch: radius of the patch that is compared on conv2_2, cells of 2 pixels.
+        coarse_window: radius that it is looked for in, cells of 2 pixels.
+        fine_patch: radius of the patch that is compared on conv1_2, pixels.
+        fine_window: radius that it is looked for in, pixels; 0 leaves conv1_2 out.
+        fine_score: least cosine at which conv1_2 has the last word.
+        neighbours: verified matches that a local affinity is fitted to; 0 leaves patches unwarped.
+        ambiguity: least cosine by which the best place must exceed a rival 3 cells away.
     """
 
     enabled: bool = False

@@ -36,6 +36,18 @@ class VerificationOptions:
     `guided`: a second look for matches along epipolar lines.
     `refined_max_error`: the error after refinement, in pixels of the images that features were
     extracted from.
+
+    Attributes:
+        estimator: PoseLib's, COLMAP's, or by whether the focal lengths are known.
+        max_error: largest distance of an inlier to its epipolar line, pixels of the original image.
+        confidence: probability that the best hypothesis was drawn.
+        min_num_inliers: a pair with fewer counts for nothing.
+        max_num_trials: most hypotheses of a pair.
+        min_support: support by neighbours of matches that hypotheses are drawn from first; 0 is
+            all.
+        max_log_false_alarms: log10 of the largest number of geometries as good by chance.
+        guided: a second look for matches along epipolar lines.
+        refined_max_error: error after refinement, pixels of the images that features were found in.
     """
 
     estimator: Literal["auto", "poselib", "colmap"] = "auto"
@@ -73,6 +85,20 @@ class ReconstructionOptions:
 
     In the end observations beyond `outlier_factor` median errors leave the model; None leaves it as
     the mapper made it.
+
+    Attributes:
+        mapper: COLMAP's way from verified matches to a model.
+        camera_model: COLMAP's model of cameras without known intrinsics.
+        verification: two-view geometry of pairs.
+        min_num_matches: a pair with fewer matches is left out of mapping.
+        structure_less_registration_fallback: place images without common points by their matches.
+        min_model_size: images of the smallest model that is kept.
+        attempts: most trials of a small collection, each with another seed, while images are
+            missing.
+        small_collection: most images of a small collection, which is mapped on one thread.
+        outlier_factor: median errors beyond which observations leave the model; null keeps all.
+        random_seed: of the first attempt.
+        num_threads: of mapping; null is one for a small collection, else all there are; -1 is all.
     """
 
     mapper: Literal["incremental", "global", "hierarchical"] = "incremental"
@@ -111,6 +137,15 @@ class Reconstruct:
     """Options of a reconstruction. `matching`: None is the feature's own rule.
 
     `cameras`: which images without known intrinsics one camera took (cameras.sharing.groups_of).
+
+    Attributes:
+        extraction: features of the images.
+        pairs: which images are matched.
+        matching: how two images are matched; null is the feature's own rule.
+        refinement: sub-pixel keypoints.
+        reconstruction: from matches to a model.
+        intrinsics: known cameras: file of 'name MODEL width height params...' lines, or a model.
+        cameras: which images without known intrinsics one camera took; auto is by size and EXIF.
     """
 
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
@@ -133,6 +168,13 @@ class LocalizationOptions:
 
     `covisibility_clustering`: a pose for each group of retrieved images that see common points, and
     the one with most inliers; otherwise all matches go into one estimate.
+
+    Attributes:
+        max_error: largest reprojection error of an inlier, pixels of the original image.
+        min_num_inliers: a query with fewer has no pose.
+        covisibility_clustering: a pose for each group of images that see common points; the best
+            stays.
+        random_seed: of the hypotheses that are drawn.
     """
 
     max_error: float = 12.0
@@ -149,6 +191,15 @@ class Localize:
     """Options of a localization; features are extracted as the model's were.
 
     `cameras`: which queries without known intrinsics one camera took (cameras.sharing.groups_of).
+
+    Attributes:
+        pairs: which images of the model a query is matched with.
+        matching: how a query is matched.
+        refinement: sub-pixel keypoints of the queries.
+        localization: from matches to a pose.
+        intrinsics: known cameras: file of 'name MODEL width height params...' lines, or a model.
+        cameras: which queries without known intrinsics one camera took; auto is by size and EXIF.
+        camera_model: COLMAP's model of cameras without known intrinsics.
     """
 
     pairs: PairsOptions = field(default_factory=PairsOptions)
