@@ -6,6 +6,7 @@ Keypoints are float32 and matches int32: hloc's own float16 keypoints move in st
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,12 @@ def keypoints_of(file: GuardedFile, name: str) -> np.ndarray:
         )
     of = f"{file.filename}: {name}"
     return single_precision(read_array(group, "keypoints", 2, of)[:, :2], f"{of}: its keypoints")
+
+
+def keypoint_digests(path: Path, names: Iterable[str]) -> dict[str, int]:
+    """CRC-32 of the keypoints of each of these images, to tell features from others."""
+    with open_h5(path) as file:
+        return {n: zlib.crc32(np.ascontiguousarray(keypoints_of(file, n))) for n in names}
 
 
 def read_image_size(path: Path, name: str) -> tuple[int, int]:

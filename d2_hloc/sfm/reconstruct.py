@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from d2_hloc.core import config
 from d2_hloc.core.images import list_images
@@ -18,6 +19,7 @@ from d2_hloc.files.colmap import (
     sparse_folder,
 )
 from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.provenance import file_checksum
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.refinement.tracks import RefinedTracks, refine_tracks
@@ -26,7 +28,7 @@ from d2_hloc.sfm.cameras.rigs import has_rigs
 from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
 from d2_hloc.sfm.mapping import ModelStatistics, map_images, model_statistics
-from d2_hloc.sfm.matched import Cameras, InputImages, Matched, match_images
+from d2_hloc.sfm.matched import Cameras, InputImages, Matched, listed_poses, match_images
 from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.triangulation import triangulate
 from d2_hloc.sfm.verification import Sources
@@ -134,6 +136,7 @@ def triangulate_known(
         database,
         "triangulate",
         lambda: triangulate(conf.reconstruction, model, database.path, images, sparse),
+        listed_poses(model),
     )
 
 
@@ -180,10 +183,16 @@ def verified_database(matched: Matched, path: Path, keypoints: Path, sources: So
             path, matched.cameras, matched.pairs, keypoints, matches, matched.rigs
         ),
         lambda: check_database(path),
+        *keypoints_identity(matched, keypoints),
     )
     with matched.record.timed("verify"):
         verify_geometry(path, matched.pairs, matched.conf.reconstruction, matches, sources)
     return path
+
+
+def keypoints_identity(matched: Matched, keypoints: Path) -> list[tuple[int, int]]:
+    """Checksum of keypoints that are not those of the features, which the fingerprint holds."""
+    return [] if keypoints == matched.features.path else [file_checksum(keypoints)]
 
 
 def refine(matched: Matched, database: Path) -> None:
@@ -195,15 +204,21 @@ def refine(matched: Matched, database: Path) -> None:
 
 
 def finish(
-    matched: Matched, database: VerifiedDatabase, stage: str, make: Callable[[], object]
+    matched: Matched,
+    database: VerifiedDatabase,
+    stage: str,
+    make: Callable[[], object],
+    *inputs: Any,
 ) -> ModelRun:
-    """Make the model and note its statistics.
+    """Make the model, of further `inputs` as Matched.once() has them, and note its statistics.
 
     Raises:
         ModelError: if the model holds no image.
     """
     sparse = matched.outputs.sparse
-    model = matched.once(stage, make, lambda: read_model(sparse))
+    if matched.conf.refinement.enabled:
+        inputs += tuple(keypoints_identity(matched, matched.outputs.refined))
+    model = matched.once(stage, make, lambda: read_model(sparse), *inputs)
     if model.num_reg_images() == 0:
         raise ModelError(f"{sparse}: holds no image; choose another output.")
     statistics = model_statistics(model)
