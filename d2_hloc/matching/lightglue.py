@@ -34,7 +34,7 @@ from d2_hloc.network.weights.catalogue import FOLDER, WeightsError
 
 BUNDLED = {"d2_lightglue": FOLDER / "d2_lightglue.safetensors"}
 NEVER = -1e9  # a similarity or logit whose share is zero
-MIN_SCORE = 0.3  # the better F1 of .1 and .3 on pairs held back
+MIN_SCORE = 0.03  # most right matches after verification, on pairs held back (docs/matcher.md)
 SLOWEST, FASTEST = 0.8, 8.0  # radians that positions turn by from an image's middle to its edge
 
 

@@ -24,6 +24,7 @@ from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
+from d2_hloc.matching.grown import match_grown, placed_cache
 from d2_hloc.matching.nearest import match_descriptors
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.pairs import Pair, order_for_reuse, pair_text, unique
@@ -102,6 +103,8 @@ def create_matcher(options: MatchingOptions, feature: str = "d2net") -> Matcher:
     """
     if options.matcher == "nearest":
         return Matcher(cache=descriptor_cache, match=lambda a, b: match_descriptors(a, b, options))
+    if options.matcher == "grown":
+        return Matcher(cache=placed_cache, match=lambda a, b: match_grown(options, a, b))
     glue = create_glue(options, feature)
 
     def cache(file: GuardedFile, capacity: int) -> BoundedCache[str, Any]:
@@ -163,7 +166,7 @@ def match(
         _check_projections(features, features1)
     feature = feature_of(features)
     if options.matcher == "lightglue":
-        _check_learned_from(features, feature)
+        check_learned_from(features, feature)
     made_by = {
         "matching": configuration(options, feature),
         "features": features_h5.read_configuration(features),
@@ -205,14 +208,17 @@ def configuration(options: MatchingOptions, feature: str = "d2net") -> dict[str,
     """Everything that matches depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     if options.matcher == "nearest":  # as before there was another
-        unused = ("matcher", "weights", "min_score", "precision")
+        unused = ("matcher", "growing", "weights", "min_score", "precision")
+    elif options.matcher == "grown":
+        unused = ("weights", "min_score", "precision")
     elif feature in OWN:
-        unused = ("mutual", "ratio_threshold", "distance_threshold")
+        unused = ("mutual", "ratio_threshold", "distance_threshold", "growing")
         from d2_hloc.matching.lightglue import locate
 
         values["weights_sha256"] = file_sha256(locate(options.weights))
     else:
-        unused = ("mutual", "ratio_threshold", "distance_threshold", "weights", "precision")
+        unused = ("mutual", "ratio_threshold", "distance_threshold")
+        unused = (*unused, "growing", "weights", "precision")
         values["weights_sha256"] = glue_digests(feature)
     return {key: value for key, value in values.items() if key not in unused}
 
@@ -222,7 +228,7 @@ def feature_of(features: Path) -> str:
     return (features_h5.read_configuration(features) or {}).get("feature", "d2net")
 
 
-def _check_learned_from(features: Path, feature: str) -> None:
+def check_learned_from(features: Path, feature: str) -> None:
     """Other features than the matcher was learned from may be of its width.
 
     Raises:

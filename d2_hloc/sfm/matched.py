@@ -105,7 +105,7 @@ class Matched:
         return made
 
 
-def match_images(
+def match_collection(
     conf: Reconstruct,
     inputs: InputImages,
     record: RunRecord,

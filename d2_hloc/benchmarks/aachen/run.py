@@ -19,6 +19,7 @@ from d2_hloc.benchmarks.aachen.results import read_truth, with_fallback, write_s
 from d2_hloc.benchmarks.comparison import Benchmark
 from d2_hloc.core import config
 from d2_hloc.core.ranges import MANY, check_ranges
+from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.colmap import pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
@@ -33,8 +34,8 @@ from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.database import verified_matches
 from d2_hloc.sfm.localize import LocalizationRun, ModelSource
-from d2_hloc.sfm.matched import InputImages, Matched, match_images
-from d2_hloc.sfm.options import LocalizationOptions, Reconstruct, ReconstructionOptions
+from d2_hloc.sfm.matched import InputImages, Matched, match_collection
+from d2_hloc.sfm.options import LocalizationOptions, Reconstruct, ReconstructionOptions, matching_of
 from d2_hloc.sfm.pnp import (
     FeaturedModel,
     Localized,
@@ -190,7 +191,7 @@ def match_listed(conf: Aachen, data: AachenData, record: RunRecord) -> Matched:
     step = Reconstruct(
         extraction=conf.extraction,
         pairs=retrieval,
-        matching=conf.matching,
+        matching=matching_of(conf.extraction.feature, conf.matching),
         refinement=conf.refinement,
         reconstruction=conf.reconstruction,
     )
@@ -203,7 +204,7 @@ def match_listed(conf: Aachen, data: AachenData, record: RunRecord) -> Matched:
         cameras=lambda present: {n: cameras[n] for n in present},
         queries=frozenset(data.queries),
     )
-    return match_images(step, inputs, record, choose)
+    return match_collection(step, inputs, record, choose)
 
 
 def pose_night_queries(
@@ -217,7 +218,8 @@ def pose_night_queries(
     refine, verified = None, None
     if conf.refinement.enabled:
         images = FeaturedImages(data.images, matched.features.path)
-        refine = QueryRefiner(conf.refinement, images, images)
+        reach = reach_of(conf.extraction.feature)
+        refine = QueryRefiner(conf.refinement.reaching(reach), images, images)
     if conf.method == "registration":
         verified = verified_matches(
             database, matched.matches.path, lambda pair: not matched.queries.isdisjoint(pair)

@@ -42,7 +42,7 @@ from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.cameras.sharing import known_or_guessed
 from d2_hloc.sfm.mapping import map_images
-from d2_hloc.sfm.matched import InputImages, match_images
+from d2_hloc.sfm.matched import InputImages, match_collection
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
 from d2_hloc.sfm.reconstruct import ModelRun, finish, prepare_database
 
@@ -195,7 +195,7 @@ def reconstruct_scene(
         return known_or_guessed(scene.cameras, scene.images, names, model)
 
     inputs = InputImages(folder=scene.images, names=scene.names, cameras=cameras)
-    matched = match_images(conf.steps(feature), inputs, record)
+    matched = match_collection(conf.steps(feature), inputs, record)
     database, sparse = prepare_database(matched), record.outputs.sparse
     return finish(
         matched,
