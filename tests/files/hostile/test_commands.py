@@ -160,7 +160,7 @@ def run(command, arguments):
     return run_command(command, lambda: load(command).main(arguments))
 
 
-@pytest.mark.parametrize(("command", "write"), cases())
+@pytest.mark.parametrize(("command", "write"), list(cases()))
 def test_what_is_hostile_is_refused_and_nothing_else_is_touched(
     tmp_path, plain, monkeypatch, capfd, command, write
 ):
