@@ -32,7 +32,12 @@ from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap, quiet
 from d2_hloc.matching.guided import homogeneous
-from d2_hloc.matching.match_pairs import CACHE_BYTES, create_matcher
+from d2_hloc.matching.match_pairs import (
+    CACHE_BYTES,
+    check_learned_from,
+    create_matcher,
+    feature_of,
+)
 from d2_hloc.matching.options import GuidedOptions, MatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.refinement.options import RefinementOptions
@@ -103,26 +108,34 @@ def read_inputs(
         names = {n for p in posed for n in p.names}
         found = {n: features_h5.features_of(file, n) for n in names}
         sizes = {n: features_h5.image_size_of(file, n) for n in names}
-        matcher = create_matcher(matching)
+        matcher = create_matcher(matching, feature_of(features))
         prepared = matcher.cache(file, CACHE_BYTES)
         matched = [matcher.match(*(prepared[n] for n in p.names)) for p in posed]
     for pair, matches in zip(posed, matched, strict=True):
-        both = [found[n] for n in pair.names]
-        cameras = tuple(
-            pinhole_camera(k, sizes[n])
-            for k, n in zip((pair.intrinsics0, pair.intrinsics1), pair.names, strict=True)
+        name0, name1 = pair.names
+        first, second = found[name0], found[name1]
+        cameras = (
+            pinhole_camera(pair.intrinsics0, sizes[name0]),
+            pinhole_camera(pair.intrinsics1, sizes[name1]),
         )
         for known in cameras:
             known.has_prior_focal_length = True
         edges = [max(sizes[n]) for n in pair.names]
         to_verify = PairToVerify(
-            keypoints=tuple(to_colmap(f.keypoints.numpy().astype(float)) for f in both),
+            keypoints=(
+                to_colmap(first.keypoints.numpy().astype(float)),
+                to_colmap(second.keypoints.numpy().astype(float)),
+            ),
             cameras=cameras,
             pairs=matches.pairs.numpy(),
             noise=float(np.mean([max(1.0, e / (resize_max or e)) for e in edges])),
-            descriptors=tuple(f.descriptors.float().numpy() for f in both),
+            descriptors=(
+                first.descriptors.float().numpy(),
+                second.descriptors.float().numpy(),
+            ),
         )
-        refiner.search(pair.names, *([np.zeros((1, 2))] * 2), ([np.zeros((1, 2))] * 2))  # read maps
+        one = np.zeros((1, 2))
+        refiner.search(pair.names, one, one, (one, one))  # reads the maps
         yield Inputs(posed=pair, pair=to_verify, refine=refiner.search)
 
 
@@ -190,7 +203,7 @@ def line(name: str, rows: list[Row]) -> str:
 
 def main() -> None:
     """Print the table, a block for each features file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--calibrations", type=Path, help="folder of calibration_NAME.h5")
     parser.add_argument("--pairs", type=Path, help="list with poses, as pipelines/relative_pose.py")
@@ -198,7 +211,7 @@ def main() -> None:
     parser.add_argument("--matcher", choices=MATCHERS, nargs="+", default=["nearest"])
     parser.add_argument("--ratio", type=float, default=0.95, help="of nearest; 1: none")
     parser.add_argument("--weights", default=MatchingOptions.weights, help="of lightglue")
-    parser.add_argument("--min-score", type=float, default=MatchingOptions.min_score)
+    parser.add_argument("--min-score", type=float, help="of lightglue")
     args = parser.parse_args()
     if (args.pairs is None) == (args.calibrations is None):
         parser.error("give either --pairs or --calibrations")
@@ -213,6 +226,11 @@ def main() -> None:
             else calibrated_pairs(args.calibrations, features_h5.extracted_names(features))
         )
         for matcher in args.matcher:
+            try:
+                check_learned(features, matcher)
+            except ValueError as error:
+                print(error)
+                continue
             rows: dict[str, list[Row]] = {}
             for inputs in read_inputs(features, args.images, posed, matching_of(matcher, args)):
                 for way, options in WAYS.items():
@@ -222,6 +240,12 @@ def main() -> None:
                     ):
                         rows.setdefault(name + suffix, []).append(row)
             print(*(line(name, found) for name, found in rows.items()), sep="\n", flush=True)
+
+
+def check_learned(features: Path, matcher: str) -> None:
+    """Raise ValueError, in a sentence, if the matcher is not of these features."""
+    if matcher == "lightglue":
+        check_learned_from(features, feature_of(features))
 
 
 def matching_of(

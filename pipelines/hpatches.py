@@ -12,6 +12,7 @@ from pathlib import Path
 from d2_hloc.app.command import run_command
 from d2_hloc.benchmarks.arguments import (
     add_dataset,
+    add_matcher,
     add_refinement,
     add_top_k,
     benchmark_parser,
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__doc__, CONFIG)
     add_dataset(parser, "folder of the sequences")
     add_refinement(parser)
+    add_matcher(parser)
     add_top_k(parser)
     parser.add_argument("--compare", type=Path, nargs="+", default=[], help="cache files, .npy")
     args = parser.parse_args(arguments)

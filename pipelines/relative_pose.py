@@ -1,4 +1,4 @@
-"""Relative poses of image pairs, by features, mutual nearest neighbours and COLMAP's estimator.
+"""Relative poses of image pairs, by features, a matcher and COLMAP's estimator.
 
     python pipelines/relative_pose.py --pairs PAIRS.txt --images IMAGES --output OUT
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d2_hloc.app.command import run_command
-from d2_hloc.benchmarks.arguments import add_top_k, benchmark_parser, load_options
+from d2_hloc.benchmarks.arguments import add_matcher, add_top_k, benchmark_parser, load_options
 from d2_hloc.benchmarks.relative_pose.run import RelativePose, run_relative_pose
 
 CONFIG = Path(__file__).parents[1] / "configs" / "relative_pose.yaml"
@@ -20,6 +20,7 @@ CONFIG = Path(__file__).parents[1] / "configs" / "relative_pose.yaml"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Turn arguments into options, and run."""
     parser = benchmark_parser(__doc__, CONFIG)
+    add_matcher(parser)
     add_top_k(parser)
     parser.add_argument("--pairs", type=Path, required=True, help="SuperGlue's list with poses")
     parser.add_argument("--images", type=Path, required=True, help="folder that names refer to")

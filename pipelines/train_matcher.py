@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from d2_hloc.app.command import run_command
+from d2_hloc.app.scene.exhibition import write_squares
 from d2_hloc.core import config
 from d2_hloc.core.images import list_images
+from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.lightglue import GlueShape
 from d2_hloc.training.matcher.cache import Extract, cache_views, extractor
 from d2_hloc.training.matcher.examples import ExampleOptions, Source
 from d2_hloc.training.matcher.loop import MatcherTrainer, MatcherTrainingOptions
 from d2_hloc.training.matcher.report import report_matcher_training
-from d2_hloc.training.matcher.scenes import SceneOptions, scene_pairs
+from d2_hloc.training.matcher.scenes import SceneOptions, ScenePair, scene_pairs
 from d2_hloc.training.matcher.views import ViewOptions
 from d2_hloc.training.pair import split
 from d2_hloc.training.scene_info import find_scenes
@@ -36,11 +38,13 @@ class TrainMatcher:
     """What to train with, and how.
 
     `scenes` is a folder of scenes in MegaDepth's form (SCENES/scene_info), if there is one.
-    `held_back` of the photographs, and of the scenes, are measured on.
+    `squares` of photographs are rendered, besides. `held_back` of the photographs, and of the
+    scenes, are measured on.
     """
 
     dataset: Path | None = None
     scenes: Path | None = None
+    squares: int = 0
     held_back: float = 0.07
     max_keypoints: int = 900  # of a view
     precision: Literal["float32", "bfloat16"] = "float32"  # of extraction
@@ -53,6 +57,7 @@ class TrainMatcher:
     def __post_init__(self) -> None:
         if not 0 < self.held_back < 1:
             raise ValueError(f"held_back must be between 0 and 1, not {self.held_back}.")
+        check_ranges(self, squares=(0, MANY))
 
 
 def sources(conf: TrainMatcher, output: Path) -> tuple[Source, dict[str, Source]]:
@@ -66,6 +71,8 @@ def sources(conf: TrainMatcher, output: Path) -> tuple[Source, dict[str, Source]
     )
     train, held = split(sorted(views), conf.held_back, conf.training.seed)
     scenes, held_scenes = pairs_of_scenes(conf, output, extract)
+    if conf.squares:
+        scenes = [*scenes, *pairs_of_squares(conf, [conf.dataset / n for n in train], output)]
     plain = replace(conf.examples, from_scenes=0.0)
     held_back = {"views": Source(plain, {name: views[name] for name in held})}
     if held_scenes:
@@ -74,7 +81,9 @@ def sources(conf: TrainMatcher, output: Path) -> tuple[Source, dict[str, Source]
     return Source(conf.examples, {name: views[name] for name in train}, scenes), held_back
 
 
-def pairs_of_scenes(conf: TrainMatcher, output: Path, extract: Extract) -> tuple[list, list]:
+def pairs_of_scenes(
+    conf: TrainMatcher, output: Path, extract: Extract
+) -> tuple[list[ScenePair], list[ScenePair]]:
     """Pairs of the scenes to train with, and of those held back."""
     if conf.scenes is None:
         return [], []
@@ -87,6 +96,14 @@ def pairs_of_scenes(conf: TrainMatcher, output: Path, extract: Extract) -> tuple
         for part in (train, held)
     ]
     return made[0], made[1]
+
+
+def pairs_of_squares(conf: TrainMatcher, photographs: list[Path], output: Path) -> list[ScenePair]:
+    """Pairs of squares that show the photographs trained with."""
+    folder = output / "squares"
+    made = write_squares(photographs, conf.squares, folder, conf.training.seed)
+    extract = extractor(conf.max_keypoints, conf.precision)
+    return scene_pairs(conf.scene, folder, made, output / "scenes", extract)
 
 
 def what_matters(conf: TrainMatcher) -> dict[str, Any]:

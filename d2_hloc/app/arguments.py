@@ -1,41 +1,138 @@
-"""Arguments that several commands share, and the options that they stand for."""
+"""Arguments of the commands, and the options that they stand for; nothing heavy is loaded here.
+
+Most arguments are options of a dataclass under a short name: their type, text, range and default
+are said there.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import get_args
+from typing import Any, TypeVar
 
 from d2_hloc.core import config
+from d2_hloc.core.option_arguments import OptionArguments, changed, given_options
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
-from d2_hloc.matching.options import METHODS, MatchingOptions, PairsOptions
-from d2_hloc.mvs.options import DenseOptions
-from d2_hloc.network.options import D2NetOptions
-from d2_hloc.sfm.cameras.options import CameraSharing
-from d2_hloc.sfm.options import MATCHING, NEAREST, Localize, Reconstruct
+from d2_hloc.matching.options import METHODS, MatchingOptions
+from d2_hloc.mvs.options import STAGES, DenseOptions
+from d2_hloc.sfm.options import MATCHING, NEAREST, Localize, PairMatchingOptions, Reconstruct
 
-FEATURES = tuple(MATCHING)
+C = TypeVar("C")
+M = TypeVar("M", Reconstruct, PairMatchingOptions)
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say how a model is made."""
-    add_extraction_arguments(parser)
-    parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
-    parser.add_argument("--pairs", help=f"{', '.join(METHODS)}, or a file of image pairs")
-    text = "model, or file of poses, that pairs by covisibility or poses are chosen by"
-    parser.add_argument("--reference", type=Path, help=text)
+def add_model_arguments(parser: argparse.ArgumentParser, has_poses: bool) -> None:
+    """Add the arguments that say how a model is made; `has_poses`: its cameras are given."""
+    options = OptionArguments(parser, Reconstruct)
+    add_extraction_arguments(parser, options, "extraction.")
+    add_config_argument(parser)
+    parser.add_argument("--pairs", metavar="METHOD", help=f"{', '.join(METHODS)}, or a pair list")
+    options.add("--reference", "pairs.reference")
     add_matching_arguments(parser)
-    parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
+    options.add("--refinement", "refinement.enabled")
+    if not has_poses:
+        options.add("--intrinsics", "intrinsics")
+        options.add("--cameras", "cameras")
+        options.add("--camera-model", "reconstruction.camera_model")
+        options.add("--mapper", "reconstruction.mapper")
     add_truth_argument(parser)
+    add_engine_arguments(parser)
+    options.add_all()
 
 
-def add_extraction_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that choose and limit the features."""
-    parser.add_argument("--feature", choices=FEATURES)
-    parser.add_argument("--weights", help="d2_ots (bundled), a name to download, or a checkpoint")
-    parser.add_argument("--resize-max", type=int, help="longest edge in pixels (1600)")
-    parser.add_argument("--max-keypoints", type=int, help="the best of an image (all)")
+def add_pair_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say how two images are matched."""
+    options = OptionArguments(parser, PairMatchingOptions)
+    add_extraction_arguments(parser, options, "extraction.")
+    add_config_argument(parser)
+    add_matching_arguments(parser)
+    options.add("--refinement", "refinement.enabled")
+    options.add_all()
+
+
+def add_localize_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say how queries are localized."""
+    options = OptionArguments(parser, Localize)
+    add_config_argument(parser)
+    text = "D2-Net's, other than the model's: its points are triangulated anew"
+    parser.add_argument("--weights", help=text)
+    text = "exhaustive, retrieval, or a file of 'query image' lines"
+    parser.add_argument("--pairs", metavar="METHOD", help=text)
+    options.add("--matcher", "matching.matcher")
+    options.add("--refinement", "refinement.enabled")
+    options.add("--intrinsics", "intrinsics")
+    options.add("--cameras", "cameras")
+    options.add("--camera-model", "camera_model")
+    add_truth_argument(parser)
+    add_download_argument(parser)
+    options.add_all()
+
+
+def add_dense_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of depth maps, and of the cloud and mesh made of them."""
+    options = OptionArguments(parser, DenseOptions)
+    add_config_argument(parser)
+    parser.add_argument("--images", type=Path, help="folder of the model's images, if not ours")
+    options.add("--max-image-size", "max_image_size")
+    options.add("--backend", "backend")
+    given = {"action": "store_const", "const": True, "default": argparse.SUPPRESS}
+    parser.add_argument("--mesh", dest="mesh.enabled", help="make a mesh of the cloud", **given)
+    text = "with --shard: prepare once, all maps, all consistency, then this command without them"
+    parser.add_argument("--stage", choices=STAGES, help=text)
+    add_shard_arguments(parser)
+    options.add_all()
+
+
+def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of extraction on its own."""
+    options = OptionArguments(parser, ExtractionOptions)
+    add_config_argument(parser)
+    add_extraction_arguments(parser, options, "")
+    add_shard_arguments(parser)
+    options.add_all()
+
+
+def add_match_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of matching on its own."""
+    options = OptionArguments(parser, MatchingOptions)
+    add_config_argument(parser)
+    options.add("--matcher", "matcher")
+    options.add("--ratio", "ratio_threshold")
+    add_shard_arguments(parser)
+    options.add_all()
+
+
+def add_compress_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of compression on its own."""
+    options = OptionArguments(parser, CompressionOptions)
+    options.add("--dimensions", "dimensions")
+    options.add("--dtype", "dtype")
+    text = "its file; learned from FEATURES where there is none yet (bundled, of d2_ots)"
+    options.add("--projection", "projection", text)
+
+
+def add_config_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the file of options."""
+    text = "YAML with the options, as 'd2-hloc config' writes it; arguments win over it"
+    parser.add_argument("--config", type=Path, help=text)
+
+
+def add_extraction_arguments(
+    parser: argparse.ArgumentParser, options: OptionArguments, at: str
+) -> None:
+    """Add the arguments that choose and limit the features, whose options are `at` a place."""
+    options.add("--feature", f"{at}feature")
+    options.add("--weights", f"{at}d2net.weights")
+    options.add("--resize-max", f"{at}resize_max")
+    parser.add_argument("--max-keypoints", type=int, metavar="N", help="the best of an image (all)")
+    add_download_argument(parser)
+
+
+def add_download_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the leave to fetch weights."""
+    text = "fetch the feature's weights, if they are published and not here"
+    parser.add_argument("--download", action="store_true", help=text)
 
 
 def add_matching_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,30 +140,13 @@ def add_matching_arguments(parser: argparse.ArgumentParser) -> None:
     text = "auto (the default): what was measured best for the feature"
     parser.add_argument("--matcher", choices=("auto", "nearest", "lightglue"), help=text)
     text = "ratio threshold of nearest neighbours; 1 for none"
-    parser.add_argument("--ratio", type=float, help=text)
-
-
-def add_intrinsics_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the argument of known cameras."""
-    parser.add_argument("--intrinsics", type=Path, help="lines of 'name MODEL w h params...'")
-
-
-def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of cameras: known ones, and how others are guessed."""
-    add_intrinsics_argument(parser)
-    text = "which images without known intrinsics one camera took (auto: by size and EXIF)"
-    parser.add_argument("--cameras", choices=get_args(CameraSharing), help=text)
-    text = "COLMAP's model of cameras without known intrinsics (SIMPLE_RADIAL)"
-    parser.add_argument("--camera-model", help=text)
+    parser.add_argument("--ratio", type=float, metavar="X", help=text)
 
 
 def add_truth_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument of the ground truth."""
-    parser.add_argument(
-        "--ground-truth",
-        type=Path,
-        help="lines of 'name qw qx qy qz tx ty tz', or the challenge's calibration_*.h5",
-    )
+    text = "lines of 'name qw qx qy qz tx ty tz', or the challenge's calibration_*.h5"
+    parser.add_argument("--ground-truth", type=Path, metavar="PATH", help=text)
 
 
 def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,85 +158,75 @@ def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which machines do the work."""
-    text = "what extracts and matches: this process, or the workers of a Ray cluster"
+    text = "what extracts and matches: this process, or the workers of a Ray cluster (local)"
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
     text = "the cluster: auto (the default), host:port, ray://host:port, local (a new one, here)"
     parser.add_argument("--address", help=text)
-    parser.add_argument("--worker-cpus", type=int, help="CPUs and threads of a worker (1)")
+    text = "CPUs and threads of a worker (1)"
+    parser.add_argument("--worker-cpus", type=int, metavar="N", help=text)
 
 
 def model_configuration(args: argparse.Namespace) -> Reconstruct:
-    """The YAML's options, or the defaults, with the arguments over them."""
-    conf = config.load(Reconstruct, args.config) if args.config else Reconstruct()
-    intrinsics = getattr(args, "intrinsics", None)  # a model that is given has its own
-    extraction = given_extraction(conf.extraction, args)
-    pairs = given_pairs(conf.pairs, args.pairs)
-    if args.reference is not None:
-        pairs = dataclasses.replace(pairs, reference=args.reference)
-    mapping = conf.reconstruction
-    if (camera_model := getattr(args, "camera_model", None)) is not None:
-        mapping = dataclasses.replace(mapping, camera_model=camera_model)
-    return dataclasses.replace(
-        conf,
-        extraction=extraction,
-        pairs=pairs,
-        matching=given_matching(conf.matching, extraction.feature, args),
-        refinement=conf.refinement.switched(args.refinement),
-        reconstruction=mapping,
-        intrinsics=intrinsics or conf.intrinsics,
-        cameras=getattr(args, "cameras", None) or conf.cameras,
-    )
+    """Options of d2-hloc reconstruct and triangulate."""
+    return with_arguments(from_file(Reconstruct, args), args, given_pairs(args))
 
 
-def reconstruct_configuration(args: argparse.Namespace) -> Reconstruct:
-    """Options of d2-hloc reconstruct."""
-    conf = model_configuration(args)
-    if args.mapper:
-        mapping = dataclasses.replace(conf.reconstruction, mapper=args.mapper)
-        conf = dataclasses.replace(conf, reconstruction=mapping)
-    return conf
+def pair_configuration(args: argparse.Namespace) -> PairMatchingOptions:
+    """Options of d2-hloc pair."""
+    return with_arguments(from_file(PairMatchingOptions, args), args, {})
+
+
+def with_arguments(conf: M, args: argparse.Namespace, more: dict[str, Any]) -> M:
+    """Options with the arguments over them; those of matching keep the feature's own rule."""
+    given = given_options(args, type(conf))
+    of_matching = {place: v for place, v in given.items() if place.startswith("matching.")}
+    others = {place: v for place, v in given.items() if place not in of_matching}
+    conf = changed(conf, given_keypoints(args, "extraction.") | more | others)
+    feature = conf.extraction.feature
+    matching = given_matching(conf.matching, feature, args)
+    if of_matching and matching is None:
+        matching = MATCHING.get(feature, MatchingOptions())
+    return changed(dataclasses.replace(conf, matching=matching), of_matching)
 
 
 def localize_configuration(args: argparse.Namespace) -> Localize:
     """Options of d2-hloc localize."""
-    conf = config.load(Localize, args.config) if args.config else Localize()
-    if args.matcher not in (None, conf.matching.matcher):
-        conf = dataclasses.replace(conf, matching=MatchingOptions(matcher=args.matcher))
-    return dataclasses.replace(
-        conf,
-        pairs=given_pairs(conf.pairs, args.pairs),
-        refinement=conf.refinement.switched(args.refinement),
-        intrinsics=args.intrinsics or conf.intrinsics,
-        cameras=args.cameras or conf.cameras,
-        camera_model=args.camera_model or conf.camera_model,
-    )
+    conf, given = from_file(Localize, args), given_options(args, Localize)
+    if given.get("matching.matcher", conf.matching.matcher) != conf.matching.matcher:
+        conf = dataclasses.replace(conf, matching=MatchingOptions())  # the other's do not apply
+    return changed(conf, given_pairs(args) | given)
 
 
-def dense_configuration(args: argparse.Namespace) -> DenseOptions:
-    """Options of d2-hloc dense."""
-    options = config.load(DenseOptions, args.config) if args.config else DenseOptions()
-    given = {"max_image_size": args.max_image_size, "backend": args.backend}
-    options = dataclasses.replace(options, **{k: v for k, v in given.items() if v is not None})
-    if args.mesh:
-        options = dataclasses.replace(options, mesh=dataclasses.replace(options.mesh, enabled=True))
-    return options
+def options_of(args: argparse.Namespace, cls: type[C]) -> C:
+    """Options of a command whose arguments stand for them one by one."""
+    return changed(from_file(cls, args), given_options(args, cls))
 
 
 def extract_configuration(args: argparse.Namespace) -> ExtractionOptions:
     """Options of d2-hloc extract."""
-    return given_extraction(ExtractionOptions(), args)
+    conf = from_file(ExtractionOptions, args)
+    return changed(conf, given_keypoints(args, "") | given_options(args, ExtractionOptions))
 
 
-def match_configuration(args: argparse.Namespace) -> MatchingOptions:
-    """Options of d2-hloc match."""
-    return MatchingOptions(matcher=args.matcher or "nearest", ratio_threshold=args.ratio)
+def from_file(cls: type[C], args: argparse.Namespace) -> C:
+    """The options of the YAML file that is named, or the defaults."""
+    path = getattr(args, "config", None)
+    return cls() if path is None else config.load(cls, path)
 
 
-def compress_configuration(args: argparse.Namespace) -> CompressionOptions:
-    """Options of d2-hloc compress."""
-    return CompressionOptions(
-        dimensions=args.dimensions, dtype=args.dtype, projection=args.projection
-    )
+def given_keypoints(args: argparse.Namespace, at: str) -> dict[str, Any]:
+    """The limit of --max-keypoints, for every family of features."""
+    places = "d2net.max_keypoints", "sift.max_keypoints", "kornia_keypoints"
+    return {} if args.max_keypoints is None else {at + p: args.max_keypoints for p in places}
+
+
+def given_pairs(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of --pairs, a method's name or else a file."""
+    if args.pairs is None:
+        return {}
+    if args.pairs in METHODS:
+        return {"pairs.method": args.pairs, "pairs.file": None}
+    return {"pairs.file": Path(args.pairs)}
 
 
 def given_matching(
@@ -180,24 +250,3 @@ def given_matching(
 
 def _is_by(options: MatchingOptions | None, matcher: str) -> bool:
     return options is not None and options.matcher == matcher
-
-
-def given_extraction(options: ExtractionOptions, args: argparse.Namespace) -> ExtractionOptions:
-    """Options with the arguments that were given."""
-    network = {"weights": args.weights, "max_keypoints": args.max_keypoints}
-    given = {k: v for k, v in network.items() if v is not None}
-    d2net: D2NetOptions = dataclasses.replace(options.d2net, **given)
-    changes = {"feature": args.feature, "resize_max": args.resize_max}
-    given = {k: v for k, v in changes.items() if v is not None}
-    if args.max_keypoints is not None:
-        given["sift"] = dataclasses.replace(options.sift, max_keypoints=args.max_keypoints)
-    return dataclasses.replace(options, d2net=d2net, **given)
-
-
-def given_pairs(options: PairsOptions, argument: str | None) -> PairsOptions:
-    """Options with the argument --pairs, a method's name or else a file."""
-    if argument is None:
-        return options
-    if argument in METHODS:
-        return dataclasses.replace(options, method=argument, file=None)
-    return dataclasses.replace(options, file=Path(argument))

@@ -5,31 +5,47 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from d2_hloc import __version__
 from d2_hloc.app.arguments import (
-    add_camera_arguments,
-    add_engine_arguments,
-    add_extraction_arguments,
+    add_compress_arguments,
+    add_dense_arguments,
+    add_extract_arguments,
+    add_localize_arguments,
+    add_match_arguments,
     add_model_arguments,
-    add_shard_arguments,
-    add_truth_argument,
-    compress_configuration,
-    dense_configuration,
+    add_pair_arguments,
     extract_configuration,
     localize_configuration,
-    match_configuration,
     model_configuration,
-    reconstruct_configuration,
+    options_of,
+    pair_configuration,
 )
-from d2_hloc.app.command import quiet_colmap, run_command
-from d2_hloc.mvs.options import STAGES
+from d2_hloc.app.command import as_asked, quiet_colmap, run_command
+from d2_hloc.core.described import commented_yaml
+from d2_hloc.features.options import CompressionOptions, ExtractionOptions
+from d2_hloc.matching.options import MatchingOptions
+from d2_hloc.mvs.options import DenseOptions
 from d2_hloc.network.weights.catalogue import PUBLISHED
+from d2_hloc.sfm.options import Localize, PairMatchingOptions, Reconstruct
 
 Configure = Callable[[argparse.Namespace], Any]
+CONFIGURED = {
+    "pair": PairMatchingOptions,
+    "reconstruct": Reconstruct,
+    "triangulate": Reconstruct,
+    "localize": Localize,
+    "dense": DenseOptions,
+    "extract": ExtractionOptions,
+    "match": MatchingOptions,
+}
+WITH_RECORD = "pair", "reconstruct", "triangulate", "localize"
+EXIT_CODES = """exit codes: 0 all is done; 1 something cannot be used, which one sentence says;
+2 wrong arguments; 130 stopped by Ctrl-C or SIGTERM, and the same command goes on from there"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,22 +57,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def load_and_run(args: argparse.Namespace) -> None:
     """Make the options of the arguments, and only then load what does the work."""
     conf = args.configure(args)
-    module, _, function = args.work.partition(".")
-    work = getattr(import_module(f"d2_hloc.app.commands.{module}"), function)
-    quiet_colmap()
-    work(conf, args)
+    if args.work is None:
+        return
+    with as_asked(args):
+        module, _, function = args.work.partition(".")
+        work = getattr(import_module(f"d2_hloc.app.commands.{module}"), function)
+        quiet_colmap()
+        record = work(conf, args)
+    if getattr(args, "json", False) and record is not None:
+        print(Path(record).read_text())
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their arguments."""
     parser = argparse.ArgumentParser(
-        prog="d2-hloc", description="D2-Net local features: models from photos, poses from models."
+        prog="d2-hloc",
+        description="D2-Net local features: models from photos, poses from models.",
+        epilog=EXIT_CODES,
     )
     parser.add_argument("--version", action="version", version=f"d2-hloc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_demo, _reconstruct, _triangulate, _localize, _dense, _make_training_scene):
+    for add in (_demo, _pair, _reconstruct, _triangulate, _localize, _dense, _make_training_scene):
         add(commands)
-    for add in (_extract, _compress, _match, _merge, _weights):
+    for add in (
+        _extract,
+        _compress,
+        _match,
+        _merge,
+        _weights,
+        _compare,
+        _doctor,
+        _config,
+        _completion,
+    ):
         add(commands)
     return parser
 
@@ -70,10 +103,15 @@ def _command(
     configure: Configure = lambda _: None,
 ) -> argparse.ArgumentParser:
     """Add a command whose work is a function of a module in commands/, 'module.function'."""
-    parser = commands.add_parser(name, help=text, description=text)
+    usage = " ".join(["d2-hloc", name, "[OPTIONS]", *(path.upper() for path in paths)])
+    parser = commands.add_parser(name, help=text, description=text, usage=usage)
     parser.set_defaults(work=work, configure=configure)
     for path in paths:
         parser.add_argument(path, type=Path, metavar=path.upper())
+    parser.add_argument("--quiet", action="store_true", help="no progress and no tables")
+    if name in WITH_RECORD:
+        text = "print the run's record (run.json), and all else to the standard error"
+        parser.add_argument("--json", action="store_true", help=text)
     return parser
 
 
@@ -83,74 +121,41 @@ def _demo(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("output", type=Path, nargs="?", default=Path("d2-hloc-demo"))
 
 
+def _pair(commands: argparse._SubParsersAction) -> None:
+    text = "Match two photos: a picture, a report with both over each other, matches as CSV."
+    paths, work = ("image0", "image1"), "pair.run_pair"
+    parser = _command(commands, "pair", work, text, *paths, configure=pair_configuration)
+    text = "folder of the results (d2-hloc-pair/IMAGE0-IMAGE1)"
+    parser.add_argument("output", type=Path, nargs="?", metavar="OUTPUT", help=text)
+    add_pair_arguments(parser)
+
+
 def _reconstruct(commands: argparse._SubParsersAction) -> None:
     text = "Photos in, a COLMAP model out."
-    parser = _command(
-        commands,
-        "reconstruct",
-        "models.run_reconstruct",
-        text,
-        "images",
-        "output",
-        configure=reconstruct_configuration,
-    )
-    add_model_arguments(parser)
-    add_camera_arguments(parser)
-    parser.add_argument("--mapper", choices=("incremental", "global", "hierarchical"))
-    add_engine_arguments(parser)
+    paths, work = ("images", "output"), "models.run_reconstruct"
+    parser = _command(commands, "reconstruct", work, text, *paths, configure=model_configuration)
+    add_model_arguments(parser, has_poses=False)
 
 
 def _triangulate(commands: argparse._SubParsersAction) -> None:
     text = "New points for a COLMAP model, at its own poses and intrinsics."
-    paths = ("model", "images", "output")
-    parser = _command(
-        commands,
-        "triangulate",
-        "models.run_triangulate",
-        text,
-        *paths,
-        configure=model_configuration,
-    )
-    add_model_arguments(parser)
-    add_engine_arguments(parser)
+    paths, work = ("model", "images", "output"), "models.run_triangulate"
+    parser = _command(commands, "triangulate", work, text, *paths, configure=model_configuration)
+    add_model_arguments(parser, has_poses=True)
 
 
 def _localize(commands: argparse._SubParsersAction) -> None:
     text = "Camera poses of query images in a model that reconstruct or triangulate made."
-    parser = _command(
-        commands,
-        "localize",
-        "models.run_localize",
-        text,
-        "model",
-        "queries",
-        "output",
-        configure=localize_configuration,
-    )
-    parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
-    parser.add_argument(
-        "--weights", help="D2-Net's, other than the model's: its points are triangulated anew"
-    )
-    parser.add_argument("--pairs", help="exhaustive, retrieval, or a file of 'query image' lines")
-    parser.add_argument("--matcher", choices=("nearest", "lightglue"), help="(the config's)")
-    parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
-    add_camera_arguments(parser)
-    add_truth_argument(parser)
+    paths, work = ("model", "queries", "output"), "models.run_localize"
+    parser = _command(commands, "localize", work, text, *paths, configure=localize_configuration)
+    add_localize_arguments(parser)
 
 
 def _dense(commands: argparse._SubParsersAction) -> None:
     text = "A model's depth maps, dense cloud and, if asked for, mesh."
-    parser = _command(
-        commands, "dense", "dense.run_dense", text, "model", "output", configure=dense_configuration
-    )
-    parser.add_argument("--config", type=Path, help="YAML with the options; arguments win over it")
-    parser.add_argument("--images", type=Path, help="folder of the model's images, if not ours")
-    parser.add_argument("--max-image-size", type=int, help="longest edge in pixels (1200)")
-    parser.add_argument("--backend", choices=("auto", "torch", "colmap"))
-    parser.add_argument("--mesh", action="store_true", help="Poisson reconstruction of the cloud")
-    text = "with --shard: prepare once, all maps, all consistency, then this command without them"
-    parser.add_argument("--stage", choices=STAGES, help=text)
-    add_shard_arguments(parser)
+    paths, configure = ("model", "output"), partial(options_of, cls=DenseOptions)
+    parser = _command(commands, "dense", "dense.run_dense", text, *paths, configure=configure)
+    add_dense_arguments(parser)
 
 
 def _make_training_scene(commands: argparse._SubParsersAction) -> None:
@@ -165,54 +170,23 @@ def _make_training_scene(commands: argparse._SubParsersAction) -> None:
 
 def _extract(commands: argparse._SubParsersAction) -> None:
     text = "A folder of images -> features.h5 in hloc's format."
-    parser = _command(
-        commands,
-        "extract",
-        "steps.run_extract",
-        text,
-        "images",
-        "output",
-        configure=extract_configuration,
-    )
-    add_extraction_arguments(parser)
-    add_shard_arguments(parser)
+    paths, work = ("images", "output"), "steps.run_extract"
+    parser = _command(commands, "extract", work, text, *paths, configure=extract_configuration)
+    add_extract_arguments(parser)
 
 
 def _compress(commands: argparse._SubParsersAction) -> None:
     text = "Descriptors of features.h5 in fewer numbers and bytes, for hloc as well."
-    parser = _command(
-        commands,
-        "compress",
-        "steps.run_compress",
-        text,
-        "features",
-        "output",
-        configure=compress_configuration,
-    )
-    parser.add_argument("--dimensions", type=int, help="numbers of a descriptor (as they are)")
-    parser.add_argument("--dtype", choices=("float16", "int8"), default="int8", help="(int8)")
-    parser.add_argument(
-        "--projection",
-        type=Path,
-        help="its file; learned from FEATURES where there is none yet (bundled, of d2_ots)",
-    )
+    paths, configure = ("features", "output"), partial(options_of, cls=CompressionOptions)
+    parser = _command(commands, "compress", "steps.run_compress", text, *paths, configure=configure)
+    add_compress_arguments(parser)
 
 
 def _match(commands: argparse._SubParsersAction) -> None:
     text = "Pairs and features.h5 -> matches.h5 in hloc's format."
-    parser = _command(
-        commands,
-        "match",
-        "steps.run_match",
-        text,
-        "pairs",
-        "features",
-        "output",
-        configure=match_configuration,
-    )
-    parser.add_argument("--matcher", choices=("nearest", "lightglue"), help="(nearest)")
-    parser.add_argument("--ratio", type=float, help="ratio threshold (none)")
-    add_shard_arguments(parser)
+    paths, configure = ("pairs", "features", "output"), partial(options_of, cls=MatchingOptions)
+    parser = _command(commands, "match", "steps.run_match", text, *paths, configure=configure)
+    add_match_arguments(parser)
 
 
 def _merge(commands: argparse._SubParsersAction) -> None:
@@ -227,6 +201,47 @@ def _weights(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "weights", "steps.run_weights", text)
     parser.add_argument("name", choices=tuple(PUBLISHED))
     parser.add_argument("--sha256", help="digest to hold the file to, or its beginning")
+
+
+def _compare(commands: argparse._SubParsersAction) -> None:
+    text = "A page of several runs side by side: numbers, times, options, models in one view."
+    parser = _command(commands, "compare", "compare.run_compare", text)
+    parser.usage = "d2-hloc compare [OPTIONS] OUT OUT ..."
+    parser.add_argument("outputs", type=Path, nargs="+", metavar="OUT", help="of a run")
+    page = Path("d2-hloc-compare.html")
+    parser.add_argument("--page", type=Path, default=page, help=f"file to write ({page})")
+
+
+def _doctor(commands: argparse._SubParsersAction) -> None:
+    text = "Print versions, devices, threads, weights, free disk and what is missing."
+    _command(commands, "doctor", "doctor.run_doctor", text)
+
+
+def _config(commands: argparse._SubParsersAction) -> None:
+    text = "Write a commented YAML file of all of a command's options, to change and --config."
+    parser = commands.add_parser("config", help=text, description=text)
+    parser.add_argument("command", choices=tuple(CONFIGURED))
+    parser.set_defaults(work=None, configure=print_configuration)
+
+
+def print_configuration(args: argparse.Namespace) -> None:
+    """Run d2-hloc config."""
+    heading = f"d2-hloc {args.command} ... --config FILE; what is left out has its default"
+    print(commented_yaml(CONFIGURED[args.command], heading), end="")
+
+
+def _completion(commands: argparse._SubParsersAction) -> None:
+    text = "Print a shell's completion of this command; its first lines say where to put it."
+    parser = commands.add_parser("completion", help=text, description=text)
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    parser.set_defaults(work=None, configure=print_completion)
+
+
+def print_completion(args: argparse.Namespace) -> None:
+    """Run d2-hloc completion."""
+    import shtab  # of no use to any other command
+
+    print(shtab.complete(build_parser(), shell=args.shell))
 
 
 if __name__ == "__main__":

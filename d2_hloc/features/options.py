@@ -8,7 +8,7 @@ from typing import Literal
 
 from d2_hloc.core.ranges import EDGES, MANY, check_ranges
 from d2_hloc.features.names import check_name
-from d2_hloc.network.options import MULTISCALE, D2NetOptions
+from d2_hloc.network.options import MULTISCALE, CellOptions, D2NetOptions
 from d2_hloc.network.weights.catalogue import FOLDER
 
 BUNDLED = FOLDER / "d2_ots_pca.safetensors"
@@ -17,7 +17,13 @@ MOST = 256  # directions that are kept
 
 @dataclass(frozen=True, kw_only=True)
 class SiftOptions:
-    """Options of COLMAP's SIFT, with its defaults; the number of threads is none of them."""
+    """Options of COLMAP's SIFT, with its defaults; the number of threads is none of them.
+
+    Attributes:
+        max_keypoints: largest number of keypoints of an image, the largest by scale.
+        peak_threshold: least contrast of a peak, image values from 0 to 1.
+        edge_threshold: largest ratio of a peak's principal curvatures.
+    """
 
     max_keypoints: int = 8192
     peak_threshold: float = 0.02 / 3
@@ -34,10 +40,17 @@ class FeatureOptions:
     """A feature by name (names.MODULES), with the options of all families; its own apply.
 
     `kornia_keypoints` is the largest number of those of kornia; None is kornia's own.
+
+    Attributes:
+        feature: d2net, d2net-ms, sift, disk, xfeat, ... or hloc:CONF for a conf of hloc's.
+        d2net: options of d2net and d2net-ms.
+        sift: options of sift.
+        kornia_keypoints: largest number of keypoints of kornia's features; null is kornia's own.
     """
 
     feature: str = "d2net"
     d2net: D2NetOptions = field(default_factory=D2NetOptions)
+    cells: CellOptions = field(default_factory=CellOptions)
     sift: SiftOptions = field(default_factory=SiftOptions)
     kornia_keypoints: int | None = None
 
@@ -60,6 +73,11 @@ class CompressionOptions:
     `dimensions`: numbers of a descriptor after projection; None leaves them as they are.
 
     `projection`: a file of `d2-hloc compress`; None is the bundled one, of D2-Net off the shelf.
+
+    Attributes:
+        dimensions: numbers of a descriptor after projection; null leaves them as they are.
+        dtype: how each number is stored.
+        projection: file of d2-hloc compress; null is the bundled one, of D2-Net off the shelf.
     """
 
     dimensions: int | None = None
@@ -83,7 +101,14 @@ class ExtractionOptions(FeatureOptions):
 
     `top_k` keeps that many of an image, those of the highest scores; all for None. `compression`
     says how descriptors are stored in fewer bytes, and then `descriptor_dtype` says nothing.
-    `rotations`: images are turned the right way up by EXIF, or `none` is, as hloc reads them.
+
+    Attributes:
+        resize_max: longest edge of the image that features are found in, pixels; null is its own.
+        descriptor_dtype: how descriptors are stored, where they are not compressed.
+        batch_size: images of equal size that a GPU takes at once.
+        top_k: keypoints of an image that are kept, those of the highest scores; null is all.
+        compression: descriptors in fewer bytes; null stores them as they are.
+        rotations: images turned the right way up by EXIF, or none, as hloc reads them.
     """
 
     resize_max: int | None = 1600
@@ -97,3 +122,9 @@ class ExtractionOptions(FeatureOptions):
         super().__post_init__()
         check_name(self.feature)
         check_ranges(self, resize_max=EDGES, batch_size=(1, 10**5), top_k=(1, MANY))
+        is_projected = self.feature == "d2net-dense" and self.cells.dimensions is not None
+        if is_projected and self.compression and self.compression.dimensions is not None:
+            raise ValueError(
+                f"d2net-dense's descriptors have {self.cells.dimensions} numbers already; leave "
+                "compression.dimensions out, or set cells.dimensions to null."
+            )

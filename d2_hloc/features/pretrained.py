@@ -6,6 +6,7 @@ and come there by download() alone.
 
 from __future__ import annotations
 
+import importlib.util
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,20 +32,33 @@ SMALLEST = 32  # pixels of an edge: five halvings
 
 @dataclass(frozen=True, kw_only=True)
 class CachedWeights:
-    """A file that is published at one or more addresses, the first of which names it."""
+    """A file that is published at one or more addresses, the first of which names it.
+
+    Packages of the registry carry some of these files; where one is installed, it is an address.
+    """
 
     urls: tuple[str, ...]
+    name: str | None = None  # in the cache, where the address does not name it
 
     @property
     def path(self) -> Path:
         """Place in torch hub's cache, where kornia looks for it."""
-        name = PurePosixPath(urlparse(self.urls[0]).path).name
+        name = self.name or PurePosixPath(urlparse(self.urls[0]).path).name
         return Path(torch.hub.get_dir()) / "checkpoints" / name
 
     @classmethod
     def published(cls, urls: str | Sequence[str]) -> CachedWeights:
         """The file of kornia's own entry: an address, or several."""
         return cls(urls=(urls,) if isinstance(urls, str) else tuple(urls))
+
+
+def in_package(package: str, name: str) -> list[str]:
+    """Address of a file of an installed package, which need not be imported; else none."""
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if (path := Path(folder) / name).is_file():
+            return [path.absolute().as_uri()]
+    return []
 
 
 class PretrainedExtractor(nn.Module):

@@ -24,6 +24,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from d2_hloc.core.structs import Matches
+from d2_hloc.core.text import parse_json
 from d2_hloc.features.options import BUNDLED as PROJECTION
 from d2_hloc.features.options import MOST
 from d2_hloc.features.projection import Projection, load_projection
@@ -33,6 +34,7 @@ from d2_hloc.network.weights.catalogue import FOLDER, WeightsError
 
 BUNDLED = {"d2_lightglue": FOLDER / "d2_lightglue.safetensors"}
 NEVER = -1e9  # a similarity or logit whose share is zero
+MIN_SCORE = 0.03  # most right matches after verification, on pairs held back (docs/matcher.md)
 SLOWEST, FASTEST = 0.8, 8.0  # radians that positions turn by from an image's middle to its edge
 
 
@@ -217,14 +219,20 @@ class LightGlue:
     """The matcher: prepare() an image once, then call it with two of them."""
 
     def __init__(
-        self, weights: str = "d2_lightglue", min_score: float = 0.3, precision: str = "float32"
+        self,
+        weights: str = "d2_lightglue",
+        min_score: float | None = None,
+        precision: str = "float32",
     ) -> None:
         """Load weights, by a bundled name or from a file, to a GPU where there is one.
+
+        A match has to score more than `min_score`; None is MIN_SCORE.
 
         Raises:
             WeightsError: if they cannot be used.
         """
-        self.min_score, self.dtype = min_score, DTYPES[precision]
+        self.min_score = MIN_SCORE if min_score is None else min_score
+        self.dtype = DTYPES[precision]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.glue = load_glue(locate(weights)).to(self.device, self.dtype)
         self.glue.net.posenc.float()  # positions are exact in all precisions
@@ -326,7 +334,7 @@ def load_glue(path: Path) -> Glue:
     """
     try:
         with safe_open(path, "pt") as file:
-            shape = GlueShape(**json.loads((file.metadata() or {})["matcher"])["shape"])
+            shape = GlueShape(**parse_json((file.metadata() or {})["matcher"])["shape"])
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and not kept
             glue = Glue(shape)

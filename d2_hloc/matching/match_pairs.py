@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
@@ -24,15 +24,21 @@ from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
+from d2_hloc.matching.grown import match_grown, placed_cache
 from d2_hloc.matching.nearest import match_descriptors
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.pairs import Pair, order_for_reuse, pair_text, unique
 from d2_hloc.matching.prepared import PreparedDescriptors, prepare_descriptors
+from d2_hloc.matching.published import PACKAGED, glue_digests
+
+if TYPE_CHECKING:
+    from d2_hloc.matching.lightglue import LightGlue
+    from d2_hloc.matching.published import PublishedGlue
 
 logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 2 << 30  # of descriptors held at once
-LEARNED_FROM = ("d2net", "d2net-ms")  # what 'lightglue' matches
+OWN = ("d2net", "d2net-ms")  # what our weights of 'lightglue' were learned from
 BLOCK = 32  # images; pairs are ordered so that blocks of them stay in the cache
 
 
@@ -89,20 +95,20 @@ class Matcher:
     match: Callable[[Any, Any], Matches]
 
 
-def create_matcher(options: MatchingOptions) -> Matcher:
-    """The matcher that the options name.
+def create_matcher(options: MatchingOptions, feature: str = "d2net") -> Matcher:
+    """The matcher that the options name, for a feature.
 
     Raises:
         WeightsError: if its weights cannot be used.
     """
     if options.matcher == "nearest":
         return Matcher(cache=descriptor_cache, match=lambda a, b: match_descriptors(a, b, options))
-    from d2_hloc.matching.lightglue import LightGlue, Points  # imports kornia, which takes seconds
+    if options.matcher == "grown":
+        return Matcher(cache=placed_cache, match=lambda a, b: match_grown(options, a, b))
+    glue = create_glue(options, feature)
 
-    glue = LightGlue(options.weights, options.min_score, options.precision)
-
-    def cache(file: GuardedFile, capacity: int) -> BoundedCache[str, Points]:
-        def read(name: str) -> Points:
+    def cache(file: GuardedFile, capacity: int) -> BoundedCache[str, Any]:
+        def read(name: str) -> Any:
             size = features_h5.image_size_of(file, name)
             orientation = image_orientation(file, name)
             xy = torch.from_numpy(features_h5.keypoints_of(file, name))
@@ -115,6 +121,21 @@ def create_matcher(options: MatchingOptions) -> Matcher:
         return BoundedCache(read, capacity)
 
     return Matcher(cache=cache, match=lambda a, b: glue(a, b).at_least(options.min_matches))
+
+
+def create_glue(options: MatchingOptions, feature: str) -> LightGlue | PublishedGlue:
+    """Our own LightGlue, or that of another feature. They import kornia, which takes seconds.
+
+    Raises:
+        WeightsError: if its weights cannot be used.
+    """
+    if feature in OWN:
+        from d2_hloc.matching.lightglue import LightGlue
+
+        return LightGlue(options.weights, options.min_score, options.precision)
+    from d2_hloc.matching.published import PublishedGlue
+
+    return PublishedGlue(feature, options.min_score)
 
 
 def match(
@@ -134,7 +155,7 @@ def match(
     lacks, neighbours in the order that reuses descriptors, goes into the shard's own file.
 
     Raises:
-        StorageError: if a features file cannot be read, or the two were compressed differently.
+        StorageError: if features cannot be read, of any pair, or were compressed differently.
         ValueError: if descriptors' widths differ, or the matcher was not learned from them.
         WeightsError: if the matcher's weights cannot be used.
         ConfigurationChanged, DiskFull: as staged_h5.Staged.
@@ -142,10 +163,11 @@ def match(
     """
     if features1 is not None:
         _check_projections(features, features1)
+    feature = feature_of(features)
     if options.matcher == "lightglue":
-        _check_learned_from(features)
+        check_learned_from(features, feature)
     made_by = {
-        "matching": configuration(options),
+        "matching": configuration(options, feature),
         "features": features_h5.read_configuration(features),
         "features1": features_h5.read_configuration(features1) if features1 else None,
     }
@@ -163,7 +185,7 @@ def match(
         todo = [p for p in usable if not _is_in(staged.done, p, is_one_file)]
         todo = order_for_reuse(todo, BLOCK)
         staged.failures = {pair_text(pair): reason for pair, reason in failures.items()}
-        matcher = create_matcher(options)
+        matcher = create_matcher(options, feature)
         caches = matcher.cache(file0, cache_bytes), matcher.cache(file1, cache_bytes)
         if features1 is None:
             caches = caches[0], caches[0]
@@ -173,39 +195,58 @@ def match(
                 staged.add(features_h5.pair_key(name0, name1), record)
         for key, reason in staged.failures.items():
             logger.warning("skipped %s: %s", key, reason)
+        _refuse_all(features, failures if shard is None and not usable else {})
     return MatchedPairs(path=staged.path, pairs=tuple(usable), failures=failures)
 
 
-def configuration(options: MatchingOptions) -> dict[str, Any]:
+def _refuse_all(features: Path, failures: Mapping[Pair, str]) -> None:
+    """Raise StorageError where there are failures alone."""
+    for reason in list(failures.values())[:1]:
+        raise features_h5.StorageError(
+            f"{features}: none of the {len(failures)} pairs can be matched (the first: {reason})."
+        )
+
+
+def configuration(options: MatchingOptions, feature: str = "d2net") -> dict[str, Any]:
     """Everything that matches depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     if options.matcher == "nearest":  # as before there was another
-        unused = ("matcher", "weights", "min_score", "precision")
-    else:
-        unused = ("mutual", "ratio_threshold", "distance_threshold")
+        unused = ("matcher", "growing", "weights", "min_score", "precision")
+    elif options.matcher == "grown":
+        unused = ("weights", "min_score", "precision")
+    elif feature in OWN:
+        unused = ("mutual", "ratio_threshold", "distance_threshold", "growing")
         from d2_hloc.matching.lightglue import locate
 
         values["weights_sha256"] = file_sha256(locate(options.weights))
+    else:
+        unused = ("mutual", "ratio_threshold", "distance_threshold")
+        unused = (*unused, "growing", "weights", "precision")
+        values["weights_sha256"] = glue_digests(feature)
     return {key: value for key, value in values.items() if key not in unused}
 
 
-def _check_learned_from(features: Path) -> None:
+def feature_of(features: Path) -> str:
+    """The feature that a file holds; files of hloc do not say, and are taken for d2net's."""
+    return (features_h5.read_configuration(features) or {}).get("feature", "d2net")
+
+
+def check_learned_from(features: Path, feature: str) -> None:
     """Other features than the matcher was learned from may be of its width.
 
     Raises:
         ValueError: if the file says that they are others.
     """
-    made_by = features_h5.read_configuration(features) or {}
-    feature, compressed = made_by.get("feature", "d2net"), made_by.get("projection_sha256")
-    if feature not in LEARNED_FROM:
+    if feature not in (*OWN, *PACKAGED):
         raise ValueError(
             f"{features}: holds features of {feature}, and 'lightglue' matches those of "
-            f"{' and '.join(LEARNED_FROM)}; match them by 'nearest'."
+            f"{', '.join((*OWN, *PACKAGED))}; match them by 'nearest'."
         )
-    if compressed not in (None, file_sha256(PROJECTION)):
+    compressed = (features_h5.read_configuration(features) or {}).get("projection_sha256")
+    if compressed not in (None, file_sha256(PROJECTION)) or (compressed and feature not in OWN):
         raise ValueError(
-            f"{features}: was compressed by another projection than the bundled one, which "
-            "'lightglue' was learned with; match it by 'nearest', or compress the features anew."
+            f"{features}: was compressed by another projection than the one that 'lightglue' was "
+            "learned with; match it by 'nearest', or compress the features anew."
         )
 
 

@@ -20,6 +20,14 @@ class SweepOptions:
     `refinement_hypotheses` more about the best one. A pixel's score is the mean NCC of its
     `best_sources` sources, so that those where it is hidden do not count; below `min_ncc` it has no
     depth.
+
+    Attributes:
+        hypotheses: planes of the first sweep, even in inverse depth.
+        refinements: sweeps after it, about the best surfaces.
+        refinement_hypotheses: surfaces that each of them tries.
+        window: edge of the windows that are compared, pixels; odd.
+        best_sources: sources whose scores count in each pixel.
+        min_ncc: least normalised cross-correlation of a depth that is kept.
     """
 
     hypotheses: int = 96
@@ -49,6 +57,12 @@ class ConsistencyOptions:
 
     A view confirms it if its own depth there differs by `max_depth_error` of it at most, and leads
     back to within `max_reproj_error` pixels.
+
+    Attributes:
+        min_num_views: views that have to confirm a depth.
+        num_views: views that are asked.
+        max_depth_error: largest difference of two depths, as a share of the depth.
+        max_reproj_error: largest distance after going to a view and back, pixels.
     """
 
     min_num_views: int = 2
@@ -68,7 +82,14 @@ class ConsistencyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FusionOptions:
-    """Limits within which pixels become one point: in pixels, a share of the depth, and degrees."""
+    """Limits within which pixels become one point: in pixels, a share of the depth, and degrees.
+
+    Attributes:
+        min_num_pixels: least pixels of a point.
+        max_reproj_error: largest distance of a pixel to its point's, pixels.
+        max_depth_error: largest difference of depths, as a share of the depth.
+        max_normal_error: largest angle between normals, degrees.
+    """
 
     min_num_pixels: int = 3
     max_reproj_error: float = 1.5
@@ -87,7 +108,13 @@ class FusionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class MeshOptions:
-    """Poisson reconstruction. `trim` cuts away what few points support; more cuts more."""
+    """Poisson reconstruction. `trim` cuts away what few points support; more cuts more.
+
+    Attributes:
+        enabled: make a mesh of the cloud.
+        depth: of Poisson's octree; each more halves its cells.
+        trim: cuts away what few points support; more cuts more.
+    """
 
     enabled: bool = False
     depth: int = 9
@@ -104,6 +131,15 @@ class DenseOptions:
     Images are undistorted with their longest edge at most `max_image_size` pixels. `backend` makes
     the depth maps: 'torch' is the package's plane sweep with `sweep`, 'colmap' PatchMatch, which
     needs pycolmap with CUDA and a GPU, and 'auto' takes COLMAP's where it can run.
+
+    Attributes:
+        backend: the package's plane sweep (torch), COLMAP's PatchMatch, or that where it can run.
+        max_image_size: longest edge of the undistorted images, pixels.
+        num_sources: other images that a depth map is made from.
+        sweep: hypotheses and windows of the plane sweep.
+        consistency: depths that other views confirm.
+        fusion: pixels that become one point.
+        mesh: surface through the cloud.
     """
 
     backend: Literal["auto", "colmap", "torch"] = "auto"

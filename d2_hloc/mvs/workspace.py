@@ -25,6 +25,7 @@ from tqdm import tqdm
 from d2_hloc.core.images import ImageError, fit, luma, open_image, read_image
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
+from d2_hloc.core.text import read_json_file
 from d2_hloc.files.atomic import DiskFull, write_whole
 from d2_hloc.files.colmap import ModelError, camera_of, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
@@ -148,10 +149,7 @@ def _is_prepared(folder: Path, wanted: dict[str, Any]) -> bool:
                 f"{folder}: holds what this program did not make; choose another folder."
             )
         return False
-    try:
-        made_by = dict(json.loads(record.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{record}: is damaged; choose another folder.") from error
+    made_by = read_json_file(record, "choose another folder")
     made_by.pop(PHOTOGRAPHS, None)
     check_configuration(folder, made_by, wanted, "Choose another folder.")
     return True

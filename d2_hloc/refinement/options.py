@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from d2_hloc.core.ranges import check_ranges
@@ -16,6 +17,16 @@ class RefinementOptions:
     sharper than conv2_2 between images alike, and misleads where the light differs.
     `neighbours`: verified matches that a local affinity is fitted to; 0 leaves patches unwarped.
     `ambiguity`: a rival peak, 3 cells or more away, must be lower by so much (cosine).
+
+    Attributes:
+        enabled: move keypoints to sub-pixel places.
+        coarse_patch: radius of the patch that is compared on conv2_2, cells of 2 pixels.
+        coarse_window: radius that it is looked for in, cells of 2 pixels.
+        fine_patch: radius of the patch that is compared on conv1_2, pixels.
+        fine_window: radius that it is looked for in, pixels; 0 leaves conv1_2 out.
+        fine_score: least cosine at which conv1_2 has the last word.
+        neighbours: verified matches that a local affinity is fitted to; 0 leaves patches unwarped.
+        ambiguity: least cosine by which the best place must exceed a rival 3 cells away.
     """
 
     enabled: bool = False
@@ -38,6 +49,14 @@ class RefinementOptions:
             neighbours=(0, 1000),
             ambiguity=(0, 2),
         )
+
+    def reaching(self, pixels: float) -> RefinementOptions:
+        """The same options with windows and patches for keypoints that are so far off."""
+        if not pixels:
+            return self
+        window = math.ceil(pixels / 2) + 1  # of cells of 2 pixels; a peak is not at the border
+        patch = max(self.coarse_patch, window - 1)
+        return replace(self, coarse_window=max(self.coarse_window, window), coarse_patch=patch)
 
     def switched(self, argument: str | None) -> RefinementOptions:
         """The same options with refinement 'on' or 'off', or None to leave it."""

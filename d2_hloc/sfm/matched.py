@@ -36,7 +36,7 @@ Cameras = Mapping[str, pycolmap.Camera]
 Choose = Callable[[PairsOptions, Sequence[str], Path], list[Pair]]
 T = TypeVar("T")
 
-FEATURES = "features"  # in the record: digests of the keypoints by image
+FEATURES = "features"  # in the record: digests of the features by image
 
 # All that tells one camera from another, beside its parameters.
 DESCRIBED = "camera_id", "model_name", "width", "height", "has_prior_focal_length"
@@ -78,6 +78,11 @@ class Matched:
         return self.record.outputs
 
     @property
+    def keypoints(self) -> Path:
+        """The file of the keypoints that the model is made from."""
+        return self.outputs.refined if self.conf.refinement.enabled else self.features.path
+
+    @property
     def pairs(self) -> Sequence[Pair]:
         """The pairs that were matched."""
         return self.matches.pairs
@@ -89,10 +94,9 @@ class Matched:
             [name, *(getattr(camera, value) for value in DESCRIBED), camera.params.tolist()]
             for name, camera in sorted(self.cameras.items())
         ]
-        made_by = features_h5.read_configuration(self.features.path)
         features = self.record.done.get(FEATURES)
         matches = file_checksum(self.matches.path)
-        return digest([self.pairs, described, made_by, features, matches])
+        return digest([self.pairs, described, features, matches])
 
     def once(
         self,
@@ -130,7 +134,7 @@ def listed_poses(model: pycolmap.Reconstruction) -> list[tuple[str, list[float]]
 
 def drop_stale_matches(record: RunRecord, features: Extracted) -> None:
     """Delete the matches of a run whose features are not those that it had; note those it has."""
-    found = features_h5.keypoint_digests(features.path, features.names)
+    found = features_h5.image_digests(features.path, features.names)
     before = record.done.get(FEATURES, {})
     changed = [name for name in found if before.get(name, found[name]) != found[name]]
     if changed:
@@ -141,7 +145,7 @@ def drop_stale_matches(record: RunRecord, features: Extracted) -> None:
     record.mark_done(FEATURES, found)
 
 
-def match_images(
+def match_collection(
     conf: Reconstruct,
     inputs: InputImages,
     record: RunRecord,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, THREADS, check_ranges
+from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.matching.options import GuidedOptions, MatchingOptions, PairsOptions
 from d2_hloc.refinement.options import RefinementOptions
@@ -17,9 +18,18 @@ from d2_hloc.sfm.cameras.options import MODEL, CameraSharing
 NEAREST = {
     "d2net": MatchingOptions(ratio_threshold=0.95),
     "d2net-ms": MatchingOptions(ratio_threshold=0.95),
+    "d2net-dense": MatchingOptions(),
     "sift": MatchingOptions(ratio_threshold=0.8),
 }
-MATCHING = NEAREST  # what was measured best
+MATCHING = NEAREST | {"d2net-dense": MatchingOptions(matcher="grown")}  # what was measured best
+COLMAPS_ERROR = 2.0  # times the error after refinement, where COLMAP verifies
+MOVED = 30  # inliers, of thousands of moved keypoints: chance has more of these than of few
+
+
+def matching_of(feature: str, asked: MatchingOptions) -> MatchingOptions:
+    """The rule that was asked for; of cells matches are grown, where that is plain neighbours."""
+    is_of_cells = reach_of(feature) > 0 and asked == MatchingOptions()
+    return MATCHING[feature] if is_of_cells else asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +46,18 @@ class VerificationOptions:
     `guided`: a second look for matches along epipolar lines.
     `refined_max_error`: the error after refinement, in pixels of the images that features were
     extracted from.
+
+    Attributes:
+        estimator: PoseLib's, COLMAP's, or by whether the focal lengths are known.
+        max_error: largest distance of an inlier to its epipolar line, pixels of the original image.
+        confidence: probability that the best hypothesis was drawn.
+        min_num_inliers: a pair with fewer counts for nothing.
+        max_num_trials: most hypotheses of a pair.
+        min_support: support by neighbours of matches that hypotheses are drawn from first; 0 is
+            all.
+        max_log_false_alarms: log10 of the largest number of geometries as good by chance.
+        guided: a second look for matches along epipolar lines.
+        refined_max_error: error after refinement, pixels of the images that features were found in.
     """
 
     estimator: Literal["auto", "poselib", "colmap"] = "auto"
@@ -47,6 +69,14 @@ class VerificationOptions:
     max_log_false_alarms: float = -3.0
     guided: GuidedOptions = field(default_factory=GuidedOptions)
     refined_max_error: float = 1.0
+
+    def for_moved(self, noise: float) -> VerificationOptions:
+        """The same for COLMAP's estimator and thousands of keypoints that were all moved.
+
+        `noise`: pixels of the images in one of those that features were extracted from.
+        """
+        error = min(self.max_error, COLMAPS_ERROR * self.refined_max_error * noise)
+        return replace(self, max_error=error, min_num_inliers=max(self.min_num_inliers, MOVED))
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -73,6 +103,20 @@ class ReconstructionOptions:
 
     In the end observations beyond `outlier_factor` median errors leave the model; None leaves it as
     the mapper made it.
+
+    Attributes:
+        mapper: COLMAP's way from verified matches to a model.
+        camera_model: COLMAP's model of cameras without known intrinsics.
+        verification: two-view geometry of pairs.
+        min_num_matches: a pair with fewer matches is left out of mapping.
+        structure_less_registration_fallback: place images without common points by their matches.
+        min_model_size: images of the smallest model that is kept.
+        attempts: most trials of a small collection, each with another seed, while images are
+            missing.
+        small_collection: most images of a small collection, which is mapped on one thread.
+        outlier_factor: median errors beyond which observations leave the model; null keeps all.
+        random_seed: of the first attempt.
+        num_threads: of mapping; null is one for a small collection, else all there are; -1 is all.
     """
 
     mapper: Literal["incremental", "global", "hierarchical"] = "incremental"
@@ -111,6 +155,15 @@ class Reconstruct:
     """Options of a reconstruction. `matching`: None is the feature's own rule.
 
     `cameras`: which images without known intrinsics one camera took (cameras.sharing.groups_of).
+
+    Attributes:
+        extraction: features of the images.
+        pairs: which images are matched.
+        matching: how two images are matched; null is the feature's own rule.
+        refinement: sub-pixel keypoints.
+        reconstruction: from matches to a model.
+        intrinsics: known cameras: file of 'name MODEL width height params...' lines, or a model.
+        cameras: which images without known intrinsics one camera took; auto is by size and EXIF.
     """
 
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
@@ -126,6 +179,11 @@ class Reconstruct:
         """The rule to match by: the one that was asked for, or else the feature's own."""
         return self.matching or MATCHING.get(self.extraction.feature, MatchingOptions())
 
+    @property
+    def refinement_rule(self) -> RefinementOptions:
+        """How keypoints are refined: windows reach over a cell where the feature's are of cells."""
+        return self.refinement.reaching(reach_of(self.extraction.feature))
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalizationOptions:
@@ -133,6 +191,13 @@ class LocalizationOptions:
 
     `covisibility_clustering`: a pose for each group of retrieved images that see common points, and
     the one with most inliers; otherwise all matches go into one estimate.
+
+    Attributes:
+        max_error: largest reprojection error of an inlier, pixels of the original image.
+        min_num_inliers: a query with fewer has no pose.
+        covisibility_clustering: a pose for each group of images that see common points; the best
+            stays.
+        random_seed: of the hypotheses that are drawn.
     """
 
     max_error: float = 12.0
@@ -149,6 +214,15 @@ class Localize:
     """Options of a localization; features are extracted as the model's were.
 
     `cameras`: which queries without known intrinsics one camera took (cameras.sharing.groups_of).
+
+    Attributes:
+        pairs: which images of the model a query is matched with.
+        matching: how a query is matched.
+        refinement: sub-pixel keypoints of the queries.
+        localization: from matches to a pose.
+        intrinsics: known cameras: file of 'name MODEL width height params...' lines, or a model.
+        cameras: which queries without known intrinsics one camera took; auto is by size and EXIF.
+        camera_model: COLMAP's model of cameras without known intrinsics.
     """
 
     pairs: PairsOptions = field(default_factory=PairsOptions)
@@ -158,3 +232,25 @@ class Localize:
     intrinsics: Path | None = None
     cameras: CameraSharing = "auto"
     camera_model: str = MODEL  # of cameras without known intrinsics
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairMatchingOptions:
+    """Options of matching two images.
+
+    Attributes:
+        extraction: features of the images.
+        matching: how they are matched; null is the feature's own rule.
+        verification: the geometry that matches have to agree on.
+        refinement: sub-pixel places of the second image's keypoints.
+    """
+
+    extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
+    matching: MatchingOptions | None = None
+    verification: VerificationOptions = field(default_factory=VerificationOptions)
+    refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
+
+    @property
+    def matching_rule(self) -> MatchingOptions:
+        """The rule to match by: the one that was asked for, or else the feature's own."""
+        return self.matching or MATCHING.get(self.extraction.feature, MatchingOptions())

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from d2_hloc.benchmarks.arguments import add_refinement, benchmark_parser, load_options
+from d2_hloc.benchmarks.arguments import (
+    add_matcher,
+    add_refinement,
+    benchmark_parser,
+    load_options,
+    split_matcher,
+)
 from d2_hloc.benchmarks.comparison import Benchmark, Evaluation
 from d2_hloc.benchmarks.hpatches.run import HPatches
 from d2_hloc.core.config import ConfigError
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.run_record import RunRecord
+from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 
@@ -110,3 +117,22 @@ def test_a_yaml_that_does_not_fit_is_named(tmp_path):
     (tmp_path / "a.yaml").write_text("feature: sift\n")
     with pytest.raises(ConfigError, match=r"a\.yaml: unknown key 'feature'"):
         options("--config", str(tmp_path / "a.yaml"))
+
+
+def test_a_name_may_end_in_its_matcher():
+    rule = MatchingOptions(ratio_threshold=0.9)
+    assert split_matcher("sift", rule) == ("sift", rule)
+    assert split_matcher("aliked+lightglue", rule) == (
+        "aliked",
+        MatchingOptions(matcher="lightglue"),
+    )
+    assert split_matcher("d2net+nearest", rule) == ("d2net", rule)
+    assert split_matcher("hloc:a+b", rule) == ("hloc:a+b", rule)
+
+
+def test_the_matcher_of_the_command_is_of_names_without_one():
+    parser = benchmark_parser("A test.", ROOT / "configs" / "hpatches.yaml")
+    add_matcher(parser)
+    given = ["--output", "out", "--feature", "d2net", "sift+nearest", "--matcher", "lightglue"]
+    conf = load_options(HPatches, parser.parse_args(given))
+    assert conf.features == ("d2net+lightglue", "sift+nearest")

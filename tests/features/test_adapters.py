@@ -23,7 +23,7 @@ from d2_hloc.features.options import ExtractionOptions, FeatureOptions
 from d2_hloc.network.options import D2NetOptions
 from d2_hloc.network.weights.catalogue import WeightsError
 
-KORNIA = ["keynet-affnet-hardnet", "hesaffnet-hardnet", "disk", "dedode", "xfeat"]
+KORNIA = ["keynet-affnet-hardnet", "hesaffnet-hardnet", "disk", "aliked", "dedode", "xfeat"]
 QUICK = [name for name in KORNIA if name != "dedode"]  # which takes seconds to make
 HLOC = "hloc:blobs"
 FEATURES = [*MODULES, HLOC]
@@ -53,6 +53,7 @@ def hub(tmp_path_factory):
             "keynet_pytorch.pth": {"state_dict": keynet.state_dict()},
             "OriNet.pth": {"state_dict": feature.orientation.OriNet(False).state_dict()},
             "depth-save.pth": {"extractor": feature.DISK().state_dict()},
+            "aliked-n16.pth": feature.ALIKED().state_dict(),
             "dedode_detector_L_v2.pth": dedode.detector.state_dict(),
             "dedode_descriptor_B.pth": dedode.descriptor.state_dict(),
             "xfeat.pt": xfeat.net.state_dict(),
@@ -296,6 +297,20 @@ def test_a_download_comes_from_the_first_address_that_answers(in_empty_hub, tmp_
     pretrained.fetch_missing([file])
     assert file.path == in_empty_hub / "checkpoints" / "gone.pth"
     assert file.path.read_bytes() == b"weights"
+
+
+def test_a_file_of_an_installed_package_is_an_address(in_empty_hub, tmp_path, monkeypatch):
+    assert pretrained.in_package("scm_nothing", "weights.pth") == []
+    (tmp_path / "scm_something").mkdir()
+    (tmp_path / "scm_something" / "__init__.py").write_text("raise RuntimeError('imported')")
+    (tmp_path / "scm_something" / "a.pth").write_bytes(b"weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert pretrained.in_package("scm_something", "b.pth") == []
+    found = pretrained.in_package("scm_something", "a.pth")
+    gone = (tmp_path / "gone.pth").as_uri()
+    file = pretrained.CachedWeights(urls=(gone, *found), name="named.pth")
+    pretrained.fetch_missing([file])
+    assert (in_empty_hub / "checkpoints" / "named.pth").read_bytes() == b"weights"
 
 
 def test_d2nets_published_weights_are_downloaded_when_they_are_asked_for(monkeypatch):

@@ -284,7 +284,7 @@ def test_matches_say_which_weights_made_them(tmp_path, weights):
 @pytest.mark.parametrize(
     ("configuration", "text"),
     [
-        ({"feature": "disk"}, "holds features of disk"),
+        ({"feature": "sift"}, "holds features of sift"),
         ({"feature": "d2net", "projection_sha256": "0"}, "another projection"),
     ],
 )

@@ -285,6 +285,19 @@ def test_a_reference_that_changed_is_triangulated_anew(scene, whole, tmp_path):
         np.testing.assert_allclose(pose, expected[name].matrix(), atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["matches.h5", "refined.h5"])
+def test_what_comes_after_a_replaced_file_is_made_anew(scene, whole, tmp_path, name):
+    output = tmp_path / "out"
+    shutil.copytree(whole, output)
+    before = json.loads((output / "run.json").read_text())["done"]
+    with h5py.File(output / name, "a") as file:
+        file.attrs["of"] = "another run"
+    assert cli.main(command(scene, output)) == 0
+    after = json.loads((output / "run.json").read_text())["done"]
+    assert before["database"] != after["database"]
+    assert before["map"] != after["map"]
+
+
 def test_features_that_were_deleted_leave_nothing_of_the_old_ones(scene, tmp_path):
     images, output = tmp_path / "images", tmp_path / "out"
     shutil.copytree(scene / "images", images)

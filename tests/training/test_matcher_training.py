@@ -17,7 +17,14 @@ from d2_hloc.core.structs import Features
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.matching.lightglue import Assignment, GlueShape, LightGlue, load_glue
 from d2_hloc.training.matcher import cache, examples, loop, scenes, views
-from d2_hloc.training.matcher.cache import CachedView, cache_views, moved, read_views, to_bytes
+from d2_hloc.training.matcher.cache import (
+    LARGEST,
+    CachedView,
+    cache_views,
+    moved,
+    read_views,
+    to_bytes,
+)
 from d2_hloc.training.matcher.examples import Example, ExampleOptions, Source, mosaic, stacked
 from d2_hloc.training.matcher.loop import MatcherTrainer, MatcherTrainingOptions
 from d2_hloc.training.matcher.loss import assignment_loss, measure
@@ -40,7 +47,7 @@ TINY = MatcherTrainingOptions(
     precision="float32",
     save_seconds=0.0,
 )
-EXAMPLES = ExampleOptions(points=(24, 32))
+EXAMPLES = ExampleOptions(points=(24, 32), noise=0.0)
 
 
 def planted(seed, count=60, noise=0.08):
@@ -241,7 +248,9 @@ def test_varied_positions_stay_inside_and_keep_their_shape(source):
     rng = np.random.default_rng(0)
     plain = source.example(24, rng, plain=True)
     for _ in range(20):
-        found = examples.varied(plain, 0.65, rng)
+        found = examples.varied(plain, ExampleOptions(noise=0.02), rng)
+        change = (found.descriptors0.float() - plain.descriptors0.float()) * LARGEST / 127
+        assert change.std() < 0.021
         assert found.positions0.abs().max() <= 1
         ratio = torch.pdist(found.positions0) / torch.pdist(plain.positions0)
         assert ratio.max() - ratio.min() < 1e-3
@@ -356,7 +365,7 @@ def test_the_loss_falls_and_the_best_is_kept(source, held_back, tmp_path):
     assert measured[-1]["recall"] > 0.5
     glue = load_glue(tmp_path / "best.safetensors")
     assert glue.shape == SHAPE
-    matcher = LightGlue(str(tmp_path / "best.safetensors"))
+    matcher = LightGlue(str(tmp_path / "best.safetensors"), min_score=0.1)
     view = planted(20)[0]
     descriptors = F.normalize(view.descriptors.float(), dim=1)
     one = matcher.prepare(view.keypoints, descriptors, view.size)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from d2_hloc.features import registry
+from d2_hloc.features.options import FeatureOptions
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.shards import Shard
 from d2_hloc.sfm.pose_errors import check_frame
@@ -46,3 +48,9 @@ def cluster_of(args: argparse.Namespace) -> Cluster | None:
     if getattr(args, "shard", None) is not None or getattr(args, "stage", None) is not None:
         raise ValueError("--engine ray makes the shards itself; leave --shard and --stage out.")
     return Cluster(**given)
+
+
+def fetch_weights(options: FeatureOptions, args: argparse.Namespace) -> None:
+    """Fetch the feature's weights, if --download allows it and they are not here."""
+    if args.download:
+        registry.adapter_of(options.feature).download(options)

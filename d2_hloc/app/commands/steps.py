@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from d2_hloc.app.commands.common import cluster_of, shard_of
+from d2_hloc.app.commands.common import cluster_of, fetch_weights, shard_of
 from d2_hloc.features.compression import compress
 from d2_hloc.features.extraction import extract
 from d2_hloc.features.on_cluster import extract_on
@@ -22,6 +22,7 @@ from d2_hloc.network.weights.download import download_weights
 def run_extract(options: ExtractionOptions, args: argparse.Namespace) -> None:
     """Run d2-hloc extract."""
     cluster = cluster_of(args)
+    fetch_weights(options, args)
     if cluster is None:
         print(extract(options, args.images, args.output, shard=shard_of(args)).path)
     else:
@@ -30,8 +31,8 @@ def run_extract(options: ExtractionOptions, args: argparse.Namespace) -> None:
 
 def run_compress(options: CompressionOptions, args: argparse.Namespace) -> None:
     """Run d2-hloc compress."""
-    if args.projection is not None and not args.projection.exists():
-        save_projection(args.projection, learn_projection(args.features))
+    if options.projection is not None and not options.projection.exists():
+        save_projection(options.projection, learn_projection(args.features))
     print(compress(options, args.features, args.output).path)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from d2_hloc.benchmarks.arguments import split_matcher
 from d2_hloc.benchmarks.comparison import Benchmark
 from d2_hloc.benchmarks.hpatches.data import HPatchesData, read_hpatches
 from d2_hloc.benchmarks.hpatches.report import (
@@ -67,9 +68,11 @@ class HPatchesBenchmark(Benchmark[HPatchesEvaluation]):
         return {"dataset": str(self.data.folder), **config.to_dict(conf)}
 
     def evaluate(self, feature: str, outputs: Outputs) -> HPatchesEvaluation:
-        """Extract, match mutual nearest neighbours, and measure errors by known homographies."""
-        options = replace(self.conf.extraction, feature=feature)
+        """Extract, match, and measure errors by known homographies."""
+        name, matching = split_matcher(feature, self.conf.matching)
+        options = replace(self.conf.extraction, feature=name)
         conf, data = replace(self.conf, features=(feature,), extraction=options), self.data
+        conf = replace(conf, matching=matching)
         record = RunRecord(outputs.folder, self._configuration(conf))
         with record.timed("extract"):
             features = extract(options, data.folder, outputs.features, data.image_names)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from d2_hloc.benchmarks.arguments import split_matcher
 from d2_hloc.benchmarks.comparison import Benchmark
 from d2_hloc.benchmarks.relative_pose.data import PosedPair, read_posed_pairs
 from d2_hloc.benchmarks.relative_pose.report import RelativePoseEvaluation, relative_pose_report
@@ -52,16 +53,18 @@ class RelativePoseBenchmark(Benchmark[RelativePoseEvaluation]):
         return {"pairs": str(self.listed), "images": str(self.images), **options}
 
     def evaluate(self, feature: str, outputs: Outputs) -> RelativePoseEvaluation:
-        """Extract, match mutual nearest neighbours, and estimate poses."""
-        options = replace(self.conf.extraction, feature=feature)
-        asked = {**self.shared_configuration, "extraction": config.to_dict(options)}
+        """Extract, match, and estimate poses."""
+        name, matching = split_matcher(feature, self.conf.matching)
+        options = replace(self.conf.extraction, feature=name)
+        rules = {"extraction": config.to_dict(options), "matching": config.to_dict(matching)}
+        asked = {**self.shared_configuration, **rules}
         record = RunRecord(outputs.folder, asked)
         names = list(dict.fromkeys(name for pair in self.pairs for name in pair.names))
         with record.timed("extract"):
             features = extract(options, self.images, outputs.features, names)
         with record.timed("match"):
             pairs = [pair.names for pair in self.pairs]
-            matches = match(self.conf.matching, pairs, features.path, outputs.matches)
+            matches = match(matching, pairs, features.path, outputs.matches)
         with record.timed("estimate"):
             scores = score_poses(
                 self.conf.estimation, self.pairs, features.path, matches, outputs.pair_scores

