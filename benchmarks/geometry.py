@@ -32,7 +32,12 @@ from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap, quiet
 from d2_hloc.matching.guided import homogeneous
-from d2_hloc.matching.match_pairs import CACHE_BYTES, create_matcher, feature_of
+from d2_hloc.matching.match_pairs import (
+    CACHE_BYTES,
+    check_learned_from,
+    create_matcher,
+    feature_of,
+)
 from d2_hloc.matching.options import GuidedOptions, MatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.refinement.options import RefinementOptions
@@ -221,6 +226,11 @@ def main() -> None:
             else calibrated_pairs(args.calibrations, features_h5.extracted_names(features))
         )
         for matcher in args.matcher:
+            try:
+                check_learned(features, matcher)
+            except ValueError as error:
+                print(error)
+                continue
             rows: dict[str, list[Row]] = {}
             for inputs in read_inputs(features, args.images, posed, matching_of(matcher, args)):
                 for way, options in WAYS.items():
@@ -230,6 +240,12 @@ def main() -> None:
                     ):
                         rows.setdefault(name + suffix, []).append(row)
             print(*(line(name, found) for name, found in rows.items()), sep="\n", flush=True)
+
+
+def check_learned(features: Path, matcher: str) -> None:
+    """Raise ValueError, in a sentence, if the matcher is not of these features."""
+    if matcher == "lightglue":
+        check_learned_from(features, feature_of(features))
 
 
 def matching_of(

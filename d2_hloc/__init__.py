@@ -11,18 +11,24 @@ if TYPE_CHECKING:
     from d2_hloc.matching.options import MatchingOptions
     from d2_hloc.network.d2net import D2Net
     from d2_hloc.network.options import D2NetOptions
-    from d2_hloc.sfm.options import VerificationOptions
+    from d2_hloc.refinement.image_matches import match_images
+    from d2_hloc.sfm.image_pair import ImagePair, match_pair
+    from d2_hloc.sfm.options import PairMatchingOptions, VerificationOptions
     from d2_hloc.sfm.two_view import verify_pair
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "D2Net",
     "D2NetOptions",
     "Features",
+    "ImagePair",
     "Matches",
     "MatchingOptions",
+    "PairMatchingOptions",
     "VerificationOptions",
     "match_descriptors",
+    "match_images",
+    "match_pair",
     "register",
     "verify_pair",
 ]
@@ -31,10 +37,14 @@ _MODULES = {
     "D2Net": "network.d2net",
     "D2NetOptions": "network.options",
     "Features": "core.structs",
+    "ImagePair": "sfm.image_pair",
     "Matches": "core.structs",
     "MatchingOptions": "matching.options",
+    "PairMatchingOptions": "sfm.options",
     "VerificationOptions": "sfm.options",
     "match_descriptors": "matching.nearest",
+    "match_images": "refinement.image_matches",
+    "match_pair": "sfm.image_pair",
     "register": "hloc.plugin",
     "verify_pair": "sfm.two_view",
 }

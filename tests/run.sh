@@ -9,3 +9,8 @@ ruff format --check .
 pyright
 # Two processes of one thread each: threads that share every operation wait for each other.
 OMP_NUM_THREADS=1 python -m pytest --check-shapes -n 2 --dist loadfile -m "not slow or ci" "$@"
+if pip install -q -e '.[docs]'; then
+  NO_MKDOCS_2_WARNING=1 mkdocs build --strict -q
+else
+  echo "MkDocs cannot be installed here: the pages are not built"
+fi

@@ -34,7 +34,8 @@ LAYERS = [
     "__main__",
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms.split()}
-BELOW_HLOC = ["core", "files", "network", "features", "matching"]  # that the plugin may stand on
+# Rooms that the plugin may stand on.
+BELOW_HLOC = ["core", "files", "network", "features", "matching", "refinement"]
 
 # 0.5 in a sum, and yet no coordinate.
 OTHER_HALVES = {

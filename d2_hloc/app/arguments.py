@@ -16,9 +16,10 @@ from d2_hloc.core.option_arguments import OptionArguments, changed, given_option
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.matching.options import METHODS, MatchingOptions
 from d2_hloc.mvs.options import STAGES, DenseOptions
-from d2_hloc.sfm.options import MATCHING, NEAREST, Localize, Reconstruct
+from d2_hloc.sfm.options import MATCHING, NEAREST, Localize, PairMatchingOptions, Reconstruct
 
 C = TypeVar("C")
+M = TypeVar("M", Reconstruct, PairMatchingOptions)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, has_poses: bool) -> None:
@@ -37,6 +38,16 @@ def add_model_arguments(parser: argparse.ArgumentParser, has_poses: bool) -> Non
         options.add("--mapper", "reconstruction.mapper")
     add_truth_argument(parser)
     add_engine_arguments(parser)
+    options.add_all()
+
+
+def add_pair_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say how two images are matched."""
+    options = OptionArguments(parser, PairMatchingOptions)
+    add_extraction_arguments(parser, options, "extraction.")
+    add_config_argument(parser)
+    add_matching_arguments(parser)
+    options.add("--refinement", "refinement.enabled")
     options.add_all()
 
 
@@ -157,10 +168,20 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def model_configuration(args: argparse.Namespace) -> Reconstruct:
     """Options of d2-hloc reconstruct and triangulate."""
-    conf, given = from_file(Reconstruct, args), given_options(args, Reconstruct)
+    return with_arguments(from_file(Reconstruct, args), args, given_pairs(args))
+
+
+def pair_configuration(args: argparse.Namespace) -> PairMatchingOptions:
+    """Options of d2-hloc pair."""
+    return with_arguments(from_file(PairMatchingOptions, args), args, {})
+
+
+def with_arguments(conf: M, args: argparse.Namespace, more: dict[str, Any]) -> M:
+    """Options with the arguments over them; those of matching keep the feature's own rule."""
+    given = given_options(args, type(conf))
     of_matching = {place: v for place, v in given.items() if place.startswith("matching.")}
     others = {place: v for place, v in given.items() if place not in of_matching}
-    conf = changed(conf, given_keypoints(args, "extraction.") | given_pairs(args) | others)
+    conf = changed(conf, given_keypoints(args, "extraction.") | more | others)
     feature = conf.extraction.feature
     matching = given_matching(conf.matching, feature, args)
     if of_matching and matching is None:

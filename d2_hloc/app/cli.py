@@ -18,21 +18,24 @@ from d2_hloc.app.arguments import (
     add_localize_arguments,
     add_match_arguments,
     add_model_arguments,
+    add_pair_arguments,
     extract_configuration,
     localize_configuration,
     model_configuration,
     options_of,
+    pair_configuration,
 )
-from d2_hloc.app.command import quiet_colmap, run_command
+from d2_hloc.app.command import as_asked, quiet_colmap, run_command
 from d2_hloc.core.described import commented_yaml
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.mvs.options import DenseOptions
 from d2_hloc.network.weights.catalogue import PUBLISHED
-from d2_hloc.sfm.options import Localize, Reconstruct
+from d2_hloc.sfm.options import Localize, PairMatchingOptions, Reconstruct
 
 Configure = Callable[[argparse.Namespace], Any]
 CONFIGURED = {
+    "pair": PairMatchingOptions,
     "reconstruct": Reconstruct,
     "triangulate": Reconstruct,
     "localize": Localize,
@@ -40,6 +43,7 @@ CONFIGURED = {
     "extract": ExtractionOptions,
     "match": MatchingOptions,
 }
+WITH_RECORD = "pair", "reconstruct", "triangulate", "localize"
 EXIT_CODES = """exit codes: 0 all is done; 1 something cannot be used, which one sentence says;
 2 wrong arguments; 130 stopped by Ctrl-C or SIGTERM, and the same command goes on from there"""
 
@@ -55,10 +59,13 @@ def load_and_run(args: argparse.Namespace) -> None:
     conf = args.configure(args)
     if args.work is None:
         return
-    module, _, function = args.work.partition(".")
-    work = getattr(import_module(f"d2_hloc.app.commands.{module}"), function)
-    quiet_colmap()
-    work(conf, args)
+    with as_asked(args):
+        module, _, function = args.work.partition(".")
+        work = getattr(import_module(f"d2_hloc.app.commands.{module}"), function)
+        quiet_colmap()
+        record = work(conf, args)
+    if getattr(args, "json", False) and record is not None:
+        print(Path(record).read_text())
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,9 +77,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"d2-hloc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_demo, _reconstruct, _triangulate, _localize, _dense, _make_training_scene):
+    for add in (_demo, _pair, _reconstruct, _triangulate, _localize, _dense, _make_training_scene):
         add(commands)
-    for add in (_extract, _compress, _match, _merge, _weights, _config, _completion):
+    for add in (
+        _extract,
+        _compress,
+        _match,
+        _merge,
+        _weights,
+        _compare,
+        _doctor,
+        _config,
+        _completion,
+    ):
         add(commands)
     return parser
 
@@ -91,6 +108,10 @@ def _command(
     parser.set_defaults(work=work, configure=configure)
     for path in paths:
         parser.add_argument(path, type=Path, metavar=path.upper())
+    parser.add_argument("--quiet", action="store_true", help="no progress and no tables")
+    if name in WITH_RECORD:
+        text = "print the run's record (run.json), and all else to the standard error"
+        parser.add_argument("--json", action="store_true", help=text)
     return parser
 
 
@@ -98,6 +119,15 @@ def _demo(commands: argparse._SubParsersAction) -> None:
     text = "Render a scene, reconstruct it, localize views that were kept out, show true errors."
     parser = _command(commands, "demo", "demo.run_demo_command", text)
     parser.add_argument("output", type=Path, nargs="?", default=Path("d2-hloc-demo"))
+
+
+def _pair(commands: argparse._SubParsersAction) -> None:
+    text = "Match two photos: a picture, a report with both over each other, matches as CSV."
+    paths, work = ("image0", "image1"), "pair.run_pair"
+    parser = _command(commands, "pair", work, text, *paths, configure=pair_configuration)
+    text = "folder of the results (d2-hloc-pair/IMAGE0-IMAGE1)"
+    parser.add_argument("output", type=Path, nargs="?", metavar="OUTPUT", help=text)
+    add_pair_arguments(parser)
 
 
 def _reconstruct(commands: argparse._SubParsersAction) -> None:
@@ -171,6 +201,20 @@ def _weights(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "weights", "steps.run_weights", text)
     parser.add_argument("name", choices=tuple(PUBLISHED))
     parser.add_argument("--sha256", help="digest to hold the file to, or its beginning")
+
+
+def _compare(commands: argparse._SubParsersAction) -> None:
+    text = "A page of several runs side by side: numbers, times, options, models in one view."
+    parser = _command(commands, "compare", "compare.run_compare", text)
+    parser.usage = "d2-hloc compare [OPTIONS] OUT OUT ..."
+    parser.add_argument("outputs", type=Path, nargs="+", metavar="OUT", help="of a run")
+    page = Path("d2-hloc-compare.html")
+    parser.add_argument("--page", type=Path, default=page, help=f"file to write ({page})")
+
+
+def _doctor(commands: argparse._SubParsersAction) -> None:
+    text = "Print versions, devices, threads, weights, free disk and what is missing."
+    _command(commands, "doctor", "doctor.run_doctor", text)
 
 
 def _config(commands: argparse._SubParsersAction) -> None:

@@ -6,18 +6,20 @@ by them. Every reader of such a file passes its names through image_name().
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from pathlib import PureWindowsPath
 
 SHOWN = 80  # characters of a name that an error repeats
 LONGEST = 1024  # characters
+STEERING = {"Cc", "Zl", "Zp"}  # controls, and what ends a line
 
 
 class UnsafeName(ValueError):
     """A name that leads out of the folder of images; the text names the file and the entry."""
 
 
-def image_name(name: str, where: object) -> str:
+def image_name(name: object, where: object) -> str:
     """Return the name of an image, if it stays below the folder that it is looked up in.
 
     Args:
@@ -25,16 +27,17 @@ def image_name(name: str, where: object) -> str:
         where: the file, and the line or entry in it; begins the text of an error.
 
     Raises:
-        UnsafeName: if the name is empty or very long, is absolute, leads upwards by '..', or holds
-            control characters.
+        UnsafeName: if the name is no text, empty or very long, is absolute, leads upwards by '..',
+            or holds control characters or what is no UTF-8.
     """
-    reason = _reason(name)
+    text = str(name)
+    reason = _reason(text) if isinstance(name, str) else "is no text"
     if reason is not None:
-        raise UnsafeName(f"{where}: the image name {shown(name)} {reason}, so it is not used.")
-    return name
+        raise UnsafeName(f"{where}: the image name {shown(text)} {reason}, so it is not used.")
+    return text
 
 
-def image_names(names: Iterable[str], where: object) -> list[str]:
+def image_names(names: Iterable[object], where: object) -> list[str]:
     """Return the names of images, if all of them pass image_name().
 
     Raises:
@@ -62,6 +65,9 @@ def _reason(name: str) -> str | None:
         return "is absolute"
     if ".." in parts:
         return "leads out of the folder of images"
-    if any(ord(c) < 32 or ord(c) == 127 for c in name):
+    kinds = {unicodedata.category(c) for c in name}
+    if kinds & STEERING:
         return "holds control characters"
+    if "Cs" in kinds:  # half of a character; a byte that is no UTF-8 is read as one
+        return "cannot be written in UTF-8"
     return None

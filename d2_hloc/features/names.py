@@ -6,6 +6,7 @@ from __future__ import annotations
 MODULES = {
     "d2net": "d2net",
     "d2net-ms": "d2net",
+    "d2net-dense": "d2net_dense",
     "sift": "sift",
     "keynet-affnet-hardnet": "hardnet",
     "hesaffnet-hardnet": "hardnet",
@@ -14,7 +15,14 @@ MODULES = {
     "dedode": "dedode",
     "xfeat": "xfeat",
 }
+# How far off keypoints may be until they are refined, in pixels of the image that they are of.
+REACH = {"d2net-dense": 8.0}
 HLOC = "hloc:"  # before the name of one of hloc's own confs
+
+
+def reach_of(feature: str) -> float:
+    """How far off a feature's keypoints may be until they are refined, in pixels; 0: as usual."""
+    return REACH.get(feature, 0.0)
 
 
 def check_name(feature: str) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from d2_hloc.core.ranges import EDGES, MANY, check_ranges
 from d2_hloc.features.names import check_name
-from d2_hloc.network.options import MULTISCALE, D2NetOptions
+from d2_hloc.network.options import MULTISCALE, CellOptions, D2NetOptions
 from d2_hloc.network.weights.catalogue import FOLDER
 
 BUNDLED = FOLDER / "d2_ots_pca.safetensors"
@@ -50,6 +50,7 @@ class FeatureOptions:
 
     feature: str = "d2net"
     d2net: D2NetOptions = field(default_factory=D2NetOptions)
+    cells: CellOptions = field(default_factory=CellOptions)
     sift: SiftOptions = field(default_factory=SiftOptions)
     kornia_keypoints: int | None = None
 
@@ -121,3 +122,9 @@ class ExtractionOptions(FeatureOptions):
         super().__post_init__()
         check_name(self.feature)
         check_ranges(self, resize_max=EDGES, batch_size=(1, 10**5), top_k=(1, MANY))
+        is_projected = self.feature == "d2net-dense" and self.cells.dimensions is not None
+        if is_projected and self.compression and self.compression.dimensions is not None:
+            raise ValueError(
+                f"d2net-dense's descriptors have {self.cells.dimensions} numbers already; leave "
+                "compression.dimensions out, or set cells.dimensions to null."
+            )

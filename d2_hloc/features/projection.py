@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from d2_hloc.core.text import parse_json
 from d2_hloc.features.options import MOST
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_whole
@@ -170,12 +171,13 @@ def load_projection(path: Path) -> Projection:
     try:
         with safe_open(path, "pt") as file:
             mean, basis = file.get_tensor("mean").float(), file.get_tensor("basis").float()
-            record = json.loads((file.metadata() or {})["projection"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+            record = parse_json((file.metadata() or {})["projection"])
+        is_of_roots, learned_from = bool(record["is_of_roots"]), dict(record["learned_from"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: is not a projection, or is damaged; delete it and learn it again."
         ) from error
     is_whole = bool(mean.isfinite().all() and basis.isfinite().all())
     if not is_whole or mean.ndim != 1 or basis.ndim != 2 or len(mean) != len(basis):
         raise ValueError(f"{path}: its mean and basis do not fit together; learn it again.")
-    return Projection(mean=mean, basis=basis, **record)
+    return Projection(mean=mean, basis=basis, is_of_roots=is_of_roots, learned_from=learned_from)

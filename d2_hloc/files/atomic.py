@@ -63,7 +63,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def sweep(folder: Path) -> None:
+def clear_unfinished(folder: Path) -> None:
     """Delete what killed runs left half-written in a folder that no other process writes to."""
     for path in folder.glob(f"*.{'[0-9a-f]' * 8}{WRITING}"):
         path.unlink(missing_ok=True)

@@ -6,11 +6,11 @@ keypoint has.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 
+from d2_hloc.core.text import parse_json
 from d2_hloc.files.hdf5_datasets import GuardedDataset
 from d2_hloc.files.hdf5_guard import GuardedGroup
 
@@ -93,9 +93,6 @@ def read_json(text: Any, what: str) -> dict[str, Any]:
         StorageError: if it is none; the text begins with `what` it is.
     """
     try:
-        found = json.loads(text)
-    except (TypeError, ValueError, RecursionError) as error:
+        return parse_json(text)
+    except (TypeError, ValueError) as error:
         raise StorageError(f"{what} cannot be read; make it again.") from error
-    if not isinstance(found, dict):
-        raise StorageError(f"{what} cannot be read; make it again.")
-    return found

@@ -44,7 +44,7 @@ def check_model_files(
         data = path.read_bytes()
         try:
             is_whole = walk(data) == len(data)
-        except (struct.error, IndexError, ValueError):
+        except (struct.error, IndexError, OverflowError, ValueError):
             is_whole = False
         if not is_whole:
             raise Damaged(f"{path}: is damaged or cut short; reconstruct again.")

@@ -33,7 +33,9 @@ class Attributes(Mapping[str, Any]):
             KeyError: if there is none of that name.
             Refused: if it is neither numbers nor text, or cannot be read.
         """
-        if name not in self._raw:
+        with reading(lambda: self._where):
+            is_there = name in self._raw
+        if not is_there:
             raise KeyError(name)
         try:
             kind = self._raw.get_id(name).get_type().get_class()
@@ -45,10 +47,12 @@ class Attributes(Mapping[str, Any]):
         raise Refused(f"{self._where}: its attribute {name} is neither numbers nor text.")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._raw)
+        with reading(lambda: self._where):
+            return iter(list(self._raw))
 
     def __len__(self) -> int:
-        return len(self._raw)
+        with reading(lambda: self._where):
+            return len(self._raw)
 
 
 class GuardedDataset:

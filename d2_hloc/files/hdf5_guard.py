@@ -45,7 +45,8 @@ class GuardedGroup:
     def holds(self, name: str) -> bool:
         """Whether the group itself has such a name, without '/'."""
         encoded = name.encode(errors="surrogateescape")
-        return b"\0" not in encoded and bool(encoded) and self.raw.id.links.exists(encoded)
+        with reading(lambda: self._where(name)):
+            return b"\0" not in encoded and bool(encoded) and self.raw.id.links.exists(encoded)
 
     def __getitem__(self, name: str) -> Any:
         """Look up a GuardedGroup or GuardedDataset; a name may lead through groups, by '/'.
@@ -65,10 +66,12 @@ class GuardedGroup:
         return default if found is None else found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.raw)
+        with reading(lambda: self._where("")):
+            return iter(list(self.raw))
 
     def __len__(self) -> int:
-        return len(self.raw)
+        with reading(lambda: self._where("")):
+            return len(self.raw)
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Names in the group, and what they stand for."""
@@ -99,9 +102,12 @@ class GuardedGroup:
             return self
         for k, part in enumerate(parts):
             encoded = part.encode(errors="surrogateescape")
-            if not _is_group(at) or b"\0" in encoded or not at.links.exists(encoded):
+            if not _is_group(at) or b"\0" in encoded:
                 return None
-            link = at.links.get_info(encoded).type
+            with reading(lambda: self._where(name)):
+                if not at.links.exists(encoded):
+                    return None
+                link = at.links.get_info(encoded).type
             if link == h5py.h5l.TYPE_EXTERNAL:
                 path = f"{self.raw.name}/{'/'.join(parts[: k + 1])}".strip("/")
                 target = self._file.shard_behind(path, at.links.get_val(encoded))
@@ -128,7 +134,7 @@ class GuardedFile(GuardedGroup):
         self._path, self._is_shard = path, is_shard
         self._shards: dict[Path, GuardedFile] = {}
         self.filename = str(path)
-        super().__init__(h5py.File(path, "r"), self)
+        super().__init__(_opened(path), self)
 
     def __enter__(self) -> GuardedFile:
         return self
@@ -187,6 +193,21 @@ class GuardedFile(GuardedGroup):
                 f"{self.filename}: keeps {key} in {target}, which is not there or is damaged; "
                 "put it back, or delete both and run again."
             ) from error
+
+
+def _opened(path: Path) -> h5py.File:
+    """Open a file whose root is there."""
+    file = None
+    try:
+        file = h5py.File(path, "r")
+        file["/"].attrs.keys()
+        return file
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        if file is not None:
+            file.close()
+        raise OSError(f"{path} is damaged or not an HDF5 file") from error
 
 
 def _links_below(group: h5py.Group, where: str, *allowed: int) -> dict[bytes, int]:

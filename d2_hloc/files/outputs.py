@@ -41,9 +41,14 @@ class Outputs:
     pairs = Inside("pairs.txt")
     matches = Inside("matches.h5")
     refined = Inside("refined.h5")  # keypoints, refined
+    moved_matches = Inside("matches-moved.h5")  # of dense features: of keypoints that were moved
     raw_database = Inside("database-raw.db")  # of keypoints as they were extracted
     database = Inside("database.db")
     sparse = Inside("sparse")  # COLMAP's model
+
+    # Two images.
+    matches_table = Inside("matches.csv")
+    matches_picture = Inside("matches.jpg")
 
     # Localization.
     poses = Inside("poses.txt")

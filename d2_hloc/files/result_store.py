@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 from tqdm import tqdm
 
 from d2_hloc.core import config
+from d2_hloc.core.text import read_json_file
 from d2_hloc.core.threads import in_threads
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.provenance import check_configuration
@@ -52,7 +53,7 @@ class ResultStore(Generic[Result]):
 
     def _read(self) -> None:
         try:
-            content = json.loads(self._path.read_text())
+            content = read_json_file(self._path)
             made_by = dict(content["configuration"])
             found = [config.from_dict(self._kind, values) for values in content[self._name]]
         except (ValueError, KeyError, TypeError) as error:

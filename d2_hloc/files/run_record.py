@@ -11,7 +11,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from d2_hloc.files.atomic import disk_full_in_a_sentence, sweep, write_atomically
+from d2_hloc.core.text import read_json_file
+from d2_hloc.files.atomic import clear_unfinished, disk_full_in_a_sentence, write_atomically
 from d2_hloc.files.lock import lock_folder
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration
@@ -33,7 +34,7 @@ class RunRecord:
         self.outputs = Outputs(output)
         self.path = self.outputs.run_record
         self._lock = lock_folder(output)
-        sweep(output)
+        clear_unfinished(output)
         self.counts: dict[str, Any] = {}
         self.timings: dict[str, float] = {}
         self.scores: dict[str, Any] = {}
@@ -46,7 +47,7 @@ class RunRecord:
 
     def _resume(self) -> None:
         try:
-            found = json.loads(self.path.read_text())
+            found = read_json_file(self.path)
             made_by = dict(found["configuration"])
             self.timings, self.done = dict(found["timings"]), dict(found["done"])
             self.counts = dict(found["counts"])
@@ -108,6 +109,6 @@ def read_made_by(path: Path) -> dict[str, Any]:
         ValueError: if it cannot be read or is not the record of a run.
     """
     try:
-        return dict(json.loads(path.read_text())["configuration"])
+        return dict(read_json_file(path)["configuration"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is not the record of a run.") from error

@@ -27,7 +27,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from d2_hloc.core.text import read_json_file
 from d2_hloc.files.atomic import disk_full_in_a_sentence, write_atomically
+from d2_hloc.files.checked_arrays import read_json
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.lock import OutputLock
 from d2_hloc.files.provenance import check_configuration
@@ -115,14 +117,14 @@ class Staged:
                 keys = file.keys_with(self.marker)
         except (OSError, RuntimeError, KeyError) as error:
             raise ValueError(why_unreadable(path, error)) from error
-        found = None if text is None else json.loads(text)
+        found = None if text is None else read_json(text, f"{path}: what made it")
         check_configuration(path, found, self.configuration)
         return keys
 
     def _open_parts(self) -> None:
         record = self.parts / "configuration.json"
         if record.exists() and self._part_files():
-            found = json.loads(record.read_text())
+            found = read_json_file(record)
             check_configuration(self.parts, found, self.configuration)
         else:  # a kill while they were being deleted can leave parts that do not say whose they are
             shutil.rmtree(self.parts, ignore_errors=True)
@@ -136,6 +138,21 @@ class Staged:
                 continue
             with GuardedFile(part) as file:
                 self.done |= file.keys_with(self.marker)
+
+    def drop_parts(self, is_stale: Callable[[GuardedFile, str], bool]) -> None:
+        """Delete parts with a stale record; each is the work of seconds, and all is made again."""
+        dropped, kept = set(), self._keys_of(self.path)
+        for part in self._part_files():
+            with GuardedFile(part) as file:
+                keys = file.keys_with(self.marker)
+                stale = sorted(key for key in keys if is_stale(file, key))
+            if stale:
+                logger.warning("%s: %s changed since; made again.", part, ", ".join(stale[:3]))
+                part.unlink()
+                dropped |= keys
+            else:
+                kept |= keys
+        self.done -= dropped - kept
 
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("*.h5"))

@@ -150,7 +150,8 @@ def choose_confs(command: str, arguments: list[str], source: str) -> list[str]:
     if given.feature is not None and not any(is_quoted(source, name) for name in local):
         raise ValueError(f"{command} takes no conf of local features: --feature cannot be used.")
     if given.feature in plugin.EXTRACTORS and given.matcher is None:
-        given.matcher = "NN-mutual-d2net"  # a learned matcher knows its own descriptors only
+        # A learned matcher knows its own descriptors only.
+        given.matcher = plugin.MATCHER_OF.get(given.feature, "NN-mutual-d2net")
     substitute(extraction, local, given.feature)
     substitute(matching, list(matching.confs), given.matcher)
     return rest

@@ -91,6 +91,12 @@ def _paths(given: argparse.Namespace, output: str) -> tuple[Path, Path]:
 
 def extraction_options_of(conf: Conf, descriptor_dtype: Any) -> ExtractionOptions:
     """The options of our own step that a conf of hloc's form asks for."""
+    if conf["model"]["name"] == "d2net_dense":
+        return ExtractionOptions(
+            feature="d2net-dense",
+            resize_max=conf["preprocessing"]["resize_max"],
+            descriptor_dtype=descriptor_dtype,
+        )
     options = d2net_options_of(conf["model"])
     return ExtractionOptions(
         feature="d2net" if len(options.scales) == 1 else "d2net-ms",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import sys
 import zlib  # noqa: F401 - hloc imports pycolmap, which has to come after zlib
@@ -44,6 +45,7 @@ EXTRACTORS = {
     "d2net": _features_conf("feats-d2net-ots-ss", multiscale=False),
     "d2net-ss": _features_conf("feats-d2net-ots-ss", multiscale=False),
     "d2net-ms": _features_conf("feats-d2net-ots-ms", multiscale=True),
+    "d2net-dense": _features_conf("feats-d2net-ots-dense") | {"model": {"name": "d2net_dense"}},
 }
 MATCHERS = {
     "NN-mutual-d2net": _matches_conf("matches-NN-mutual-d2net", mutual=True),
@@ -53,6 +55,20 @@ MATCHERS = {
     "d2net+lightglue": {
         "output": "matches-d2net-lightglue",
         "model": {"name": "d2net_lightglue", "matcher": "lightglue"},
+    },
+    "d2net-dense+grown": {
+        "output": "matches-d2net-dense-grown",
+        "model": {"name": "d2net_grown", "matcher": "grown"},
+    },
+}
+MATCHER_OF = {"d2net-dense": "d2net-dense+grown"}  # of others NN-mutual-d2net
+DENSE_MATCHERS = {
+    "d2net_dense": {
+        "output": "matches-d2net-dense",
+        "model": {"name": "d2net_dense"},
+        "preprocessing": {"grayscale": False, "resize_max": 1024, "dfactor": 8},
+        "max_error": 1,  # pixels; matches so near become one keypoint
+        "cell_size": 1,
     },
 }
 
@@ -72,6 +88,8 @@ def register() -> None:
     extract_features.confs.update(deepcopy(EXTRACTORS))
     match_features.confs.update(deepcopy(MATCHERS))
     max_index = None if _widen_writer(match_features) else INT16_MAX
+    if importlib.util.find_spec("hloc.match_dense") is not None:  # older versions have none
+        _import_hloc("match_dense")[0].confs.update(deepcopy(DENSE_MATCHERS))
     for name in MATCHERS:
         match_features.confs[name]["model"]["max_index"] = max_index
 

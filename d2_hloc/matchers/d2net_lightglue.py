@@ -9,6 +9,7 @@ from torch import Tensor
 from d2_hloc.hloc.base_model import BaseModel
 from d2_hloc.hloc.dense_matches import check_indices, dense
 from d2_hloc.hloc.matcher_conf import matching_options_of
+from d2_hloc.hloc.matcher_inputs import given_size
 from d2_hloc.hloc.plugin import INT16_MAX
 from d2_hloc.matching.lightglue import LightGlue
 
@@ -44,18 +45,8 @@ class D2NetLightGlue(BaseModel):
                 raise ValueError(
                     f"descriptors{k} must be 1 x D x N, not {tuple(descriptors.shape)}."
                 )
-            points.append(self.matcher.prepare(keypoints[0], descriptors[0].T, _size(data, k)))
+            size = given_size(data, k, "D2NetLightGlue")
+            points.append(self.matcher.prepare(keypoints[0], descriptors[0].T, size))
         matches = self.matcher(*points).at_least(self.options.min_matches)
         check_indices(matches, self.conf["max_index"])
         return dense(matches, len(points[0]))
-
-
-def _size(data: dict[str, Tensor], k: str) -> tuple[int, int]:
-    """(w, h) of image k."""
-    if f"image_size{k}" in data:
-        width, height = data[f"image_size{k}"][0].tolist()
-    elif f"image{k}" in data:
-        height, width = data[f"image{k}"].shape[-2:]
-    else:
-        raise ValueError(f"D2NetLightGlue needs the image's size: image_size{k}, or image{k}.")
-    return int(width), int(height)

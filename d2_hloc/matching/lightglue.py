@@ -24,6 +24,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from d2_hloc.core.structs import Matches
+from d2_hloc.core.text import parse_json
 from d2_hloc.features.options import BUNDLED as PROJECTION
 from d2_hloc.features.options import MOST
 from d2_hloc.features.projection import Projection, load_projection
@@ -33,7 +34,7 @@ from d2_hloc.network.weights.catalogue import FOLDER, WeightsError
 
 BUNDLED = {"d2_lightglue": FOLDER / "d2_lightglue.safetensors"}
 NEVER = -1e9  # a similarity or logit whose share is zero
-MIN_SCORE = 0.3  # the better F1 of .1 and .3 on pairs held back
+MIN_SCORE = 0.03  # most right matches after verification, on pairs held back (docs/matcher.md)
 SLOWEST, FASTEST = 0.8, 8.0  # radians that positions turn by from an image's middle to its edge
 
 
@@ -333,7 +334,7 @@ def load_glue(path: Path) -> Glue:
     """
     try:
         with safe_open(path, "pt") as file:
-            shape = GlueShape(**json.loads((file.metadata() or {})["matcher"])["shape"])
+            shape = GlueShape(**parse_json((file.metadata() or {})["matcher"])["shape"])
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and not kept
             glue = Glue(shape)

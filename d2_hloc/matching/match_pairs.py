@@ -24,6 +24,7 @@ from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
+from d2_hloc.matching.grown import match_grown, placed_cache
 from d2_hloc.matching.nearest import match_descriptors
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.pairs import Pair, order_for_reuse, pair_text, unique
@@ -102,6 +103,8 @@ def create_matcher(options: MatchingOptions, feature: str = "d2net") -> Matcher:
     """
     if options.matcher == "nearest":
         return Matcher(cache=descriptor_cache, match=lambda a, b: match_descriptors(a, b, options))
+    if options.matcher == "grown":
+        return Matcher(cache=placed_cache, match=lambda a, b: match_grown(options, a, b))
     glue = create_glue(options, feature)
 
     def cache(file: GuardedFile, capacity: int) -> BoundedCache[str, Any]:
@@ -152,7 +155,7 @@ def match(
     lacks, neighbours in the order that reuses descriptors, goes into the shard's own file.
 
     Raises:
-        StorageError: if a features file cannot be read, or the two were compressed differently.
+        StorageError: if features cannot be read, of any pair, or were compressed differently.
         ValueError: if descriptors' widths differ, or the matcher was not learned from them.
         WeightsError: if the matcher's weights cannot be used.
         ConfigurationChanged, DiskFull: as staged_h5.Staged.
@@ -162,7 +165,7 @@ def match(
         _check_projections(features, features1)
     feature = feature_of(features)
     if options.matcher == "lightglue":
-        _check_learned_from(features, feature)
+        check_learned_from(features, feature)
     made_by = {
         "matching": configuration(options, feature),
         "features": features_h5.read_configuration(features),
@@ -192,21 +195,33 @@ def match(
                 staged.add(features_h5.pair_key(name0, name1), record)
         for key, reason in staged.failures.items():
             logger.warning("skipped %s: %s", key, reason)
+        _refuse_all(features, failures if shard is None and not usable else {})
     return MatchedPairs(path=staged.path, pairs=tuple(usable), failures=failures)
+
+
+def _refuse_all(features: Path, failures: Mapping[Pair, str]) -> None:
+    """Raise StorageError where there are failures alone."""
+    for reason in list(failures.values())[:1]:
+        raise features_h5.StorageError(
+            f"{features}: none of the {len(failures)} pairs can be matched (the first: {reason})."
+        )
 
 
 def configuration(options: MatchingOptions, feature: str = "d2net") -> dict[str, Any]:
     """Everything that matches depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     if options.matcher == "nearest":  # as before there was another
-        unused = ("matcher", "weights", "min_score", "precision")
+        unused = ("matcher", "growing", "weights", "min_score", "precision")
+    elif options.matcher == "grown":
+        unused = ("weights", "min_score", "precision")
     elif feature in OWN:
-        unused = ("mutual", "ratio_threshold", "distance_threshold")
+        unused = ("mutual", "ratio_threshold", "distance_threshold", "growing")
         from d2_hloc.matching.lightglue import locate
 
         values["weights_sha256"] = file_sha256(locate(options.weights))
     else:
-        unused = ("mutual", "ratio_threshold", "distance_threshold", "weights", "precision")
+        unused = ("mutual", "ratio_threshold", "distance_threshold")
+        unused = (*unused, "growing", "weights", "precision")
         values["weights_sha256"] = glue_digests(feature)
     return {key: value for key, value in values.items() if key not in unused}
 
@@ -216,7 +231,7 @@ def feature_of(features: Path) -> str:
     return (features_h5.read_configuration(features) or {}).get("feature", "d2net")
 
 
-def _check_learned_from(features: Path, feature: str) -> None:
+def check_learned_from(features: Path, feature: str) -> None:
     """Other features than the matcher was learned from may be of its width.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -58,12 +58,42 @@ class PairsOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchingOptions:
-    """Rule of matching, by nearest neighbours or by the learned matcher.
+class GrowingOptions:
+    """Lengths in pixels of the images that keypoints were found in.
 
-    Of 'nearest' are `mutual` and the thresholds, which apply to both directions, as in hloc and
-    COLMAP. `ratio_threshold`: largest distance to the first neighbour over distance to the second.
-    `distance_threshold`: largest Euclidean distance of unit descriptors, at most 2.
+    `min_support`: of a match by those around it (consistency.local_consistency), to grow from it;
+    `noise` multiplies its tolerance. `reach`: how far around a match others are looked for.
+    `radius`: how far from where they are expected. The `votes` nearest matches say where that is;
+    where they differ by more than `spread`, nothing is expected. `steps`: how often.
+    """
+
+    min_support: float = 15.0
+    noise: float = 2.0
+    reach: float = 40.0
+    radius: float = 20.0
+    spread: float = 24.0
+    votes: int = 4
+    candidates: int = 21
+    steps: int = 3
+
+    def __post_init__(self) -> None:
+        lengths = dict.fromkeys(("noise", "reach", "radius", "spread"), PIXELS)
+        check_ranges(
+            self, min_support=(0, MANY), votes=(2, 100), candidates=(2, 1000), steps=(1, 100)
+        )
+        check_ranges(self, **lengths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingOptions:
+    """Rule of matching: nearest neighbours, matches grown from these, or the learned matcher.
+
+    Of 'nearest' and 'grown' are `mutual` and the thresholds, which apply to both directions, as in
+    hloc and COLMAP. `ratio_threshold`: largest distance to the first neighbour over distance to the
+    second. `distance_threshold`: largest Euclidean distance of unit descriptors, at most 2.
+
+    Of 'grown' is `growing`: where matches agree with those around them, others are looked for
+    between them. It is for dense features.
 
     Of 'lightglue' are its `weights`, bundled ones or a file; `min_score`, which a match has to
     exceed; and `precision`.
@@ -79,10 +109,11 @@ class MatchingOptions:
         min_matches: a pair with fewer has none.
     """
 
-    matcher: Literal["nearest", "lightglue"] = "nearest"
+    matcher: Literal["nearest", "grown", "lightglue"] = "nearest"
     mutual: bool = True
     ratio_threshold: float | None = None
     distance_threshold: float | None = None
+    growing: GrowingOptions = field(default_factory=GrowingOptions)
     weights: str = "d2_lightglue"
     min_score: float | None = None
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -97,7 +128,7 @@ class MatchingOptions:
             min_matches=(0, MANY),
         )
         for name in ("ratio_threshold", "distance_threshold"):
-            if getattr(self, name) is not None and self.matcher != "nearest":
+            if getattr(self, name) is not None and self.matcher == "lightglue":
                 raise ValueError(f"{name} is of matcher 'nearest', not of {self.matcher!r}.")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from d2_hloc.core.names import image_names
+from d2_hloc.core.names import image_names, shown
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.files.atomic import write_whole
 
@@ -30,7 +30,7 @@ def read_pairs(path: Path) -> list[Pair]:
     for number, line in numbered_lines(path):
         fields = line.split()
         if len(fields) != 2:
-            raise ValueError(f"{path}, line {number}: expected two names, found {line!r}.")
+            raise ValueError(f"{path}, line {number}: expected two names, found {shown(line)}.")
         name0, name1 = image_names(fields, f"{path}, line {number}")
         pairs.append((name0, name1))
     return pairs

@@ -60,6 +60,20 @@ class Backbone(nn.Module):
         coarse = F.relu_(self.conv2_1(F.max_pool2d(fine, 2)))
         return fine, F.relu_(self.conv2_2(coarse))
 
+    def stages(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B D h w"]]:
+        """Maps of conv1_2, conv2_2, conv3_3 and conv4_3 in the training form, after their ReLUs.
+
+        A cell of each is two cells of the one before, from a pixel to 8 x 8 pixels.
+        """
+        *maps, x = self.shallow(images)
+        maps.append(x)
+        for names in (("conv3_1", "conv3_2", "conv3_3"), CONV4):
+            x = F.max_pool2d(x, 2)
+            for name in names:
+                x = self._layer(name, x)
+            maps.append(x)
+        return maps
+
     def training_trunk(
         self, images: Float[Tensor, "B 3 H W"], until: str
     ) -> Float[Tensor, "B D h w"]:

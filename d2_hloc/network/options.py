@@ -41,3 +41,21 @@ class D2NetOptions:
         if not self.scales or list(self.scales) != sorted(set(self.scales)):
             raise ValueError(f"scales must be positive and rise, coarse to fine: {self.scales}.")
         object.__setattr__(self, "weights", absolute_source(self.weights))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellOptions:
+    """Options of dense features.
+
+    `max_cells` bounds the cells of an image: a larger image is described at a smaller size, its
+    corners are found in the whole. `min_texture` is the least response of a corner (Shi and Tomasi,
+    of grey values in [0, 1]): cells below are left out. `dimensions` of a descriptor after
+    projection; None leaves all 512.
+    """
+
+    max_cells: int = 30_000
+    min_texture: float = 1e-6
+    dimensions: int | None = 128
+
+    def __post_init__(self) -> None:
+        check_ranges(self, max_cells=(64, MANY), min_texture=(0, 1), dimensions=(1, 512))

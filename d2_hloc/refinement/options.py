@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from d2_hloc.core.ranges import check_ranges
@@ -48,6 +49,14 @@ class RefinementOptions:
             neighbours=(0, 1000),
             ambiguity=(0, 2),
         )
+
+    def reaching(self, pixels: float) -> RefinementOptions:
+        """The same options with windows and patches for keypoints that are so far off."""
+        if not pixels:
+            return self
+        window = math.ceil(pixels / 2) + 1  # of cells of 2 pixels; a peak is not at the border
+        patch = max(self.coarse_patch, window - 1)
+        return replace(self, coarse_window=max(self.coarse_window, window), coarse_patch=patch)
 
     def switched(self, argument: str | None) -> RefinementOptions:
         """The same options with refinement 'on' or 'off', or None to leave it."""

@@ -8,11 +8,12 @@ cell's neighbours is the other keypoint's new place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -64,10 +65,10 @@ class Refined:
 def shallow_maps(backbone: Backbone, image: Float[Tensor, "3 H W"]) -> ShallowMaps:
     """conv1_2 and conv2_2 after their ReLUs, each cell at unit length."""
     fine, coarse = backbone.shallow(image[None])
-    return ShallowMaps(fine=_unit_cells(fine[0]), coarse=_unit_cells(coarse[0]))
+    return ShallowMaps(fine=unit_cells(fine[0]), coarse=unit_cells(coarse[0]))
 
 
-def _unit_cells(maps: Float[Tensor, "D h w"]) -> UInt8[Tensor, "h w D"]:
+def unit_cells(maps: Float[Tensor, "D h w"]) -> UInt8[Tensor, "h w D"]:
     """A few rows at a time: they stay in the processor's cache."""
     by_cell = maps.permute(1, 2, 0)
     unit = torch.empty(by_cell.shape, dtype=torch.uint8, device=maps.device)
@@ -91,9 +92,14 @@ def refine_pairs(
     """
     if affinities is None:
         affinities = torch.eye(2).expand(len(xy0), 2, 2)
-    chunks = zip(*(x.split(CHUNK) for x in (xy0, xy1, affinities)), strict=True)
+    return in_chunks(partial(_refine_chunk, options, maps0, maps1), xy0, xy1, affinities)
+
+
+def in_chunks(search: Callable[..., Refined], *values: Shaped[Tensor, "K ..."]) -> Refined:
+    """The results of a search for K keypoints, a few at a time, in threads."""
+    chunks = zip(*(x.split(CHUNK) for x in values), strict=True)
     with _workers() as pool:
-        parts = list(pool.map(lambda chunk: _refine_chunk(options, maps0, maps1, *chunk), chunks))
+        parts = list(pool.map(lambda chunk: search(*chunk), chunks))
     return Refined(
         xy=torch.cat([p.xy for p in parts]), outcomes=torch.cat([p.outcomes for p in parts])
     )

@@ -48,7 +48,7 @@ class Report:
         self.title, self.subtitle = title, subtitle
         self._headline: list[tuple[str, str]] = []
         self._sections: list[tuple[str, list[Markup]]] = []
-        self._has_figures = False
+        self._has_figures = self._has_swipes = False
 
     def headline(self, numbers: Iterable[tuple[str, Any]]) -> None:
         """Show the few numbers that matter, (label, value), as cards on top."""
@@ -103,6 +103,18 @@ class Report:
         embedded = [embed(image, caption) for image, caption in pictures]
         self._add(heading, "pictures", embedded, note)
 
+    def swipe(
+        self,
+        heading: str,
+        first: Image.Image,
+        second: Image.Image,
+        captions: tuple[str, str],
+        note: str | None = None,
+    ) -> None:
+        """Add two images of one size over each other, with a slider and a flicker between them."""
+        self._add(heading, "swipe", embed(first, captions[0]), embed(second, captions[1]), note)
+        self._has_swipes = True
+
     def html(self) -> str:
         """Return the whole page."""
         return (
@@ -116,6 +128,7 @@ class Report:
                 has_contents=len(self._sections) >= MIN_CONTENTS,
                 css=_trusted("report.css"),
                 js=_trusted("report.js"),
+                swipe=_trusted("swipe.js") if self._has_swipes else None,
                 plotly=Markup(get_plotlyjs()) if self._has_figures else None,
             )
         )

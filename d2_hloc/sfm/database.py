@@ -19,7 +19,7 @@ from d2_hloc.sfm.cameras.rigs import write_rigs
 from d2_hloc.sfm.cameras.sharing import NO_ID
 from d2_hloc.sfm.options import ReconstructionOptions
 from d2_hloc.sfm.two_view import by_poselib, colmap_options
-from d2_hloc.sfm.verification import Sources, verify_pairs
+from d2_hloc.sfm.verification import Sources, enlargements, verify_pairs
 
 VERIFY_CHUNK = 200  # pairs a call: progress between them, and a kill loses no more
 
@@ -147,30 +147,45 @@ def verify_geometry(
         cameras = {image.name: db.read_camera(image.camera_id) for image in images}
         _write_matches(db, pairs, ids, counts, matches)
         todo = [p for p in unique(pairs) if _is_unverified(db, ids, p)]
+    sources = sources or Sources()
     with tqdm(total=len(todo), desc="verify", unit="pair", disable=not todo) as progress:
         for start in range(0, len(todo), VERIFY_CHUNK):
             chunk = todo[start : start + VERIFY_CHUNK]
-            ours, colmaps = _by_estimator(chunk, cameras, options)
+            ours, colmaps = _by_estimator(chunk, cameras, options, sources)
             if ours:
-                _verify_by_poselib(database, ours, options, sources or Sources(), ids)
+                _verify_by_poselib(database, ours, options, sources, ids)
             if colmaps:
-                _verify_by_colmap(database, colmaps, options)
+                _verify_by_colmap(database, colmaps, options, sources)
             progress.update(len(chunk))
 
 
 def _by_estimator(
-    pairs: Sequence[Pair], cameras: Mapping[str, pycolmap.Camera], options: ReconstructionOptions
+    pairs: Sequence[Pair],
+    cameras: Mapping[str, pycolmap.Camera],
+    options: ReconstructionOptions,
+    sources: Sources,
 ) -> tuple[list[Pair], list[Pair]]:
-    """The pairs that PoseLib estimates, and those that COLMAP does."""
+    """The pairs that PoseLib estimates, and those that COLMAP does.
+
+    Of cells, most matches are wrong before refinement: COLMAP does not draw from those that agree.
+    """
+    if sources.reach and options.verification.estimator == "auto":
+        return list(pairs), []
     ours = {p for p in pairs if by_poselib(options.verification, cameras[p[0]], cameras[p[1]])}
     return [p for p in pairs if p in ours], [p for p in pairs if p not in ours]
 
 
 def _verify_by_colmap(
-    database: Path, pairs: Sequence[Pair], options: ReconstructionOptions
+    database: Path, pairs: Sequence[Pair], options: ReconstructionOptions, sources: Sources
 ) -> None:
+    verification = options.verification
+    if sources.is_chosen_from:
+        with open_database(database) as db:
+            cameras = {c.camera_id: c for c in db.read_all_cameras()}
+        width = max(enlargements(cameras, sources.features).values())
+        verification = verification.for_moved(width)
     listed = write_pairs(database.with_name(database.name + ".pairs.txt"), pairs)
-    two_view = colmap_options(options.verification, options.random_seed)
+    two_view = colmap_options(verification, options.random_seed)
     pycolmap.verify_matches(database, listed, two_view)
     listed.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ from d2_hloc.core import config
 from d2_hloc.core.images import list_images
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.extraction import extract, extraction_configuration, recorded_options
+from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import ModelError, pycolmap, read_model
@@ -17,13 +18,13 @@ from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import differences
 from d2_hloc.files.run_record import RunRecord, read_made_by
 from d2_hloc.matching import choose_pairs, pairs
-from d2_hloc.matching.match_pairs import MatchedPairs, match
+from d2_hloc.matching.match_pairs import MatchedPairs, feature_of, match
 from d2_hloc.refinement.matches import FeaturedImages, QueryRefiner
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.sfm.cameras.guess import check_camera_model
 from d2_hloc.sfm.cameras.intrinsics import Intrinsics, check_camera_sizes
 from d2_hloc.sfm.cameras.sharing import cameras_of
-from d2_hloc.sfm.options import Localize, Reconstruct
+from d2_hloc.sfm.options import Localize, Reconstruct, matching_of
 from d2_hloc.sfm.pnp import FeaturedModel, Localized, MatchedQueries, count_found, localize
 from d2_hloc.sfm.pose_errors import model_poses
 from d2_hloc.sfm.reconstruct import triangulate_known
@@ -105,7 +106,11 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
                 matches=matches.path,
             ),
             record.outputs,
-            query_refiner(conf.refinement, source, FeaturedImages(queries, features.path)),
+            query_refiner(
+                conf.refinement.reaching(reach_of(options.feature)),
+                source,
+                FeaturedImages(queries, features.path),
+            ),
         )
     record.counts = count_found(found) | {
         "queries": len(found) + len(features.failures),
@@ -141,7 +146,8 @@ def match_queries(
     pairs.write_pairs(record.outputs.pairs, listed)
     with record.timed("match"):
         matches = record.outputs.matches
-        return match(conf.matching, listed, features.path, matches, source.features)
+        rule = matching_of(feature_of(source.features), conf.matching)
+        return match(rule, listed, features.path, matches, source.features)
 
 
 def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Path) -> list[str]:

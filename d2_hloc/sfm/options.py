@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, THREADS, check_ranges
+from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.matching.options import GuidedOptions, MatchingOptions, PairsOptions
 from d2_hloc.refinement.options import RefinementOptions
@@ -17,9 +18,18 @@ from d2_hloc.sfm.cameras.options import MODEL, CameraSharing
 NEAREST = {
     "d2net": MatchingOptions(ratio_threshold=0.95),
     "d2net-ms": MatchingOptions(ratio_threshold=0.95),
+    "d2net-dense": MatchingOptions(),
     "sift": MatchingOptions(ratio_threshold=0.8),
 }
-MATCHING = NEAREST  # what was measured best
+MATCHING = NEAREST | {"d2net-dense": MatchingOptions(matcher="grown")}  # what was measured best
+COLMAPS_ERROR = 2.0  # times the error after refinement, where COLMAP verifies
+MOVED = 30  # inliers, of thousands of moved keypoints: chance has more of these than of few
+
+
+def matching_of(feature: str, asked: MatchingOptions) -> MatchingOptions:
+    """The rule that was asked for; of cells matches are grown, where that is plain neighbours."""
+    is_of_cells = reach_of(feature) > 0 and asked == MatchingOptions()
+    return MATCHING[feature] if is_of_cells else asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +69,14 @@ class VerificationOptions:
     max_log_false_alarms: float = -3.0
     guided: GuidedOptions = field(default_factory=GuidedOptions)
     refined_max_error: float = 1.0
+
+    def for_moved(self, noise: float) -> VerificationOptions:
+        """The same for COLMAP's estimator and thousands of keypoints that were all moved.
+
+        `noise`: pixels of the images in one of those that features were extracted from.
+        """
+        error = min(self.max_error, COLMAPS_ERROR * self.refined_max_error * noise)
+        return replace(self, max_error=error, min_num_inliers=max(self.min_num_inliers, MOVED))
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -161,6 +179,11 @@ class Reconstruct:
         """The rule to match by: the one that was asked for, or else the feature's own."""
         return self.matching or MATCHING.get(self.extraction.feature, MatchingOptions())
 
+    @property
+    def refinement_rule(self) -> RefinementOptions:
+        """How keypoints are refined: windows reach over a cell where the feature's are of cells."""
+        return self.refinement.reaching(reach_of(self.extraction.feature))
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalizationOptions:
@@ -209,3 +232,25 @@ class Localize:
     intrinsics: Path | None = None
     cameras: CameraSharing = "auto"
     camera_model: str = MODEL  # of cameras without known intrinsics
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairMatchingOptions:
+    """Options of matching two images.
+
+    Attributes:
+        extraction: features of the images.
+        matching: how they are matched; null is the feature's own rule.
+        verification: the geometry that matches have to agree on.
+        refinement: sub-pixel places of the second image's keypoints.
+    """
+
+    extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
+    matching: MatchingOptions | None = None
+    verification: VerificationOptions = field(default_factory=VerificationOptions)
+    refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
+
+    @property
+    def matching_rule(self) -> MatchingOptions:
+        """The rule to match by: the one that was asked for, or else the feature's own."""
+        return self.matching or MATCHING.get(self.extraction.feature, MatchingOptions())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from d2_hloc.core import config
 from d2_hloc.core.images import list_images
+from d2_hloc.features.names import reach_of
 from d2_hloc.files.colmap import (
     ModelError,
     camera_of,
@@ -18,6 +20,7 @@ from d2_hloc.files.colmap import (
     sparse_folder,
 )
 from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.provenance import file_checksum
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.refinement.tracks import RefinedTracks, refine_tracks
@@ -26,7 +29,8 @@ from d2_hloc.sfm.cameras.rigs import has_rigs
 from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
 from d2_hloc.sfm.mapping import ModelStatistics, map_images, model_statistics
-from d2_hloc.sfm.matched import Cameras, InputImages, Matched, match_images
+from d2_hloc.sfm.matched import Cameras, InputImages, Matched, listed_poses, match_collection
+from d2_hloc.sfm.moved_matches import RefinedKeypoints, keep_moved
 from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.triangulation import triangulate
 from d2_hloc.sfm.verification import Sources
@@ -89,7 +93,7 @@ def reconstruct(
         return cameras_of(images, names, known, model, conf.cameras)
 
     inputs = InputImages(folder=images, names=list_images(images), cameras=cameras)
-    matched = match_images(conf, inputs, record, cluster=cluster)
+    matched = match_collection(conf, inputs, record, cluster=cluster)
     database = prepare_database(matched)
     sparse = record.outputs.sparse
     constant = set(known.among(matched.features.names))
@@ -126,7 +130,7 @@ def triangulate_known(
         model=model,
         rigs=model if has_rigs(model) else None,
     )
-    matched = match_images(conf, inputs, record, cluster=cluster)
+    matched = match_collection(conf, inputs, record, cluster=cluster)
     database = prepare_database(matched)
     sparse = record.outputs.sparse
     return finish(
@@ -134,6 +138,7 @@ def triangulate_known(
         database,
         "triangulate",
         lambda: triangulate(conf.reconstruction, model, database.path, images, sparse),
+        listed_poses(model),
     )
 
 
@@ -142,22 +147,25 @@ def prepare_database(matched: Matched) -> VerifiedDatabase:
 
     Tracks need verified matches, so refinement has a database of its own before.
     """
-    outputs, refined, raw = matched.outputs, None, None
-    keypoints = matched.features.path
+    outputs, refined, sources = matched.outputs, None, Sources(features=matched.features.path)
+    keypoints, matches = matched.features.path, matched.matches.path
     if matched.conf.refinement.enabled:
-        raw = verified_database(
-            matched,
-            outputs.raw_database,
-            keypoints,
-            Sources(features=keypoints, is_refined_later=True),
-        )
-        keypoints = outputs.refined
+        reach = reach_of(matched.conf.extraction.feature)
+        before = replace(sources, is_refined_later=True, reach=reach)
+        raw = verified_database(matched, outputs.raw_database, keypoints, matches, before)
+        sources, keypoints = replace(sources, first=raw), outputs.refined
         refined = matched.once(
             "refine", lambda: refine(matched, raw), lambda: RefinedTracks.read(keypoints)
         )
         matched.record.counts["refined_keypoints"] = refined.outcomes
-    sources = Sources(features=matched.features.path, first=raw)
-    path = verified_database(matched, outputs.database, keypoints, sources)
+        if reach:
+            matches = outputs.moved_matches
+            window = 4.0 * matched.conf.refinement_rule.coarse_window
+            moved = RefinedKeypoints.read(keypoints, matched.features.path, window)
+            given = matched.pairs, raw, matched.matches.path, moved, matches
+            keep_moved(*given, refines_both=matched.queries.isdisjoint)
+            sources = replace(sources, is_chosen_from=True)
+    path = verified_database(matched, outputs.database, keypoints, matches, sources)
     with open_database(path) as db:
         database = VerifiedDatabase(
             path=path,
@@ -171,19 +179,26 @@ def prepare_database(matched: Matched) -> VerifiedDatabase:
     return database
 
 
-def verified_database(matched: Matched, path: Path, keypoints: Path, sources: Sources) -> Path:
+def verified_database(
+    matched: Matched, path: Path, keypoints: Path, matches: Path, sources: Sources
+) -> Path:
     """Make the database of these keypoints, with the two-view geometry of every pair."""
-    matches = matched.matches.path
     matched.once(
         path.stem,
         lambda: build_database(
             path, matched.cameras, matched.pairs, keypoints, matches, matched.rigs
         ),
         lambda: check_database(path),
+        *keypoints_identity(matched, keypoints),
     )
     with matched.record.timed("verify"):
         verify_geometry(path, matched.pairs, matched.conf.reconstruction, matches, sources)
     return path
+
+
+def keypoints_identity(matched: Matched, keypoints: Path) -> list[tuple[int, int]]:
+    """Checksum of keypoints that are not those of the features, which the fingerprint holds."""
+    return [] if keypoints == matched.features.path else [file_checksum(keypoints)]
 
 
 def refine(matched: Matched, database: Path) -> None:
@@ -191,19 +206,25 @@ def refine(matched: Matched, database: Path) -> None:
     output = matched.outputs.refined
     output.unlink(missing_ok=True)  # of other matches
     found = verified_matches(database, matched.matches.path, matched.queries.isdisjoint)
-    refine_tracks(matched.conf.refinement, matched.images, matched.features.path, found, output)
+    options = matched.conf.refinement_rule
+    refine_tracks(options, matched.images, matched.features.path, found, output)
 
 
 def finish(
-    matched: Matched, database: VerifiedDatabase, stage: str, make: Callable[[], object]
+    matched: Matched,
+    database: VerifiedDatabase,
+    stage: str,
+    make: Callable[[], object],
+    *inputs: Any,
 ) -> ModelRun:
-    """Make the model and note its statistics.
+    """Make the model, of further `inputs` as Matched.once() has them, and note its statistics.
 
     Raises:
         ModelError: if the model holds no image.
     """
     sparse = matched.outputs.sparse
-    model = matched.once(stage, make, lambda: read_model(sparse))
+    inputs += tuple(keypoints_identity(matched, matched.keypoints))
+    model = matched.once(stage, make, lambda: read_model(sparse), *inputs)
     if model.num_reg_images() == 0:
         raise ModelError(f"{sparse}: holds no image; choose another output.")
     statistics = model_statistics(model)

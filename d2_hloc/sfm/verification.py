@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from d2_hloc.core.threads import in_threads, one_thread_an_operation
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import open_database, pycolmap
+from d2_hloc.matching.consistency import TOLERANCE
 from d2_hloc.matching.guided import guided_matches
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.shallow_maps import resize_max_of
@@ -19,6 +21,7 @@ from d2_hloc.sfm.epipolar import MatchedPoints, focal_matrix, fundamental_of, ra
 from d2_hloc.sfm.options import VerificationOptions
 from d2_hloc.sfm.two_view import Config, degenerate, estimate_two_view, supported
 
+K = TypeVar("K", str, int)
 GUIDED_BAND = 2.0  # times the error, where refinement follows and tells right from wrong
 
 
@@ -28,12 +31,16 @@ class Sources:
 
     `features` with descriptors are for guided matching; None: there is none. `first` is a database
     of the same images whose keypoints have moved since: its inliers and geometries are the start.
-    `is_refined_later` says that keypoints are going to be moved.
+    `is_refined_later` says that keypoints are going to be moved; `reach`, that they are off by so
+    many pixels until then, of the images that features were extracted from. `is_chosen_from` says
+    that the database holds some of the inliers of `first` and no other matches.
     """
 
     features: Path | None = None
     first: Path | None = None
     is_refined_later: bool = False
+    reach: float = 0.0
+    is_chosen_from: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +51,7 @@ class PairToVerify:
     cameras: tuple[pycolmap.Camera, pycolmap.Camera]
     pairs: np.ndarray  # (K, 2) keypoint indices
     noise: float = 1.0  # pixels of the images in one of those that features were extracted from
+    reach: float = 0.0  # pixels of the images that keypoints may be off
     start: pycolmap.TwoViewGeometry | None = None
     descriptors: tuple[np.ndarray, np.ndarray] | None = None  # (N0, D), (N1, D)
 
@@ -60,8 +68,11 @@ def verify_one(
     if pair.start is not None:
         error = options.refined_max_error * pair.noise
         options = replace(options, max_error=min(options.max_error, error))
+    elif pair.reach:
+        options = replace(options, max_error=max(options.max_error, pair.reach))
     points = pair.points(pair.pairs)
-    first = supported(options, points, pair.noise) if pair.start is None else None
+    noise = max(pair.noise, pair.reach / TOLERANCE)
+    first = supported(options, points, noise) if pair.start is None else None
     geometry, mask = estimate_two_view(options, points, seed=seed, first=first, start=pair.start)
     inliers = pair.pairs[mask]
     if pair.descriptors is not None and geometry.config != Config.DEGENERATE:
@@ -146,13 +157,15 @@ def read_pairs_to_verify(
         enlargement = enlargements(cameras, sources.features)
         found = []
         for name0, name1 in pairs:
-            matches, start = _matches_and_start(db, first, ids, name0, name1)
+            noise = (enlargement[name0] + enlargement[name1]) / 2
+            matches, start = _matches_and_start(db, first, ids, (name0, name1), sources)
             found.append(
                 PairToVerify(
                     keypoints=(keypoints[name0], keypoints[name1]),
                     cameras=(cameras[name0], cameras[name1]),
                     pairs=matches,
-                    noise=(enlargement[name0] + enlargement[name1]) / 2,
+                    noise=noise,
+                    reach=sources.reach * noise,
                     start=start,
                     descriptors=(descriptors[name0], descriptors[name1]) if guides else None,
                 )
@@ -164,10 +177,11 @@ def _matches_and_start(
     db: pycolmap.Database,
     first: pycolmap.Database | None,
     ids: dict[str, pycolmap.Image],
-    name0: str,
-    name1: str,
+    pair: Pair,
+    sources: Sources,
 ) -> tuple[np.ndarray, pycolmap.TwoViewGeometry | None]:
     """Matches (K, 2) to verify, and the geometry that they had before their keypoints moved."""
+    name0, name1 = pair
     if first is None:
         found = db.read_matches(ids[name0].image_id, ids[name1].image_id)
         return found.astype(np.int64).reshape(-1, 2), None
@@ -177,10 +191,13 @@ def _matches_and_start(
         return np.empty((0, 2), np.int64), None
     geometry = first.read_two_view_geometry(image0, image1)
     found = geometry.inlier_matches.astype(np.int64).reshape(-1, 2)
+    if sources.is_chosen_from:
+        found = db.read_matches(ids[name0].image_id, ids[name1].image_id)
+        found = found.astype(np.int64).reshape(-1, 2)
     return found, geometry if len(found) else None
 
 
-def enlargements(cameras: dict[str, pycolmap.Camera], features: Path | None) -> dict[str, float]:
+def enlargements(cameras: Mapping[K, pycolmap.Camera], features: Path | None) -> dict[K, float]:
     """Pixels of each image in one of the size at which its features were extracted."""
     resize_max = resize_max_of(features) if features else None
     if resize_max is None:

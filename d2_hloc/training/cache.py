@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from d2_hloc.core.ranges import MANY, check_ranges
+from d2_hloc.core.text import read_json_file
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.provenance import check_configuration
 
@@ -109,7 +110,7 @@ def _check(path: Path, configuration: dict[str, Any]) -> None:
     wanted = json.loads(json.dumps(configuration))
     if path.is_file():
         remedy = "Delete it or choose another output."
-        check_configuration(path.parent, json.loads(path.read_text()), wanted, remedy)
+        check_configuration(path.parent, read_json_file(path), wanted, remedy)
     write_atomically(path, json.dumps(wanted).encode())
 
 

@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from d2_hloc.core.text import read_text
 from d2_hloc.files.atomic import write_atomically
 
 LOSSES = ("step", "epoch", "loss", "pairs", "correspondences", "learning_rate")
@@ -49,16 +50,24 @@ class Table:
         write_atomically(self.path, text.getvalue().encode())
 
     def rows(self) -> list[Row]:
-        """All rows that are whole; counts are integers."""
+        """All rows that are whole; counts are integers.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
-            lines = list(csv.reader(file))[1:]
-        return [
-            {name: _number(text) for name, text in zip(self.columns, line, strict=True)}
-            for line in lines
-            if len(line) == len(self.columns) and all(line)
-        ]
+        try:
+            lines = list(csv.reader(io.StringIO(read_text(self.path), newline="")))[1:]
+            return [
+                {name: _number(text) for name, text in zip(self.columns, line, strict=True)}
+                for line in lines
+                if len(line) == len(self.columns) and all(line)
+            ]
+        except (ValueError, csv.Error) as error:
+            raise ValueError(
+                f"{self.path}: is damaged; delete the run's folder to begin again."
+            ) from error
 
 
 def _number(text: str) -> float:

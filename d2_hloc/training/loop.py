@@ -215,7 +215,7 @@ class Trainer:
         for index in range(self.world.rank, count, self.world.size):
             pair = self.held_back.source.pair(0, index)
             if pair is not None and len(pair) >= self.options.min_correspondences:
-                measures = matching_accuracy.match_pair(self.network.backbone, pair).double()
+                measures = matching_accuracy.match_held_back(self.network.backbone, pair).double()
                 sums += torch.cat([measures.double().cpu(), torch.ones(1, dtype=torch.float64)])
         *totals, pairs = self.world.sum(sums.to(self.world.device)).tolist()
         return {

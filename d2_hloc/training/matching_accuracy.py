@@ -23,7 +23,7 @@ EDGE_THRESHOLD = 5.0  # as D2NetOptions
 
 
 @torch.no_grad()
-def match_pair(backbone: Backbone, pair: TrainingPair) -> Float[Tensor, " 3"]:
+def match_held_back(backbone: Backbone, pair: TrainingPair) -> Float[Tensor, " 3"]:
     """MEASURES of one pair: the share of matches within THRESHOLD, their number, and the mean
     number of features of a crop. Without matches the share is 0.
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from d2_hloc.core.names import UnsafeName, image_names
+from d2_hloc.core.names import UnsafeName, image_name
 from d2_hloc.files import safe_pickle
 from d2_hloc.files.safe_pickle import PickleRefused
 from d2_hloc.mvs.sources import shared_points
@@ -88,8 +88,7 @@ def read_scene(path: Path, overlap: tuple[float, float], max_scale_ratio: float)
         with zipfile.ZipFile(path) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
             values = {key: _read_array(archive, key) for key in KEYS}
-            views = _views(values)
-            image_names((p for v in views.values() for p in (v.image, v.depth)), path)
+            views = _views(values, path)
             if "pair_infos" in names:
                 pairs = _listed_pairs(_read_array(archive, "pair_infos"), overlap)
             else:
@@ -113,18 +112,25 @@ def read_scene(path: Path, overlap: tuple[float, float], max_scale_ratio: float)
     return SceneInfo(views=views, pairs=pairs[np.array(usable, dtype=bool)])
 
 
-def _views(values: dict[str, np.ndarray]) -> dict[int, SceneImage]:
+def _views(values: dict[str, np.ndarray], path: Path) -> dict[int, SceneImage]:
     rows = zip(*(values[key] for key in KEYS), strict=True)
     return {
         k: SceneImage(
-            image=str(image),
-            depth=str(depth),
-            intrinsics=np.asarray(intrinsics, dtype=float).reshape(3, 3),
-            cam_from_world=np.asarray(pose, dtype=float).reshape(4, 4),
+            image=image_name(image, path),
+            depth=image_name(depth, path),
+            intrinsics=_finite(intrinsics, (3, 3)),
+            cam_from_world=_finite(pose, (4, 4)),
         )
         for k, (image, depth, intrinsics, pose) in enumerate(rows)
         if image is not None and depth is not None
     }
+
+
+def _finite(values: Any, shape: tuple[int, int]) -> np.ndarray:
+    found = np.asarray(values, dtype=float).reshape(shape)
+    if not np.isfinite(found).all():
+        raise ValueError("a camera of it holds what is no number")
+    return found
 
 
 def _listed_pairs(listed: np.ndarray, limits: tuple[float, float]) -> np.ndarray:

@@ -38,7 +38,7 @@ from d2_hloc.files.shards import Shard, is_finished
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.on_cluster import match_on
 from d2_hloc.matching.pairs import write_pairs
-from d2_hloc.sfm.matched import InputImages, match_images
+from d2_hloc.sfm.matched import InputImages, match_collection
 from d2_hloc.sfm.options import Reconstruct
 
 
@@ -214,7 +214,7 @@ def test_reconstructions_extract_and_match_in_the_shards_of_a_cluster(
     conf = Reconstruct(extraction=EXTRACTION, matching=MATCHING)
     somewhere = Cluster(address="somewhere")
     inputs = InputImages(folder=images, names=list_images(images), cameras=cameras)
-    found = match_images(conf, inputs, RunRecord(tmp_path, {}), cluster=somewhere)
+    found = match_collection(conf, inputs, RunRecord(tmp_path, {}), cluster=somewhere)
     assert asked == [(somewhere, "image", 12), (somewhere, "pair", 55)]
     assert len(found.pairs) == 55
     features, matches = tmp_path / "features.h5", tmp_path / "matches.h5"

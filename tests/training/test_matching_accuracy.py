@@ -6,7 +6,7 @@ from PIL import Image
 from skimage import data
 
 from d2_hloc.core.homography_metrics import transfer
-from d2_hloc.training.matching_accuracy import follow, match_pair
+from d2_hloc.training.matching_accuracy import follow, match_held_back
 from d2_hloc.training.pair import TrainingPair, cell_centres, to_float
 from d2_hloc.training.photographs import (
     PhotographOptions,
@@ -32,7 +32,7 @@ def shifted(image, keep=lambda xy: np.ones(len(xy), bool)):
 
 
 def test_exact_copies_match_rightly(backbone, photo):
-    share, right, features = match_pair(backbone, shifted(photo)).tolist()
+    share, right, features = match_held_back(backbone, shifted(photo)).tolist()
     assert share > 0.7  # the crops' rims differ, and the network sees far
     assert right > 5
     assert features > right
@@ -41,16 +41,16 @@ def test_exact_copies_match_rightly(backbone, photo):
 def test_a_wrong_truth_makes_no_match_right(backbone, photo):
     pair = shifted(photo)
     moved = TrainingPair(**{**vars(pair), "xy1": pair.xy1 + 20})
-    share, right, _ = match_pair(backbone, moved).tolist()
+    share, right, _ = match_held_back(backbone, moved).tolist()
     assert share < 0.2
     assert right < 3
 
 
 def test_flat_crops_and_unknown_places_count_as_nothing(backbone, photo):
     flat = shifted(torch.full((3, 235, 313), 0.5))
-    assert match_pair(backbone, flat).tolist()[:2] == [0, 0]
+    assert match_held_back(backbone, flat).tolist()[:2] == [0, 0]
     nowhere = shifted(photo, keep=lambda xy: np.zeros(len(xy), bool))
-    assert match_pair(backbone, nowhere).tolist()[:2] == [0, 0]
+    assert match_held_back(backbone, nowhere).tolist()[:2] == [0, 0]
 
 
 def test_positions_between_cells_follow_the_homography():

@@ -19,6 +19,7 @@ from d2_hloc.benchmarks.aachen.results import read_truth, with_fallback, write_s
 from d2_hloc.benchmarks.comparison import Benchmark
 from d2_hloc.core import config
 from d2_hloc.core.ranges import MANY, check_ranges
+from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.colmap import pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
@@ -33,8 +34,8 @@ from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.database import verified_matches
 from d2_hloc.sfm.localize import LocalizationRun, ModelSource
-from d2_hloc.sfm.matched import InputImages, Matched, match_images
-from d2_hloc.sfm.options import LocalizationOptions, Reconstruct, ReconstructionOptions
+from d2_hloc.sfm.matched import InputImages, Matched, listed_poses, match_collection
+from d2_hloc.sfm.options import LocalizationOptions, Reconstruct, ReconstructionOptions, matching_of
 from d2_hloc.sfm.pnp import (
     FeaturedModel,
     Localized,
@@ -44,7 +45,7 @@ from d2_hloc.sfm.pnp import (
     write_localized,
 )
 from d2_hloc.sfm.pose_errors import Poses
-from d2_hloc.sfm.reconstruct import prepare_database
+from d2_hloc.sfm.reconstruct import keypoints_identity, prepare_database
 from d2_hloc.sfm.triangulation import triangulate
 
 GROUND_TRUTH = "ground_truth.txt"  # in the data set, where there is one
@@ -155,10 +156,13 @@ def localize_night(conf: Aachen, data: AachenData, record: RunRecord) -> Localiz
     """Match, verify, triangulate the day images at their poses, and find the queries' poses."""
     matched = match_listed(conf, data, record)
     database, sparse = prepare_database(matched).path, record.outputs.sparse
+    reference = data.reference()
     model = matched.once(
         "triangulate",
-        lambda: triangulate(conf.reconstruction, data.reference(), database, data.images, sparse),
+        lambda: triangulate(conf.reconstruction, reference, database, data.images, sparse),
         lambda: read_model(sparse),
+        listed_poses(reference),
+        *keypoints_identity(matched, matched.keypoints),
     )
     with record.timed("localize"):
         found = pose_night_queries(conf, data, matched, model, database)
@@ -190,7 +194,7 @@ def match_listed(conf: Aachen, data: AachenData, record: RunRecord) -> Matched:
     step = Reconstruct(
         extraction=conf.extraction,
         pairs=retrieval,
-        matching=conf.matching,
+        matching=matching_of(conf.extraction.feature, conf.matching),
         refinement=conf.refinement,
         reconstruction=conf.reconstruction,
     )
@@ -203,7 +207,7 @@ def match_listed(conf: Aachen, data: AachenData, record: RunRecord) -> Matched:
         cameras=lambda present: {n: cameras[n] for n in present},
         queries=frozenset(data.queries),
     )
-    return match_images(step, inputs, record, choose)
+    return match_collection(step, inputs, record, choose)
 
 
 def pose_night_queries(
@@ -217,7 +221,8 @@ def pose_night_queries(
     refine, verified = None, None
     if conf.refinement.enabled:
         images = FeaturedImages(data.images, matched.features.path)
-        refine = QueryRefiner(conf.refinement, images, images)
+        reach = reach_of(conf.extraction.feature)
+        refine = QueryRefiner(conf.refinement.reaching(reach), images, images)
     if conf.method == "registration":
         verified = verified_matches(
             database, matched.matches.path, lambda pair: not matched.queries.isdisjoint(pair)

@@ -17,6 +17,7 @@ import scipy.io
 from jaxtyping import Float
 
 from d2_hloc.benchmarks.inloc.data import CUTOUTS, QUERIES, InLocError, is_cutout, short_name
+from d2_hloc.benchmarks.inloc.mat_files import load_mat
 from d2_hloc.core.names import UnsafeName, image_name
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.matching.pairs import read_pairs
@@ -82,7 +83,7 @@ def read_mat(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InLocError(f"{path}: there is no such file.")
     try:
-        return scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
+        return load_mat(path, squeeze_me=True, struct_as_record=False)
     except NotImplementedError as error:
         raise InLocError(f"{path}: is of MATLAB 7.3; save the list with -v6 or -v7.") from error
     except Exception as error:  # scipy's parser raises whatever it meets
@@ -91,7 +92,7 @@ def read_mat(path: Path) -> dict[str, Any]:
 
 def _from_scores(path: Path, content: Mapping[str, Any], count: int) -> Ranked:
     queries, cutouts = (
-        [str(n) for n in np.atleast_1d(read_mat(path.with_name(f"{name}.mat")).get(name, []))]
+        list(np.atleast_1d(read_mat(path.with_name(f"{name}.mat")).get(name, [])))
         for name in (QUERY_NAMES, CUTOUT_NAMES)
     )
     scores = np.asarray(content[SCORES])
@@ -131,9 +132,7 @@ def _entries(path: Path, content: Mapping[str, Any]) -> ImgList:
     if name is None:
         raise InLocError(f"{path}: holds neither ImgList nor {SCORES}.")
     try:
-        return {
-            _query(path, str(e.queryname)): _poses(path, e) for e in np.atleast_1d(content[name])
-        }
+        return {_query(path, e.queryname): _poses(path, e) for e in np.atleast_1d(content[name])}
     except UnsafeName:
         raise
     except (AttributeError, TypeError, ValueError) as error:
@@ -147,7 +146,7 @@ def _poses(path: Path, entry: Any) -> list[ListedPose]:
     poses = [poses] if getattr(poses, "shape", None) == (3, 4) else list(np.atleast_1d(poses))
     poses += [None] * (len(cutouts) - len(poses))
     return [
-        ListedPose(cutout=_cutout(path, str(cutout)), score=float(score), matrix=_pose(pose))
+        ListedPose(cutout=_cutout(path, cutout), score=float(score), matrix=_pose(pose))
         for cutout, score, pose in zip(cutouts, scores, poses, strict=False)
     ]
 
@@ -157,11 +156,11 @@ def _pose(value: Any) -> Float[np.ndarray, "3 4"] | None:
     return matrix if matrix.shape == (3, 4) and np.isfinite(matrix).all() else None
 
 
-def _query(path: Path, name: str) -> str:
+def _query(path: Path, name: object) -> str:
     return f"{QUERIES}/{image_name(name, path)}"
 
 
-def _cutout(path: Path, name: str) -> str:
+def _cutout(path: Path, name: object) -> str:
     return f"{CUTOUTS}/{image_name(name, path)}"
 
 

@@ -19,6 +19,7 @@ from d2_hloc.core.text import numbered_lines
 from d2_hloc.matching.pairs import Pair
 
 NUM_FIELDS = 38
+MOST_SHOWN = 500  # characters of what is wrong with a line
 
 
 class PairListError(ValueError):
@@ -53,7 +54,7 @@ def read_posed_pairs(path: Path) -> list[PosedPair]:
         try:
             pairs.append(_read_line(line.split()))
         except ValueError as error:
-            raise PairListError(f"{path}, line {number}: {error}.") from error
+            raise PairListError(f"{path}, line {number}: {str(error)[:MOST_SHOWN]}.") from error
     if not pairs:
         raise PairListError(f"{path}: holds no pair.")
     return pairs

@@ -25,6 +25,7 @@ from d2_hloc.benchmarks.sfm_benchmark.report import (
 from d2_hloc.benchmarks.tables import write_csv
 from d2_hloc.core import config
 from d2_hloc.core.ranges import MANY, RATIOS, check_ranges
+from d2_hloc.core.text import read_json_file
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
@@ -41,7 +42,7 @@ from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.cameras.sharing import known_or_guessed
 from d2_hloc.sfm.mapping import map_images
-from d2_hloc.sfm.matched import InputImages, match_images
+from d2_hloc.sfm.matched import InputImages, match_collection
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
 from d2_hloc.sfm.reconstruct import ModelRun, finish, prepare_database
 
@@ -194,7 +195,7 @@ def reconstruct_scene(
         return known_or_guessed(scene.cameras, scene.images, names, model)
 
     inputs = InputImages(folder=scene.images, names=scene.names, cameras=cameras)
-    matched = match_images(conf.steps(feature), inputs, record)
+    matched = match_collection(conf.steps(feature), inputs, record)
     database, sparse = prepare_database(matched), record.outputs.sparse
     return finish(
         matched,
@@ -218,6 +219,6 @@ def reconstruct_depth(options: DenseOptions, run: ModelRun) -> DenseStatistics:
     def read() -> DenseStatistics:
         if not outputs.cloud.is_file():
             raise ValueError(f"{outputs.cloud}: is not there")
-        return config.from_dict(DenseStatistics, json.loads(outputs.dense_statistics.read_text()))
+        return config.from_dict(DenseStatistics, read_json_file(outputs.dense_statistics))
 
     return run.matched.once("dense", make, read)

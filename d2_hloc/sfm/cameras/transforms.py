@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from d2_hloc.core.names import image_name
 from d2_hloc.core.pixels import image_centre
-from d2_hloc.core.text import read_text
+from d2_hloc.core.text import parse_json, read_text
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.sfm.cameras.camera_lines import CameraError, make_camera
 
@@ -23,6 +22,7 @@ MODELS = {
     "OPENCV": ("OPENCV", ("k1", "k2", "p1", "p2")),
     "OPENCV_FISHEYE": ("OPENCV_FISHEYE", ("k1", "k2", "k3", "k4")),
 }
+LARGEST = 1e300  # number
 Values = Mapping[str, Any]
 
 
@@ -36,16 +36,18 @@ def read_transforms(path: Path) -> dict[str, pycolmap.Camera]:
         ValueError: for a file that is missing or no JSON.
         CameraError: for what is no transforms.json, or a camera that cannot be used.
     """
+    text = read_text(path)
     try:
-        values = json.loads(read_text(path))
-        frames = [(str(frame["file_path"]), frame) for frame in values["frames"]]
-    except (json.JSONDecodeError, RecursionError, KeyError, TypeError) as error:
+        values = parse_json(text)
+        frames = [(frame["file_path"], dict(frame)) for frame in values["frames"]]
+    except (ValueError, KeyError, TypeError) as error:
         raise CameraError(
             f"{path}: is no transforms.json of nerfstudio's: frames with a file_path are expected."
         ) from error
     cameras: dict[str, pycolmap.Camera] = {}
     shared: dict[tuple, pycolmap.Camera] = {}
-    for name, frame in frames:
+    for number, (file_path, frame) in enumerate(frames, 1):
+        name = image_name(file_path, f"{path}, frame {number}")
         where = f"{path}, frame {name}"
         camera = _camera({**values, **frame}, where)
         key = camera.model_name, camera.width, camera.height, *camera.params.tolist()
@@ -61,8 +63,9 @@ def read_transforms(path: Path) -> dict[str, pycolmap.Camera]:
 def _camera(values: Values, where: str) -> pycolmap.Camera:
     distorts = any(_number(values, key, where, 0.0) for key in ("k1", "k2", "p1", "p2"))
     named = values.get("camera_model", "OPENCV" if distorts else "PINHOLE")
-    if named not in MODELS:
-        raise CameraError(f"{where}: the camera_model {named!r} is not of {', '.join(MODELS)}.")
+    if not isinstance(named, str) or named not in MODELS:
+        shown = repr(named)[:40]
+        raise CameraError(f"{where}: the camera_model {shown} is not of {', '.join(MODELS)}.")
     model, distortion = MODELS[named]
     width, height = (_number(values, key, where) for key in ("w", "h"))
     focal_x = _focal(values, "x", width, where)
@@ -86,4 +89,6 @@ def _number(values: Values, key: str, where: str, default: float | None = None) 
     value = values.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise CameraError(f"{where}: {key} is {'missing' if value is None else 'no number'}.")
+    if not abs(value) <= LARGEST:  # nor NaN
+        raise CameraError(f"{where}: {key} is not a finite number.")
     return float(value)

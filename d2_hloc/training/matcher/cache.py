@@ -23,6 +23,7 @@ from tqdm import tqdm
 from d2_hloc.core import config
 from d2_hloc.core.images import ImageError, open_image
 from d2_hloc.core.structs import Features
+from d2_hloc.core.text import read_json_file
 from d2_hloc.features.options import BUNDLED
 from d2_hloc.features.projection import load_projection
 from d2_hloc.files.atomic import write_whole
@@ -116,7 +117,7 @@ def note_configuration(folder: Path, configuration: dict[str, Any]) -> None:
     wanted = json.loads(json.dumps(configuration))
     if path.is_file():
         remedy = "Delete it or choose another output."
-        check_configuration(folder, json.loads(path.read_text()), wanted, remedy)
+        check_configuration(folder, read_json_file(path), wanted, remedy)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(wanted).encode())
 
@@ -196,5 +197,5 @@ def read_views(path: Path) -> list[CachedView] | None:
                 )
                 for k, one in enumerate(json.loads(file.metadata()["views"]))
             ]
-    except (SafetensorError, KeyError, ValueError, OSError):
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError):
         return None

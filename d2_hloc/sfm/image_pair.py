@@ -1,0 +1,136 @@
+"""Two images: what matches, and the geometry that the matches agree on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from d2_hloc.core.images import open_image
+from d2_hloc.features.extracted import Extracted, read_orientations
+from d2_hloc.features.extraction import extract
+from d2_hloc.files import features_h5
+from d2_hloc.files.colmap import pycolmap
+from d2_hloc.matching.match_pairs import match
+from d2_hloc.matching.pairs import Pair
+from d2_hloc.refinement.matches import PairRefiner
+from d2_hloc.sfm.cameras.guess import guess_camera
+from d2_hloc.sfm.options import PairMatchingOptions, VerificationOptions
+from d2_hloc.sfm.two_view import verify_pair
+
+Cameras = tuple[pycolmap.Camera, pycolmap.Camera]
+COLUMNS = "x0", "y0", "x1", "y1", "score", "inlier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePair:
+    """Matches of two images, the best first, and their two-view geometry.
+
+    Places are pixels of the images as they are stored; (0, 0) is the centre of the first one. Those
+    of inliers are refined where that was asked for.
+    """
+
+    paths: tuple[Path, Path]
+    num_keypoints: tuple[int, int]
+    xy0: np.ndarray  # (K, 2)
+    xy1: np.ndarray  # (K, 2)
+    scores: np.ndarray  # (K,), higher is better
+    inliers: np.ndarray  # (K,) mask
+    geometry: pycolmap.TwoViewGeometry  # from image 0 to image 1
+
+    @property
+    def num_inliers(self) -> int:
+        """Number of matches that agree with the geometry."""
+        return int(self.inliers.sum())
+
+    def to_csv(self) -> str:
+        """A table of the matches: x0, y0, x1, y1, score, and 1 for inliers."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        columns = self.xy0, self.xy1, self.scores, self.inliers
+        for (x0, y0), (x1, y1), score, inlier in zip(*columns, strict=True):
+            places = (f"{value:.3f}" for value in (x0, y0, x1, y1))
+            writer.writerow([*places, f"{score:.4f}", int(inlier)])
+        return buffer.getvalue()
+
+
+def match_pair(
+    image0: Path | str, image1: Path | str, options: PairMatchingOptions | None = None
+) -> ImagePair:
+    """Extract, match, verify and refine two images.
+
+    Args:
+        image0: a photograph's path.
+        image1: another one's, or the same.
+        options: of each step; the defaults where there are none.
+
+    Raises:
+        ImageError: for a file that is no image, or too small a one.
+        WeightsError: if the feature's weights are not here.
+    """
+    options, paths = options or PairMatchingOptions(), (Path(image0), Path(image1))
+    for path in paths:
+        open_image(path)  # names the file, if it is none
+    cameras = guess_camera(paths[0]), guess_camera(paths[1])
+    with tempfile.TemporaryDirectory(prefix="d2-hloc-") as folder:
+        return _match_copies(options, paths, cameras, Path(folder))
+
+
+def _match_copies(
+    options: PairMatchingOptions, paths: tuple[Path, Path], cameras: Cameras, folder: Path
+) -> ImagePair:
+    """Match copies of two images, under names that files of features can hold."""
+    images, features, matches = folder / "images", folder / "features.h5", folder / "matches.h5"
+    images.mkdir()
+    names = f"0{paths[0].suffix.lower()}", f"1{paths[1].suffix.lower()}"
+    for name, path in zip(names, paths, strict=True):
+        shutil.copyfile(path, images / name)
+    extracted = extract(options.extraction, images, features, names)
+    _refuse_failures(extracted, dict(zip(names, paths, strict=True)))
+    match(options.matching_rule, [names], features, matches)
+    found = features_h5.read_matches(matches, *names)
+    order = np.argsort(-np.asarray(found.scores), kind="stable")
+    index = np.asarray(found.pairs)[order]
+    keypoints = [features_h5.read_keypoints(features, name) for name in names]
+    pair = ImagePair(
+        paths=paths,
+        num_keypoints=(len(keypoints[0]), len(keypoints[1])),
+        xy0=keypoints[0][index[:, 0]],
+        xy1=keypoints[1][index[:, 1]],
+        scores=np.asarray(found.scores)[order],
+        inliers=np.zeros(len(index), bool),
+        geometry=pycolmap.TwoViewGeometry(),
+    )
+    pair = _verified(pair, cameras, options.verification)
+    if not options.refinement.enabled or not pair.num_inliers:
+        return pair
+    refiner = PairRefiner(
+        options.refinement, images, options.extraction.resize_max, read_orientations(features)
+    )
+    return _verified(_refined(pair, names, refiner), cameras, options.verification)
+
+
+def _refuse_failures(extracted: Extracted, paths: dict[str, Path]) -> None:
+    for name, reason in extracted.failures.items():
+        raise ValueError(f"{paths[name]}: {reason}")
+
+
+def _verified(pair: ImagePair, cameras: Cameras, options: VerificationOptions) -> ImagePair:
+    every = np.arange(len(pair.xy0))
+    geometry = verify_pair(pair.xy0, pair.xy1, np.stack([every, every], axis=1), cameras, options)
+    inliers = np.zeros(len(every), bool)
+    inliers[np.asarray(geometry.inlier_matches).reshape(-1, 2)[:, 0].astype(int)] = True
+    return replace(pair, geometry=geometry, inliers=inliers)
+
+
+def _refined(pair: ImagePair, names: Pair, refiner: PairRefiner) -> ImagePair:
+    """Move the second place of each inlier to where the first one's patch is seen."""
+    xy1 = pair.xy1.copy()
+    _, xy1[pair.inliers] = refiner(names, pair.xy0[pair.inliers], xy1[pair.inliers])
+    return replace(pair, xy1=xy1)
