@@ -25,7 +25,7 @@ from d2_hloc.app.arguments import (
     options_of,
     pair_configuration,
 )
-from d2_hloc.app.command import quiet_colmap, run_command
+from d2_hloc.app.command import as_asked, quiet_colmap, run_command
 from d2_hloc.core.described import commented_yaml
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.matching.options import MatchingOptions
@@ -43,6 +43,7 @@ CONFIGURED = {
     "extract": ExtractionOptions,
     "match": MatchingOptions,
 }
+WITH_RECORD = "pair", "reconstruct", "triangulate", "localize"
 EXIT_CODES = """exit codes: 0 all is done; 1 something cannot be used, which one sentence says;
 2 wrong arguments; 130 stopped by Ctrl-C or SIGTERM, and the same command goes on from there"""
 
@@ -58,10 +59,13 @@ def load_and_run(args: argparse.Namespace) -> None:
     conf = args.configure(args)
     if args.work is None:
         return
-    module, _, function = args.work.partition(".")
-    work = getattr(import_module(f"d2_hloc.app.commands.{module}"), function)
-    quiet_colmap()
-    work(conf, args)
+    with as_asked(args):
+        module, _, function = args.work.partition(".")
+        work = getattr(import_module(f"d2_hloc.app.commands.{module}"), function)
+        quiet_colmap()
+        record = work(conf, args)
+    if getattr(args, "json", False) and record is not None:
+        print(Path(record).read_text())
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -75,7 +79,17 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_demo, _pair, _reconstruct, _triangulate, _localize, _dense, _make_training_scene):
         add(commands)
-    for add in (_extract, _compress, _match, _merge, _weights, _doctor, _config, _completion):
+    for add in (
+        _extract,
+        _compress,
+        _match,
+        _merge,
+        _weights,
+        _compare,
+        _doctor,
+        _config,
+        _completion,
+    ):
         add(commands)
     return parser
 
@@ -94,6 +108,10 @@ def _command(
     parser.set_defaults(work=work, configure=configure)
     for path in paths:
         parser.add_argument(path, type=Path, metavar=path.upper())
+    parser.add_argument("--quiet", action="store_true", help="no progress and no tables")
+    if name in WITH_RECORD:
+        text = "print the run's record (run.json), and all else to the standard error"
+        parser.add_argument("--json", action="store_true", help=text)
     return parser
 
 
@@ -183,6 +201,15 @@ def _weights(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "weights", "steps.run_weights", text)
     parser.add_argument("name", choices=tuple(PUBLISHED))
     parser.add_argument("--sha256", help="digest to hold the file to, or its beginning")
+
+
+def _compare(commands: argparse._SubParsersAction) -> None:
+    text = "A page of several runs side by side: numbers, times, options, models in one view."
+    parser = _command(commands, "compare", "compare.run_compare", text)
+    parser.usage = "d2-hloc compare [OPTIONS] OUT OUT ..."
+    parser.add_argument("outputs", type=Path, nargs="+", metavar="OUT", help="of a run")
+    page = Path("d2-hloc-compare.html")
+    parser.add_argument("--page", type=Path, default=page, help=f"file to write ({page})")
 
 
 def _doctor(commands: argparse._SubParsersAction) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, TextIO
 
 LONGEST = 2000  # characters of a sentence
+SECONDS_BETWEEN_LINES = "10"  # of progress
 DISK_FULL = "the disk is full; free some space and run again, it goes on from there."
 
 
@@ -46,6 +51,52 @@ def in_one_line(text: str) -> str:
     """
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
     return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
+
+
+class ProgressLines:
+    """A stream on which progress bars, which go back to a line's beginning, become plain lines.
+
+    With `is_quiet` they are left out. All else is written as it is.
+    """
+
+    def __init__(self, stream: TextIO, is_quiet: bool) -> None:
+        self._stream, self._is_quiet = stream, is_quiet
+        self._was_progress = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, which is a bar's where it begins with a carriage return."""
+        is_end = self._was_progress and text == "\n"  # of a bar that stays
+        self._was_progress = text.startswith("\r")
+        if self._was_progress:
+            line = "" if self._is_quiet else text[1:].rstrip()
+            self._stream.write(line + "\n" if line else "")
+        elif not is_end:
+            self._stream.write(text)
+        return len(text)
+
+
+@contextmanager
+def as_asked(args: argparse.Namespace) -> Iterator[None]:
+    """Print as --quiet and --json ask; progress is lines, now and then, where no terminal is."""
+    with ExitStack() as stack:
+        root = logging.getLogger()
+        if args.quiet:
+            stack.callback(root.setLevel, root.level)
+            root.setLevel(logging.WARNING)
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(redirect_stdout(nowhere))
+        elif getattr(args, "json", False):
+            stack.enter_context(redirect_stdout(sys.stderr))
+        if args.quiet or not sys.stderr.isatty():
+            if "TQDM_MININTERVAL" not in os.environ:
+                os.environ["TQDM_MININTERVAL"] = SECONDS_BETWEEN_LINES
+                stack.callback(os.environ.pop, "TQDM_MININTERVAL", None)
+            lines: Any = ProgressLines(sys.stderr, args.quiet)
+            stack.enter_context(redirect_stderr(lines))
+        yield
 
 
 def quiet_colmap() -> None:

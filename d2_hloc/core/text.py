@@ -14,6 +14,8 @@ def read_text(path: Path) -> str:
     Raises:
         ValueError: in one sentence, for a file that is missing, unreadable or not text.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe has no end to wait for
+        raise ValueError(f"{path}: is a pipe, a socket or a device, and no text file.")
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,6 +24,8 @@ from d2_hloc.features.adapter import Extractor
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.options import ExtractionOptions, FeatureOptions
 from d2_hloc.files import features_h5
+from d2_hloc.files.hdf5_guard import GuardedFile
+from d2_hloc.files.provenance import file_checksum, is_changed
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
 
@@ -94,6 +95,7 @@ def extract(
         staged.failures.update({printable(n): unusable[n] for n in names if n in unusable})
         usable = [n for n in names if n not in unusable]
         refuse_changed(images, [n for n in usable if n in staged.done], staged.path)
+        drop_changed(images, staged)
         todo = [n for n in usable if n not in staged.done]
         if todo:
             extractor = (create or create_extractor)(options)
@@ -158,9 +160,7 @@ def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
             made_from, path = features_h5.checksum_of(file, name), images / name
             if made_from is None or not path.is_file():
                 continue
-            if path.stat().st_size != made_from[0] or (
-                path.stat().st_mtime > since and file_checksum(path) != made_from
-            ):
+            if is_changed(path, made_from, since):
                 changed.append(name)
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -170,10 +170,17 @@ def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
         )
 
 
-def file_checksum(path: Path) -> tuple[int, int]:
-    """Length of a file in bytes and their CRC-32, which tell an image from another."""
-    data = path.read_bytes()
-    return len(data), zlib.crc32(data)
+def drop_changed(images: Path, staged: Staged) -> None:
+    """Delete the parts that hold an image whose photograph was replaced; it is extracted anew.
+
+    Photographs are compared by their CRCs: a part is written seconds after they were read.
+    """
+
+    def is_stale(file: GuardedFile, name: str) -> bool:
+        made_from, path = features_h5.checksum_of(file, name), images / name
+        return made_from is not None and path.is_file() and file_checksum(path) != made_from
+
+    staged.drop_parts(is_stale)
 
 
 def _extract_all(

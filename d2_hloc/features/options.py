@@ -44,6 +44,7 @@ class FeatureOptions:
     Attributes:
         feature: d2net, d2net-ms, sift, disk, xfeat, ... or hloc:CONF for a conf of hloc's.
         d2net: options of d2net and d2net-ms.
+        cells: options of d2net-dense.
         sift: options of sift.
         kornia_keypoints: largest number of keypoints of kornia's features; null is kornia's own.
     """

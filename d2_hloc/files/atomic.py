@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ class DiskFull(OSError):
     """No space to write to; what was written before is whole."""
 
 
+WRITING = ".writing"  # ends the name of a file that is not whole
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 ALMOST_FULL = 16 << 20  # bytes: a library that fails with less left has probably run out of it
 
 
@@ -47,17 +50,23 @@ def _disk_full(path: Path) -> DiskFull:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".writing")
+    """Write a file whole or not at all; links that wait under the name of its part are not used."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{WRITING}")
     try:
-        with part.open("wb") as file:
+        with os.fdopen(os.open(part, NEW_FILE, 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        part.replace(path)
     except OSError:
         part.unlink(missing_ok=True)
         raise
-    part.replace(path)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Delete what killed runs left half-written in a folder that no other process writes to."""
+    for path in folder.glob(f"*.{'[0-9a-f]' * 8}{WRITING}"):
+        path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -180,4 +180,4 @@ def check_database(path: Path) -> None:
     finally:
         connection.close()
     if answer != "ok":
-        raise ModelError(f"{path}: is damaged ({answer}).")
+        raise ModelError(f"{path}: is damaged ({' '.join(answer.split())}).")

@@ -46,6 +46,7 @@ class Outputs:
     database = Inside("database.db")
     refined_again = Inside("refined-again.h5")  # by the matches that the model led to
     second_database = Inside("database-again.db")  # of these
+    mapped = Inside("sparse-mapped")  # the model that led to these, where it is not the last
     sparse = Inside("sparse")  # COLMAP's model
 
     # Two images.

@@ -4,8 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+import zlib
 from pathlib import Path
 from typing import Any
+
+
+def file_checksum(path: Path) -> tuple[int, int]:
+    """Length of a file in bytes and their CRC-32, which tell a file from another."""
+    length = digest = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            length, digest = length + len(block), zlib.crc32(block, digest)
+    return length, digest
+
+
+def is_changed(path: Path, made_from: tuple[int, int], since: float) -> bool:
+    """True if a file is not the one of this file_checksum().
+
+    `since` is the modification time of what was made from it. A file of the same length that is
+    older is taken to be the same, but a time in the future says nothing.
+    """
+    status = path.stat()
+    if status.st_size != made_from[0]:
+        return True
+    return not status.st_mtime < since <= time.time() and file_checksum(path) != made_from
 
 
 class ConfigurationChanged(ValueError):

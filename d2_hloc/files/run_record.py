@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from d2_hloc.core.text import read_json_file
-from d2_hloc.files.atomic import disk_full_in_a_sentence, write_atomically
+from d2_hloc.files.atomic import clear_unfinished, disk_full_in_a_sentence, write_atomically
 from d2_hloc.files.lock import lock_folder
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration
@@ -34,6 +34,7 @@ class RunRecord:
         self.outputs = Outputs(output)
         self.path = self.outputs.run_record
         self._lock = lock_folder(output)
+        clear_unfinished(output)
         self.counts: dict[str, Any] = {}
         self.timings: dict[str, float] = {}
         self.scores: dict[str, Any] = {}

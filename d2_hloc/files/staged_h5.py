@@ -139,6 +139,21 @@ class Staged:
             with GuardedFile(part) as file:
                 self.done |= file.keys_with(self.marker)
 
+    def drop_parts(self, is_stale: Callable[[GuardedFile, str], bool]) -> None:
+        """Delete parts with a stale record; each is the work of seconds, and all is made again."""
+        dropped, kept = set(), self._keys_of(self.path)
+        for part in self._part_files():
+            with GuardedFile(part) as file:
+                keys = file.keys_with(self.marker)
+                stale = sorted(key for key in keys if is_stale(file, key))
+            if stale:
+                logger.warning("%s: %s changed since; made again.", part, ", ".join(stale[:3]))
+                part.unlink()
+                dropped |= keys
+            else:
+                kept |= keys
+        self.done -= dropped - kept
+
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("*.h5"))
 

@@ -155,7 +155,7 @@ def match(
     lacks, neighbours in the order that reuses descriptors, goes into the shard's own file.
 
     Raises:
-        StorageError: if a features file cannot be read, or the two were compressed differently.
+        StorageError: if features cannot be read, of any pair, or were compressed differently.
         ValueError: if descriptors' widths differ, or the matcher was not learned from them.
         WeightsError: if the matcher's weights cannot be used.
         ConfigurationChanged, DiskFull: as staged_h5.Staged.
@@ -195,7 +195,16 @@ def match(
                 staged.add(features_h5.pair_key(name0, name1), record)
         for key, reason in staged.failures.items():
             logger.warning("skipped %s: %s", key, reason)
+        _refuse_all(features, failures if shard is None and not usable else {})
     return MatchedPairs(path=staged.path, pairs=tuple(usable), failures=failures)
+
+
+def _refuse_all(features: Path, failures: Mapping[Pair, str]) -> None:
+    """Raise StorageError where there are failures alone."""
+    for reason in list(failures.values())[:1]:
+        raise features_h5.StorageError(
+            f"{features}: none of the {len(failures)} pairs can be matched (the first: {reason})."
+        )
 
 
 def configuration(options: MatchingOptions, feature: str = "d2net") -> dict[str, Any]:

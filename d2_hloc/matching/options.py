@@ -59,12 +59,17 @@ class PairsOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class GrowingOptions:
-    """Lengths in pixels of the images that keypoints were found in.
+    """Options of matches grown from neighbours; lengths in pixels of the images as extracted from.
 
-    `min_support`: of a match by those around it (consistency.local_consistency), to grow from it;
-    `noise` multiplies its tolerance. `reach`: how far around a match others are looked for.
-    `radius`: how far from where they are expected. The `votes` nearest matches say where that is;
-    where they differ by more than `spread`, nothing is expected. `steps`: how often.
+    Attributes:
+        min_support: of a match by those around it (consistency.local_consistency), to grow from it.
+        noise: multiplies the tolerance of that support.
+        reach: how far around a match others are looked for, pixels.
+        radius: how far from the place where they are expected, pixels.
+        spread: where the nearest matches' expectations differ by more, nothing is expected, pixels.
+        votes: nearest matches that say where one is expected.
+        candidates: keypoints around a match that are looked at.
+        steps: how often matches grow.
     """
 
     min_support: float = 15.0
@@ -99,10 +104,11 @@ class MatchingOptions:
     exceed; and `precision`.
 
     Attributes:
-        matcher: nearest neighbours, or the learned matcher.
+        matcher: nearest neighbours, matches grown from these, or the learned matcher.
         mutual: keep matches that are nearest in both directions alone; of nearest.
         ratio_threshold: largest distance to the first neighbour over the second's; of nearest.
         distance_threshold: largest Euclidean distance of unit descriptors; of nearest.
+        growing: how matches grow; of grown.
         weights: d2_lightglue (bundled), or a file's path; of lightglue.
         min_score: score that a match has to exceed, None for the matcher's own; of lightglue.
         precision: of the arithmetic; of lightglue.

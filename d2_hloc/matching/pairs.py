@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from d2_hloc.core.names import image_names, shown
 from d2_hloc.core.text import numbered_lines
+from d2_hloc.files.atomic import write_whole
 
 Pair = tuple[str, str]
 
@@ -41,8 +42,8 @@ def pair_text(pair: Pair) -> str:
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> Path:
-    """Write a pair list in hloc's form."""
-    path.write_text("".join(f"{pair_text(pair)}\n" for pair in pairs))
+    """Write a pair list in hloc's form, whole or not at all."""
+    write_whole(path, "".join(f"{pair_text(pair)}\n" for pair in pairs).encode())
     return path
 
 

@@ -22,19 +22,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from d2_hloc.core.images import fit, luma, open_image, read_image
+from d2_hloc.core.images import ImageError, fit, luma, open_image, read_image
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
 from d2_hloc.core.text import read_json_file
 from d2_hloc.files.atomic import DiskFull, write_whole
 from d2_hloc.files.colmap import ModelError, camera_of, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
-from d2_hloc.files.provenance import check_configuration
+from d2_hloc.files.provenance import check_configuration, file_checksum, is_changed
 from d2_hloc.mvs.map_files import read_stereo_map
 from d2_hloc.mvs.sources import choose_sources, depth_range
 from d2_hloc.mvs.views import StereoView
 
 CACHED = 16  # images, and as many depth maps, held at a time
+PHOTOGRAPHS = "photographs"  # in the record: checksums by name
 BYTES_PER_PIXEL = 22  # of two depth maps, normals and an image
 
 
@@ -99,12 +100,15 @@ def prepare_workspace(
         raise ModelError(f"{model_folder}: has no points to take depths from; triangulate it.")
     wanted = _made_from(model_folder, images, max_image_size, configuration)
     if _is_prepared(folder, wanted):
+        _refuse_changed(folder, images)
         return folder
     check_model_images(model, images)
     _check_space(model, folder, max_image_size)
     part = folder.with_name(folder.name + ".undistorting")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    names = sorted(model.images[i].name for i in model.reg_image_ids())
+    wanted[PHOTOGRAPHS] = {name: file_checksum(images / name) for name in names}
     _undistort(model_folder, images, part, max_image_size)
     write_whole(Outputs(part).workspace_record, json.dumps(wanted, indent=1).encode())
     part.replace(folder)
@@ -146,8 +150,19 @@ def _is_prepared(folder: Path, wanted: dict[str, Any]) -> bool:
             )
         return False
     made_by = read_json_file(record, "choose another folder")
+    made_by.pop(PHOTOGRAPHS, None)
     check_configuration(folder, made_by, wanted, "Choose another folder.")
     return True
+
+
+def _refuse_changed(folder: Path, images: Path) -> None:
+    """Raise ImageError for photographs that are not those that the workspace was made from."""
+    record = Outputs(folder).workspace_record
+    since, made_from = record.stat().st_mtime, json.loads(record.read_text()).get(PHOTOGRAPHS, {})
+    for name, checksum in made_from.items():
+        path = images / name
+        if path.is_file() and is_changed(path, tuple(checksum), since):
+            raise ImageError(f"{path}: changed since {folder} was made; choose another folder.")
 
 
 def check_model_images(model: pycolmap.Reconstruction, images: Path) -> None:

@@ -47,10 +47,12 @@ class D2NetOptions:
 class CellOptions:
     """Options of dense features.
 
-    `max_cells` bounds the cells of an image: a larger image is described at a smaller size, its
-    corners are found in the whole. `min_texture` is the least response of a corner (Shi and Tomasi,
-    of grey values in [0, 1]): cells below are left out. `dimensions` of a descriptor after
-    projection; None leaves all 512.
+    Attributes:
+        max_cells: most cells of an image; a larger one is described at a smaller size, its corners
+            are found in the whole.
+        min_texture: the least response of a corner (Shi and Tomasi, of grey values in [0, 1]);
+            cells below are left out.
+        dimensions: numbers of a descriptor after projection; null leaves all 512.
     """
 
     max_cells: int = 30_000

@@ -26,7 +26,7 @@ from d2_hloc.reports.pair_graph import link_matrix, verified_links
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.reports.unplaced import unplaced_images
 from d2_hloc.sfm import pose_errors
-from d2_hloc.sfm.adjustment import reprojection_errors
+from d2_hloc.sfm.adjustment.outliers import reprojection_errors
 from d2_hloc.sfm.pnp import Localized
 from d2_hloc.sfm.pose_errors import PoseSummary, summarize_poses
 from d2_hloc.sfm.poses_file import read_poses

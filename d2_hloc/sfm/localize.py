@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from d2_hloc.core import config
 from d2_hloc.core.images import list_images
 from d2_hloc.features.extracted import Extracted
-from d2_hloc.features.extraction import extract, recorded_options
+from d2_hloc.features.extraction import extract, extraction_configuration, recorded_options
 from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import ModelError, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.provenance import differences
 from d2_hloc.files.run_record import RunRecord, read_made_by
 from d2_hloc.matching import choose_pairs, pairs
 from d2_hloc.matching.match_pairs import MatchedPairs, feature_of, match
@@ -26,6 +28,8 @@ from d2_hloc.sfm.options import Localize, Reconstruct, matching_of
 from d2_hloc.sfm.pnp import FeaturedModel, Localized, MatchedQueries, count_found, localize
 from d2_hloc.sfm.pose_errors import model_poses
 from d2_hloc.sfm.reconstruct import triangulate_known
+
+WEIGHTS = ("weights_sha256", "projection_sha256")  # digests of what options name by a path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,7 @@ def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -
     reconstruction = read_model(source.outputs.sparse)
     with record.timed("extract"):
         options = extraction_of(source.features)
+        check_same_weights(options, source.features)
         features = extract(options, queries, record.outputs.features, names)
     known = Intrinsics.read(conf.intrinsics)
     cameras = cameras_of(queries, features.names, known, conf.camera_model, conf.cameras)
@@ -215,6 +220,22 @@ def triangulate_anew(model: Path, weights: str, output: Path) -> Path:
     conf = Reconstruct(extraction=options)
     triangulate_known(conf, source.outputs.sparse, source.images, output)
     return output
+
+
+def check_same_weights(options: ExtractionOptions, features: Path) -> None:
+    """Raise ModelError if a model's features were made by other weights than are there now.
+
+    The options name weights by their path, or by a name, and what is there may have changed.
+    """
+    made_by = features_h5.read_configuration(features) or {}
+    now = extraction_configuration(options)
+    there, now = differences(*({k: c.get(k) for k in WEIGHTS} for c in (made_by, now)))
+    if there != now:
+        raise ModelError(
+            f"{features}: was extracted with other weights than there are now. There: "
+            f"{json.dumps(there)}. Now: {json.dumps(now)}. Put those back, or give those of today "
+            "by --weights, which triangulates the model anew."
+        )
 
 
 def extraction_of(features: Path) -> ExtractionOptions:

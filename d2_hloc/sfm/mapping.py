@@ -13,9 +13,13 @@ from tqdm import tqdm
 
 from d2_hloc.files.atomic import empty_folder, replace_folder
 from d2_hloc.files.colmap import ModelError, open_database, pycolmap
-from d2_hloc.sfm.adjustment import adjust_without_outliers, drop_absurd, reprojection_errors
+from d2_hloc.sfm.adjustment.outliers import (
+    adjust_without_outliers,
+    drop_absurd,
+    reprojection_errors,
+)
+from d2_hloc.sfm.adjustment.settling import SettlingTask, settle
 from d2_hloc.sfm.options import ReconstructionOptions
-from d2_hloc.sfm.settling import SettlingTask, settle
 
 logger = logging.getLogger(__name__)
 

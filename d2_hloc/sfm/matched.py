@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.on_cluster import extract_on
+from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import check_space
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.files.outputs import Outputs
-from d2_hloc.files.provenance import digest
+from d2_hloc.files.provenance import digest, file_checksum
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching import choose_pairs, pairs
@@ -33,6 +35,8 @@ logger = logging.getLogger(__name__)
 Cameras = Mapping[str, pycolmap.Camera]
 Choose = Callable[[PairsOptions, Sequence[str], Path], list[Pair]]
 T = TypeVar("T")
+
+FEATURES = "features"  # in the record: digests of the features by image
 
 # All that tells one camera from another, beside its parameters.
 DESCRIBED = "camera_id", "model_name", "width", "height", "has_prior_focal_length"
@@ -74,22 +78,39 @@ class Matched:
         return self.record.outputs
 
     @property
+    def keypoints(self) -> Path:
+        """The file of the keypoints that the model is made from."""
+        return self.outputs.refined if self.conf.refinement.enabled else self.features.path
+
+    @property
     def pairs(self) -> Sequence[Pair]:
         """The pairs that were matched."""
         return self.matches.pairs
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the pairs and cameras, and of which images share one."""
+        """Digest of what all stages are made from: pairs, cameras, features and matches."""
         described = [
             [name, *(getattr(camera, value) for value in DESCRIBED), camera.params.tolist()]
             for name, camera in sorted(self.cameras.items())
         ]
-        return digest([self.pairs, described])
+        features = self.record.done.get(FEATURES)
+        matches = file_checksum(self.matches.path)
+        return digest([self.pairs, described, features, matches])
 
-    def once(self, stage: str, make: Callable[[], object], read: Callable[[], T]) -> T:
-        """Read what a stage makes; it is made unless it is there, whole, and from the same."""
-        if self.record.is_done(stage, self.fingerprint):
+    def once(
+        self,
+        stage: str,
+        make: Callable[[], object],
+        read: Callable[[], T],
+        *inputs: Any,
+    ) -> T:
+        """Read what a stage makes; it is made unless it is there, whole, and from the same.
+
+        `inputs` are what else it is made from, beside what the fingerprint is of, as plain values.
+        """
+        made_from = digest([self.fingerprint, *inputs]) if inputs else self.fingerprint
+        if self.record.is_done(stage, made_from):
             try:
                 return read()
             except ValueError as error:
@@ -101,8 +122,27 @@ class Matched:
         except ValueError as error:  # COLMAP does not say that its files were cut short
             check_space(self.outputs.folder, error)
             raise
-        self.record.mark_done(stage, self.fingerprint)
+        self.record.mark_done(stage, made_from)
         return made
+
+
+def listed_poses(model: pycolmap.Reconstruction) -> list[tuple[str, list[float]]]:
+    """Poses of a model's images by name, as plain numbers."""
+    images = sorted((model.images[i] for i in model.reg_image_ids()), key=lambda i: i.name)
+    return [(i.name, i.cam_from_world().matrix().ravel().tolist()) for i in images]
+
+
+def drop_stale_matches(record: RunRecord, features: Extracted) -> None:
+    """Delete the matches of a run whose features are not those that it had; note those it has."""
+    found = features_h5.image_digests(features.path, features.names)
+    before = record.done.get(FEATURES, {})
+    changed = [name for name in found if before.get(name, found[name]) != found[name]]
+    if changed:
+        matches = record.outputs.matches
+        logger.warning("%s: %s has other features now; matched anew.", matches, changed[0])
+        for path in matches.parent.glob(matches.name + "*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    record.mark_done(FEATURES, found)
 
 
 def match_collection(
@@ -128,6 +168,7 @@ def match_collection(
         features = extract_on(
             cluster, conf.extraction, inputs.folder, outputs.features, inputs.names
         )
+    drop_stale_matches(record, features)
     record.counts["images"] = len(features.names)
     record.counts["failed_images"] = features.failures
     cameras = inputs.cameras(features.names)

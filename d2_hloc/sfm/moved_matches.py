@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from d2_hloc.core.images import fit
+from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.core.structs import Matches
 from d2_hloc.files import features_h5
 from d2_hloc.files.staged_h5 import Staged
@@ -36,6 +37,9 @@ class AgreementOptions:
     support: float = 15.0
     noise: float = 0.25
     neighbours: int = 16
+
+    def __post_init__(self) -> None:
+        check_ranges(self, support=(0, MANY), noise=(0.01, 100), neighbours=(3, 1000))
 
 
 def keep_moved(

@@ -119,6 +119,10 @@ class ReconstructionOptions:
         min_model_size: images of the smallest model that is kept.
         attempts: most trials of a small collection, each with another seed, while images are
             missing.
+        min_pose_inliers: fewest inliers that place an image.
+        hold_distortion: leave distortions as guessed until all images are placed, in the first
+            attempt.
+        second_look: where focal lengths were guessed, look for more matches where the model leads.
         small_collection: most images of a small collection, which is mapped on one thread.
         outlier_factor: median errors beyond which observations leave the model; null keeps all.
         random_seed: of the first attempt.

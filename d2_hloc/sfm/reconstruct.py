@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from d2_hloc.core import config
 from d2_hloc.core.images import list_images
@@ -19,6 +20,7 @@ from d2_hloc.files.colmap import (
     sparse_folder,
 )
 from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.provenance import file_checksum
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.refinement.tracks import RefinedTracks, refine_tracks
@@ -27,7 +29,7 @@ from d2_hloc.sfm.cameras.rigs import has_rigs
 from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
 from d2_hloc.sfm.mapping import ModelStatistics, map_images, model_statistics, settle_anew
-from d2_hloc.sfm.matched import Cameras, InputImages, Matched, match_collection
+from d2_hloc.sfm.matched import Cameras, InputImages, Matched, listed_poses, match_collection
 from d2_hloc.sfm.moved_matches import RefinedKeypoints, keep_moved
 from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.second_look import matches_by_model, second_database
@@ -130,6 +132,7 @@ def triangulate_known(
         database,
         "triangulate",
         lambda: triangulate(conf.reconstruction, model, database.path, images, sparse),
+        listed_poses(model),
     )
 
 
@@ -143,27 +146,39 @@ def map_matched(
     Raises:
         ModelError: if no model can be made.
     """
-    options, sparse = matched.conf.reconstruction, matched.outputs.sparse
-    run = finish(
-        matched,
-        database,
+    options, outputs = matched.conf.reconstruction, matched.outputs
+
+    def map_to(folder: Path) -> pycolmap.Reconstruction:
+        return map_images(options, database.path, matched.images, folder, known)
+
+    if not looks_again(matched, database, known):
+        return finish(matched, database, "map", lambda: map_to(outputs.sparse))
+    mapped = matched.once(
         "map",
-        lambda: map_images(options, database.path, matched.images, sparse, known),
+        lambda: map_to(outputs.mapped),
+        lambda: read_model(outputs.mapped),
+        *keypoints_identity(matched, matched.keypoints),
     )
-    names = set(matched.features.names)
-    is_small, are_guessed = len(names) <= options.small_collection, not names <= known
-    if not (options.second_look and database.refined and is_small and are_guessed):
-        return run
-    second = second_look(matched, run)
+    second = second_look(matched, database, mapped)
     return finish(
         matched,
         second,
         "settle",
-        lambda: settle_anew(options, run.model, second.path, matched.images, sparse, known),
+        lambda: settle_anew(options, mapped, second.path, matched.images, outputs.sparse, known),
     )
 
 
-def second_look(matched: Matched, run: ModelRun) -> VerifiedDatabase:
+def looks_again(matched: Matched, database: VerifiedDatabase, known: Set[str]) -> bool:
+    """Whether more matches are looked for where a model leads: of dense features there are all."""
+    options, names = matched.conf.reconstruction, set(matched.features.names)
+    is_wanted = options.second_look and database.refined is not None and not names <= known
+    is_dense = reach_of(matched.conf.extraction.feature) > 0
+    return is_wanted and not is_dense and len(names) <= options.small_collection
+
+
+def second_look(
+    matched: Matched, first: VerifiedDatabase, model: pycolmap.Reconstruction
+) -> VerifiedDatabase:
     """A database of the matches that a model leads to, of keypoints refined by these."""
     outputs, features = matched.outputs, matched.features.path
     path, keypoints = outputs.second_database, outputs.refined_again
@@ -171,14 +186,19 @@ def second_look(matched: Matched, run: ModelRun) -> VerifiedDatabase:
 
     def make() -> None:
         found = matches_by_model(
-            options.verification, run.model, features, matched.pairs, options.random_seed
+            options.verification, model, features, matched.pairs, options.random_seed
         )
         keypoints.unlink(missing_ok=True)  # of other matches
         refine_tracks(matched.conf.refinement, matched.images, features, found, keypoints)
         fewest = options.verification.min_num_inliers
-        second_database(run.database.path, keypoints, found, run.model, path, fewest)
+        second_database(first.path, keypoints, found, model, path, fewest)
 
-    matched.once("look again", make, lambda: check_database(path))
+    matched.once(
+        "look again",
+        make,
+        lambda: check_database(path),
+        *keypoints_identity(matched, matched.keypoints),
+    )
     return counted(matched, path, RefinedTracks.read(keypoints))
 
 
@@ -235,10 +255,16 @@ def verified_database(
             path, matched.cameras, matched.pairs, keypoints, matches, matched.rigs
         ),
         lambda: check_database(path),
+        *keypoints_identity(matched, keypoints),
     )
     with matched.record.timed("verify"):
         verify_geometry(path, matched.pairs, matched.conf.reconstruction, matches, sources)
     return path
+
+
+def keypoints_identity(matched: Matched, keypoints: Path) -> list[tuple[int, int]]:
+    """Checksum of keypoints that are not those of the features, which the fingerprint holds."""
+    return [] if keypoints == matched.features.path else [file_checksum(keypoints)]
 
 
 def refine(matched: Matched, database: Path) -> None:
@@ -251,15 +277,20 @@ def refine(matched: Matched, database: Path) -> None:
 
 
 def finish(
-    matched: Matched, database: VerifiedDatabase, stage: str, make: Callable[[], object]
+    matched: Matched,
+    database: VerifiedDatabase,
+    stage: str,
+    make: Callable[[], object],
+    *inputs: Any,
 ) -> ModelRun:
-    """Make the model and note its statistics.
+    """Make the model, of further `inputs` as Matched.once() has them, and note its statistics.
 
     Raises:
         ModelError: if the model holds no image.
     """
     sparse = matched.outputs.sparse
-    model = matched.once(stage, make, lambda: read_model(sparse))
+    inputs += tuple(keypoints_identity(matched, matched.keypoints))
+    model = matched.once(stage, make, lambda: read_model(sparse), *inputs)
     if model.num_reg_images() == 0:
         raise ModelError(f"{sparse}: holds no image; choose another output.")
     statistics = model_statistics(model)

@@ -36,6 +36,7 @@ def test_a_mistake_of_ours_is_not_hidden():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_says_how_to_go_on(capsys, number):
     before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let jobs ignore it
     try:
         assert run_command("name", lambda: os.kill(os.getpid(), number)) == 130
     finally:

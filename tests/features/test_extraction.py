@@ -105,6 +105,33 @@ def test_images_that_wait_in_parts_are_no_images_that_changed(folder, tmp_path, 
     assert features_h5.extracted_names(path) == ["grey.png", "palette.png"]
 
 
+@pytest.mark.parametrize("when", [0, 2e9], ids=["old", "future"])
+def test_a_photograph_replaced_while_it_waits_in_a_part_is_extracted_anew(
+    folder, tmp_path, monkeypatch, when
+):
+    path, name = tmp_path / "features.h5", "grey.png"
+    with monkeypatch.context() as patch:
+        patch.setattr(Staged, "_merge", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            extract(OPTIONS, folder, path, [name, "palette.png"])
+    Image.fromarray(data.coffee()[:150, :203]).convert("L").save(folder / name)
+    os.utime(folder / name, (when, when))
+    extract(OPTIONS, folder, path, [name, "palette.png"])
+    fresh = extract(OPTIONS, folder, tmp_path / "fresh.h5", [name]).path
+    assert features_h5.extracted_names(path) == [name, "palette.png"]
+    found, expected = (features_h5.read_keypoints(p, name) for p in (path, fresh))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_features_of_the_future_do_not_vouch_for_photographs(folder, tmp_path):
+    path = extract(OPTIONS, folder, tmp_path / "f.h5", ["grey.png"]).path
+    os.utime(path, (4e9, 4e9))
+    data = (folder / "grey.png").read_bytes()
+    (folder / "grey.png").write_bytes(data[:-1] + b"0")
+    with pytest.raises(ImageError, match=r"grey\.png changed since"):
+        extract(OPTIONS, folder, path, ["grey.png"])
+
+
 def interrupt(*_):
     raise KeyboardInterrupt
 

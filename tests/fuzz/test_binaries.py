@@ -270,3 +270,13 @@ def test_weights_with_notes_of_any_content(tmp_path, name, data):
     path.parent.mkdir(exist_ok=True)
     notes = [n.decode(errors="replace") for n in data.draw(batches(note, text=True))]
     check_in_child(read, path, [save(tensors, {NOTES[name]: n}) for n in notes])
+
+
+def test_text_of_an_unknown_type_does_not_end_the_process(tmp_path):
+    """SciPy looks such a type up beyond its table."""
+    path = tmp_path / "ImgList.mat"
+    write_list(path)
+    data = path.read_bytes()
+    at = data.index(b"\x10\x00\x00\x00\x09\x00\x00\x00D/0/a.jpg")
+    contents = [data[:at] + bytes([kind]) + data[at + 1 :] for kind in (0, 8, 14, 19, 20, 100, 255)]
+    check_in_child(read_list, path, contents)

@@ -4,6 +4,7 @@ The archives are whole, so that the pickles in them are read.
 """
 
 import io
+import pickle
 import struct
 import zipfile
 
@@ -58,8 +59,6 @@ def scene_of(path):
 def protocol_4(data):
     """The same .npy with another pickle of its objects, where it is one."""
     start = 10 + struct.unpack("<H", data[8:10])[0]
-    import pickle
-
     return data[:start] + pickle.dumps(np.load(io.BytesIO(data), allow_pickle=True), protocol=4)
 
 

@@ -190,6 +190,17 @@ def images(scene, tmp_path):
     return tmp_path / "images"
 
 
+def test_a_photograph_that_was_replaced_is_refused(scene, images, copy):
+    record = copy / "dense.json"
+    made_by = json.loads(record.read_text())
+    record.write_text(json.dumps(made_by | {"images": str(images.resolve())}))
+    reconstruct_dense(OPTIONS, scene[0] / "sparse", images, copy)
+    data = (images / "view/3.png").read_bytes()
+    (images / "view/3.png").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ImageError, match=r"view/3\.png: changed since .*copy was made"):
+        reconstruct_dense(OPTIONS, scene[0] / "sparse", images, copy)
+
+
 def test_a_missing_image_is_named(scene, images, tmp_path):
     (images / "view/3.png").unlink()
     with pytest.raises(ModelError, match=r"view/3\.png: there is no such image"):

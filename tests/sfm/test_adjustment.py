@@ -6,7 +6,7 @@ from synthetic import synthesize
 
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.sfm import pose_errors
-from d2_hloc.sfm.adjustment import (
+from d2_hloc.sfm.adjustment.outliers import (
     MAX_ERROR,
     adjust_without_outliers,
     drop_absurd,

@@ -267,6 +267,57 @@ def test_triangulates_a_known_model(scene, whole, tmp_path):
         np.testing.assert_allclose(pose, expected[name], atol=1e-9)
 
 
+def test_a_reference_that_changed_is_triangulated_anew(scene, whole, tmp_path):
+    output, reference = tmp_path / "out", tmp_path / "reference"
+    shutil.copytree(whole / "sparse", reference)
+    output.mkdir()
+    shutil.copy(whole / "features.h5", output)
+    (tmp_path / "conf.yaml").write_text("{refinement: {enabled: false}}")
+    arguments = ["triangulate", str(reference), str(scene / "images"), str(output)]
+    arguments += ["--resize-max", "400", "--config", str(tmp_path / "conf.yaml")]
+    assert cli.main(arguments) == 0
+    model = read_model(reference)
+    model.transform(pycolmap.Sim3d(2.0, pycolmap.Rotation3d(), np.array([1.0, 2.0, 3.0])))
+    model.write(reference)
+    expected = pose_errors.model_poses(model)
+    assert cli.main(arguments) == 0
+    for name, pose in poses(output).items():
+        np.testing.assert_allclose(pose, expected[name].matrix(), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["matches.h5", "refined.h5"])
+def test_what_comes_after_a_replaced_file_is_made_anew(scene, whole, tmp_path, name):
+    output = tmp_path / "out"
+    shutil.copytree(whole, output)
+    before = json.loads((output / "run.json").read_text())["done"]
+    with h5py.File(output / name, "a") as file:
+        file.attrs["of"] = "another run"
+    assert cli.main(command(scene, output)) == 0
+    after = json.loads((output / "run.json").read_text())["done"]
+    assert before["database"] != after["database"]
+    assert before["map"] != after["map"]
+
+
+def test_features_that_were_deleted_leave_nothing_of_the_old_ones(scene, tmp_path):
+    images, output = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(scene / "images", images)
+    arguments = ["reconstruct", str(images), str(output), "--resize-max", "400"]
+    arguments += ["--intrinsics", str(scene / "intrinsics.txt")]
+    (tmp_path / "conf.yaml").write_text("{refinement: {enabled: false}}")
+    arguments += ["--config", str(tmp_path / "conf.yaml")]
+    assert cli.main(arguments) == 0
+    photo = images / "view_05.jpg"
+    Image.open(photo).point(lambda value: value // 2).save(photo)
+    (output / "features.h5").unlink()
+    assert cli.main(arguments) == 0
+    fresh = tmp_path / "fresh"
+    assert cli.main([*arguments[:2], str(fresh), *arguments[3:]]) == 0
+    assert contents(output / "matches.h5") == contents(fresh / "matches.h5")
+    found, expected = poses(output), poses(fresh)
+    for name, pose in found.items():
+        np.testing.assert_allclose(pose, expected[name], atol=1e-6)
+
+
 @pytest.mark.parametrize("method", ["covisibility", "poses"])
 def test_pairs_come_from_the_model_that_is_triangulated(scene, whole, tmp_path, method):
     output = tmp_path / "out"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from d2_hloc.app.commands.common import check_truth, cluster_of, fetch_weights
 from d2_hloc.files.outputs import Outputs
@@ -19,23 +20,25 @@ from d2_hloc.sfm.options import Localize, Reconstruct
 from d2_hloc.sfm.reconstruct import reconstruct, triangulate_known
 
 
-def run_reconstruct(conf: Reconstruct, args: argparse.Namespace) -> None:
+def run_reconstruct(conf: Reconstruct, args: argparse.Namespace) -> Path:
     """Run d2-hloc reconstruct."""
     check_truth(args)
     fetch_weights(conf.extraction, args)
     run = reconstruct(conf, args.images, args.output, cluster_of(args))
     report_model(run, args.ground_truth)
+    return run.outputs.run_record
 
 
-def run_triangulate(conf: Reconstruct, args: argparse.Namespace) -> None:
+def run_triangulate(conf: Reconstruct, args: argparse.Namespace) -> Path:
     """Run d2-hloc triangulate."""
     check_truth(args)
     fetch_weights(conf.extraction, args)
     run = triangulate_known(conf, args.model, args.images, args.output, cluster_of(args))
     report_model(run, args.ground_truth)
+    return run.outputs.run_record
 
 
-def run_localize(conf: Localize, args: argparse.Namespace) -> None:
+def run_localize(conf: Localize, args: argparse.Namespace) -> Path:
     """Run d2-hloc localize."""
     model = args.model
     check_truth(args, is_aligned=not find_model_source(model).has_given_poses)
@@ -45,3 +48,4 @@ def run_localize(conf: Localize, args: argparse.Namespace) -> None:
         model = triangulate_anew(model, args.weights, Outputs(args.output).triangulated)
     run = localize_queries(conf, model, args.queries, args.output)
     report_localization(run, args.ground_truth)
+    return run.outputs.run_record

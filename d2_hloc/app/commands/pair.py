@@ -14,7 +14,7 @@ from d2_hloc.sfm.image_pair import match_pair
 from d2_hloc.sfm.options import PairMatchingOptions
 
 
-def run_pair(options: PairMatchingOptions, args: argparse.Namespace) -> None:
+def run_pair(options: PairMatchingOptions, args: argparse.Namespace) -> Path:
     """Run d2-hloc pair."""
     paths: tuple[Path, Path] = args.image0, args.image1
     for path in paths:
@@ -27,3 +27,4 @@ def run_pair(options: PairMatchingOptions, args: argparse.Namespace) -> None:
     with record.timed("pair"):
         pair = match_pair(*paths, options)
     report_pair(pair, record)
+    return record.path

@@ -31,8 +31,8 @@ def run_extract(options: ExtractionOptions, args: argparse.Namespace) -> None:
 
 def run_compress(options: CompressionOptions, args: argparse.Namespace) -> None:
     """Run d2-hloc compress."""
-    if args.projection is not None and not args.projection.exists():
-        save_projection(args.projection, learn_projection(args.features))
+    if options.projection is not None and not options.projection.exists():
+        save_projection(options.projection, learn_projection(args.features))
     print(compress(options, args.features, args.output).path)
 
 

@@ -34,7 +34,7 @@ from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.database import verified_matches
 from d2_hloc.sfm.localize import LocalizationRun, ModelSource
-from d2_hloc.sfm.matched import InputImages, Matched, match_collection
+from d2_hloc.sfm.matched import InputImages, Matched, listed_poses, match_collection
 from d2_hloc.sfm.options import LocalizationOptions, Reconstruct, ReconstructionOptions, matching_of
 from d2_hloc.sfm.pnp import (
     FeaturedModel,
@@ -45,7 +45,7 @@ from d2_hloc.sfm.pnp import (
     write_localized,
 )
 from d2_hloc.sfm.pose_errors import Poses
-from d2_hloc.sfm.reconstruct import prepare_database
+from d2_hloc.sfm.reconstruct import keypoints_identity, prepare_database
 from d2_hloc.sfm.triangulation import triangulate
 
 GROUND_TRUTH = "ground_truth.txt"  # in the data set, where there is one
@@ -156,10 +156,13 @@ def localize_night(conf: Aachen, data: AachenData, record: RunRecord) -> Localiz
     """Match, verify, triangulate the day images at their poses, and find the queries' poses."""
     matched = match_listed(conf, data, record)
     database, sparse = prepare_database(matched).path, record.outputs.sparse
+    reference = data.reference()
     model = matched.once(
         "triangulate",
-        lambda: triangulate(conf.reconstruction, data.reference(), database, data.images, sparse),
+        lambda: triangulate(conf.reconstruction, reference, database, data.images, sparse),
         lambda: read_model(sparse),
+        listed_poses(reference),
+        *keypoints_identity(matched, matched.keypoints),
     )
     with record.timed("localize"):
         found = pose_night_queries(conf, data, matched, model, database)

@@ -17,6 +17,7 @@ import scipy.io
 from jaxtyping import Float
 
 from d2_hloc.benchmarks.inloc.data import CUTOUTS, QUERIES, InLocError, is_cutout, short_name
+from d2_hloc.benchmarks.inloc.mat_files import load_mat
 from d2_hloc.core.names import UnsafeName, image_name
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.matching.pairs import read_pairs
@@ -82,7 +83,7 @@ def read_mat(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InLocError(f"{path}: there is no such file.")
     try:
-        return scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
+        return load_mat(path, squeeze_me=True, struct_as_record=False)
     except NotImplementedError as error:
         raise InLocError(f"{path}: is of MATLAB 7.3; save the list with -v6 or -v7.") from error
     except Exception as error:  # scipy's parser raises whatever it meets

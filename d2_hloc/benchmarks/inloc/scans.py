@@ -12,10 +12,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-import scipy.io
 from jaxtyping import Float, UInt8
 
 from d2_hloc.benchmarks.inloc.data import InLocError
+from d2_hloc.benchmarks.inloc.mat_files import load_mat
 from d2_hloc.core.cache import BoundedCache
 from d2_hloc.files.hdf5_guard import GuardedFile, Refused
 
@@ -64,7 +64,7 @@ def read_cutout_map(path: Path) -> CutoutMap:
 
 
 def _read_mat5(path: Path) -> dict[str, Any]:
-    return scipy.io.loadmat(path, variable_names=[POINTS, COLOURS])
+    return load_mat(path, variable_names=[POINTS, COLOURS])
 
 
 def _read_hdf5(path: Path) -> dict[str, np.ndarray]:

@@ -58,7 +58,7 @@ def shared_camera(
         found.params[index] = np.median(lengths)
     scene = _scene_of(found, queries, model)
     config = pycolmap.BundleAdjustmentConfig()
-    for image_id in scene.images:
+    for image_id in range(1, len(queries) + 1):
         config.add_image(image_id)
     for point_id in scene.points3D:
         config.add_constant_point(point_id)
@@ -76,7 +76,11 @@ def shared_camera(
 def _scene_of(
     camera: pycolmap.Camera, queries: Sequence[PlacedQuery], model: pycolmap.Reconstruction
 ) -> pycolmap.Reconstruction:
-    """The queries and the points that they see, as a model of its own."""
+    """The queries and the points that they see, as a model of its own.
+
+    COLMAP adjusts no point that is seen once: an image that stays out of the adjustment, and so
+    constant with its camera, sees all of them again.
+    """
     scene = pycolmap.Reconstruction()
     scene.add_camera_with_trivial_rig(camera)
     tracks: dict[int, pycolmap.Track] = {}
@@ -86,7 +90,25 @@ def _scene_of(
         scene.add_image_with_trivial_frame(image, query.cam_from_world)
         for index, point_id in enumerate(query.point_ids.tolist()):
             tracks.setdefault(point_id, pycolmap.Track()).add_element(image_id, index)
+    _add_witness(scene, tracks, queries[0].cam_from_world)
     xyz = {point_id: model.points3D[point_id].xyz for point_id in tracks}
     for point_id, track in tracks.items():
         scene.add_point3D_with_id(point_id, pycolmap.Point3D(xyz=xyz[point_id], track=track))
     return scene
+
+
+def _add_witness(
+    scene: pycolmap.Reconstruction,
+    tracks: Mapping[int, pycolmap.Track],
+    cam_from_world: pycolmap.Rigid3d,
+) -> None:
+    """Add an image, of a camera of its own, that observes every point."""
+    camera = copy_camera(scene.cameras[1])
+    camera.camera_id = 2
+    scene.add_camera_with_trivial_rig(camera)
+    image_id = scene.num_images() + 1
+    image = pycolmap.Image(name=str(image_id), camera_id=2, image_id=image_id)
+    image.points2D = pycolmap.Point2DList([pycolmap.Point2D(np.zeros(2)) for _ in tracks])
+    scene.add_image_with_trivial_frame(image, cam_from_world)
+    for index, track in enumerate(tracks.values()):
+        track.add_element(image_id, index)

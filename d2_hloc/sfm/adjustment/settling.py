@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from d2_hloc.files.atomic import empty_folder
 from d2_hloc.files.colmap import pycolmap
-from d2_hloc.sfm.adjustment import adjust, adjust_without_outliers, drop_absurd
+from d2_hloc.sfm.adjustment.outliers import adjust, adjust_without_outliers, drop_absurd
 
 MAX_ANGLE = 6.0  # degrees, between a ray and the point that it is to see, while points are found
 

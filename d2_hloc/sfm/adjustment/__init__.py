@@ -1,0 +1,1 @@
+"""Bundle adjustment of a model whose observations are not all right."""
