@@ -79,8 +79,15 @@ def write_whole(path: Path, data: bytes) -> None:
         write_atomically(path, data)
 
 
+def mebibytes(size: int) -> int:
+    """Bytes as whole MiB, rounded up."""
+    return -(-size >> 20)
+
+
 def empty_folder(path: Path) -> Path:
-    """Make a folder, or delete what is in it."""
+    """Make a folder, or delete what is in it; a link there goes, not what it leads to."""
+    if path.is_symlink():
+        path.unlink()
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     return path

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+MAPPING = ".mapping"  # ends the name of a folder in which a model is made
+
 
 @dataclass(frozen=True)
 class Inside:
@@ -100,6 +102,15 @@ class Outputs:
         """The run that a model is named by: its folder, or the folder of COLMAP's files in it."""
         is_sparse = path.name == cls.sparse.name and not (path / cls.sparse.name).is_dir()
         return cls(path.parent if is_sparse else path)
+
+    @property
+    def results(self) -> list[Path]:
+        """Paths that a run writes over once it has features, whatever is there."""
+        folders = [folder.with_name(folder.name + MAPPING) for folder in (self.mapped, self.sparse)]
+        models = [self.mapped, self.sparse, *folders]
+        databases = [self.raw_database, self.database, self.second_database]
+        keypoints = [self.pairs, self.refined, self.refined_again, self.moved_matches]
+        return [*models, *databases, *keypoints, self.report, self.poses, self.poses_table]
 
     def of_feature(self, name: str) -> Outputs:
         """The run of one feature, in a folder of that name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,12 @@ from d2_hloc.files.lock import lock_folder
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration
 
+logger = logging.getLogger(__name__)
+
+OTHER_VERSION = (
+    "%s: was made by version %s, this is %s; what is done stays, choose another output to make all "
+    "of it anew."
+)
 PACKAGES = ("d2_hloc", "torch", "pycolmap", "numpy", "h5py")
 
 
@@ -53,6 +60,9 @@ class RunRecord:
             self.counts = dict(found["counts"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path}: is not the record of a run; delete it.") from error
+        made_with = dict(found.get("versions") or {}).get("d2_hloc")
+        if made_with != version("d2_hloc"):
+            logger.warning(OTHER_VERSION, self.outputs.folder, made_with, version("d2_hloc"))
         remedy = f"Choose another output; its {self.outputs.features.name} may be copied there."
         check_configuration(self.outputs.folder, made_by, self.configuration, remedy)
 
@@ -93,9 +103,9 @@ class RunRecord:
 
 
 def _refuse_foreign(outputs: Outputs) -> None:
-    """A model or report that no run of ours made is never written over."""
-    for path in (outputs.sparse, outputs.database, outputs.report, outputs.poses):
-        if path.exists():
+    """Files that no run of ours made are never written over, nor deleted."""
+    for path in outputs.results:
+        if path.exists() or path.is_symlink():
             raise ValueError(
                 f"{outputs.folder}: holds a {path.name} that this program did not make; choose "
                 "another output."

@@ -28,7 +28,7 @@ import h5py
 import numpy as np
 
 from d2_hloc.core.text import read_json_file
-from d2_hloc.files.atomic import disk_full_in_a_sentence, write_atomically
+from d2_hloc.files.atomic import disk_full_in_a_sentence, mebibytes, write_atomically
 from d2_hloc.files.checked_arrays import read_json
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.lock import OutputLock
@@ -259,7 +259,7 @@ def _check_space(path: Path, sources: Sequence[Path]) -> None:
     files = [*sources, path] if path.exists() else sources
     needed = sum(p.stat().st_size for p in files)
     if shutil.disk_usage(path.parent).free < needed:
-        raise OSError(errno.ENOSPC, f"{needed >> 20} MiB more are needed")
+        raise OSError(errno.ENOSPC, f"{mebibytes(needed)} MiB more are needed", str(path))
 
 
 def _text(failures: dict[str, str]) -> str:

@@ -197,6 +197,7 @@ def fuse(options: FusionOptions, workspace: Workspace) -> Path:
     workspace.outputs.mesh.unlink(missing_ok=True)  # of an earlier cloud
     target = workspace.outputs.cloud
     part = target.with_name(f"{target.stem}.writing.ply")
+    part.unlink(missing_ok=True)  # or whatever a link there leads to would be written
     pixels = sum(v.size[0] * v.size[1] for v in workspace.views.values())
     pycolmap.stereo_fusion(
         part,
@@ -238,6 +239,7 @@ def make_mesh(options: MeshOptions, folder: Path) -> Path:
     if (count := num_vertices(cloud)) < MIN_MESH_POINTS:
         raise ModelError(f"{cloud}: {count} points are too few for a mesh; see the depth maps.")
     part = target.with_name(f"{target.stem}.writing.ply")
+    part.unlink(missing_ok=True)  # or whatever a link there leads to would be written
     # More threads than OMP_NUM_THREADS allows wait for each other: tenfold the time.
     threads = torch.get_num_threads()
     arguments = [str(v) for v in (cloud, part, options.depth, options.trim, threads)]

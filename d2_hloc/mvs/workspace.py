@@ -26,7 +26,7 @@ from d2_hloc.core.images import ImageError, fit, luma, open_image, read_image
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
 from d2_hloc.core.text import read_json_file
-from d2_hloc.files.atomic import DiskFull, write_whole
+from d2_hloc.files.atomic import DiskFull, mebibytes, write_whole
 from d2_hloc.files.colmap import ModelError, camera_of, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration, file_checksum, is_changed
@@ -196,8 +196,8 @@ def _check_space(model: pycolmap.Reconstruction, folder: Path, max_image_size: i
     existing = next(p for p in folder.resolve().parents if p.exists())
     if (free := shutil.disk_usage(existing).free) < needed:
         raise DiskFull(
-            f"{folder}: the disk is full; {needed >> 20} MiB are needed for {len(sizes)} images "
-            f"and their maps, and {free >> 20} are free."
+            f"{folder}: the disk is full; {mebibytes(needed)} MiB are needed for {len(sizes)} "
+            f"images and their maps, and {free >> 20} are free."
         )
 
 

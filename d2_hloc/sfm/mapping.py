@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from d2_hloc.files.atomic import empty_folder, replace_folder
 from d2_hloc.files.colmap import ModelError, open_database, pycolmap
+from d2_hloc.files.outputs import MAPPING
 from d2_hloc.sfm.adjustment.outliers import (
     adjust_without_outliers,
     drop_absurd,
@@ -116,7 +117,7 @@ def map_images(
     Raises:
         ModelError: if fewer than `min_model_size` images can be reconstructed.
     """
-    work = empty_folder(output.with_name(output.name + ".mapping"))
+    work = empty_folder(output.with_name(output.name + MAPPING))
     task = mapping_task(options, database, images, work, known)
     folder, model = _best_attempt(task)
     if model is None:
@@ -151,7 +152,7 @@ def settle_anew(
     known: Set[str],
 ) -> None:
     """Settle a model by the matches of another database of its images; it goes to `output`."""
-    work = empty_folder(output.with_name(output.name + ".mapping"))
+    work = empty_folder(output.with_name(output.name + MAPPING))
     task = mapping_task(options, database, images, work, known)
     model = settle(model, settling_task(task, work / "settling"))
     folder = empty_folder(work / "model")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from d2_hloc.files.atomic import empty_folder, replace_folder
 from d2_hloc.files.colmap import ModelError, camera_of, open_database, pycolmap
+from d2_hloc.files.outputs import MAPPING
 from d2_hloc.sfm.adjustment.outliers import drop_absurd, drop_outliers
 from d2_hloc.sfm.cameras.rigs import copy_rigs
 from d2_hloc.sfm.mapping import incremental_options
@@ -35,7 +36,7 @@ def triangulate(
             model = with_ids(reference, ids)
     if model.num_reg_images() == 0:
         raise ModelError(f"{database}: holds none of the images of the model.")
-    work = empty_folder(output.with_name(output.name + ".mapping"))
+    work = empty_folder(output.with_name(output.name + MAPPING))
     options = options.for_images(model.num_reg_images())
     conf = incremental_options(options, set(), is_all_known=True)
     model = pycolmap.triangulate_points(

@@ -144,3 +144,28 @@ def test_time_is_measured(output):
     with record.timed("sleep"):
         time.sleep(0.02)
     assert record.timings["sleep"] >= 0.02
+
+
+@pytest.mark.parametrize("name", ["pairs.txt", "sparse.mapping", "refined.h5", "report.html"])
+def test_what_no_run_made_is_never_written_over(output, name):
+    output.mkdir(parents=True)
+    (output / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"out: holds a {name} that this program did not make"):
+        RunRecord(output, CONFIGURATION)
+    assert (output / name).read_text() == "mine"
+
+
+def test_features_may_be_copied_into_a_new_output(output):
+    output.mkdir(parents=True)
+    (output / "features.h5").touch()
+    RunRecord(output, CONFIGURATION)
+
+
+def test_an_output_of_another_version_is_told(output, caplog):
+    RunRecord(output, CONFIGURATION).write()
+    RunRecord(output, CONFIGURATION)
+    assert "version" not in caplog.text
+    path = output / "run.json"
+    path.write_text(json.dumps(read(output) | {"versions": {"d2_hloc": "0.0.9"}}))
+    RunRecord(output, CONFIGURATION)
+    assert f"{output}: was made by version 0.0.9, this is " in caplog.text

@@ -248,7 +248,7 @@ def test_a_model_without_points_is_refused(scene, tmp_path):
 def test_a_full_disk_is_one_sentence_before_the_work(scene, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(workspace.shutil, "disk_usage", lambda _: usage(9 << 20, 8 << 20, 1 << 20))
-    with pytest.raises(DiskFull, match="3 MiB are needed for 5 images and their maps, and 1 are"):
+    with pytest.raises(DiskFull, match="4 MiB are needed for 5 images and their maps, and 1 are"):
         run(scene, tmp_path / "out")
 
 

@@ -19,7 +19,7 @@ from d2_hloc.network.d2net import D2Net
 from d2_hloc.network.options import D2NetOptions
 from d2_hloc.network.weights import download
 from d2_hloc.network.weights.catalogue import BUNDLED, WeightsError, absolute_source, cache_folder
-from d2_hloc.network.weights.download import download_weights
+from d2_hloc.network.weights.download import download_weights, private_folder
 from d2_hloc.network.weights.files import load_weights
 from d2_hloc.network.weights.state import PUBLISHED_KEY, to_published
 
@@ -460,3 +460,15 @@ def test_a_state_under_the_authors_names_loads_again(tmp_path):
     for name in ("mine.safetensors", "mine.pth"):
         found = load_weights(str(tmp_path / name))
         assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_what_killed_downloads_left_is_deleted_a_day_later(tmp_path):
+    old, new = tmp_path / ".download-old", tmp_path / ".download-new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "w.part").touch()
+    os.utime(old, (0, 0))
+    with private_folder(tmp_path / "w.pth") as folder:
+        assert folder.is_dir()
+        assert not old.exists()
+        assert new.exists()

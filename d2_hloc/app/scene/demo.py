@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from d2_hloc.app.scene.pose import Pose
 from d2_hloc.app.scene.renderer import Scene, render
 from d2_hloc.app.scene.square import DAY, NIGHT, market_square
 from d2_hloc.core.threads import one_thread_an_operation
+from d2_hloc.files.atomic import empty_folder
 
 SIZE = (640, 480)
 TARGET = (0.0, 1.2, 1.25)  # metres; what the views look at
@@ -91,7 +91,7 @@ def write_demo(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: holds something else; choose another folder, or delete it.")
     part = folder.with_name(folder.name + ".writing")
-    shutil.rmtree(part, ignore_errors=True)
+    empty_folder(part)
     for name in FOLDERS:
         (part / name).mkdir(parents=True)
     for view, image in zip(views, take(views), strict=True):

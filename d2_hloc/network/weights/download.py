@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -21,6 +23,8 @@ from d2_hloc.network.weights.files import check_digest, digest_file
 from d2_hloc.network.weights.state import read_state, to_backbone
 
 SCHEMES = ("https", "file")  # what nobody on the way can change
+PRIVATE = ".download-"  # begins the name of a folder of an unfinished download
+LONGEST = 24 * 3600  # seconds that a download may take
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -54,7 +58,10 @@ def download_weights(name: str, sha256: str | None = None, url: str | None = Non
 def private_folder(target: Path) -> Iterator[Path]:
     """A new folder beside `target`, deleted at the end; nobody else can put a link into it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
+    for left in target.parent.glob(f"{PRIVATE}*"):  # by downloads that were killed
+        if time.time() - left.lstat().st_mtime > LONGEST and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=PRIVATE) as folder:
         yield Path(folder)
 
 
