@@ -17,6 +17,7 @@ from d2_hloc.files.outputs import MAPPING
 from d2_hloc.sfm.adjustment.outliers import (
     adjust_without_outliers,
     drop_absurd,
+    drop_wild_images,
     reprojection_errors,
 )
 from d2_hloc.sfm.adjustment.settling import SettlingTask, settle
@@ -172,6 +173,9 @@ def _best_attempt(task: MappingTask) -> tuple[Path, pycolmap.Reconstruction | No
             hold_distortion=task.options.hold_distortion and k == 0,
         )
         models = MAPPERS[task.options.mapper](replace(task, options=seeded, work=folder))
+        for model in models.values():
+            if names := drop_wild_images(model, task.constant_cameras):
+                logger.info("no camera explains %s; left out", ", ".join(names))
         sound = {i: m for i, m in models.items() if is_sound(m, task.options)}
         for i, m in sound.items():
             found.append((m.num_reg_images(), m.num_points3D(), folder / str(i), m))

@@ -10,6 +10,7 @@ from d2_hloc.sfm.adjustment.outliers import (
     MAX_ERROR,
     adjust_without_outliers,
     drop_absurd,
+    drop_wild_images,
     reprojection_errors,
 )
 
@@ -94,3 +95,17 @@ def test_what_is_absurd_leaves(scene):
     assert model.num_points3D() == scene.model.num_points3D() - 3
     assert reprojection_errors(model).max() < 1e-6
     assert drop_absurd(model) == 0
+
+
+def test_images_leave_whose_camera_no_lens_has(scene):
+    model = pycolmap.Reconstruction(scene.model)
+    image = model.images[min(model.reg_image_ids())]
+    camera, name, before = image.camera_id, image.name, set(model.reg_image_ids())
+    with_it = {i for i in before if model.images[i].camera_id == camera}
+    assert drop_wild_images(model, set()) == []
+    model.cameras[camera].params = [-1.57e6, *model.cameras[camera].params[1:].tolist()]
+    assert drop_wild_images(model, {camera}) == []
+    assert name in drop_wild_images(model, set())
+    assert set(model.reg_image_ids()) == before - with_it
+    seen = {e.image_id for p in model.points3D.values() for e in p.track.elements}
+    assert not seen & with_it

@@ -72,6 +72,21 @@ def drop_absurd(model: pycolmap.Reconstruction) -> int:
     return before - model.compute_num_observations()
 
 
+def drop_wild_images(model: pycolmap.Reconstruction, constant_cameras: Set[int]) -> list[str]:
+    """Images leave whose camera no lens has, unless it is one of `constant_cameras`; their names.
+
+    Mappers drop them when they look at them next, and so keep those of the last adjustment.
+    """
+    names, manager = [], pycolmap.ObservationManager(model)
+    for image_id in sorted(model.reg_image_ids()):
+        image = model.images[image_id]
+        if image.camera_id not in constant_cameras and is_wild(model.cameras[image.camera_id]):
+            names.append(image.name)
+            if image.has_pose:  # it leaves with the others of its frame
+                manager.deregister_frame(image.frame_id)
+    return names
+
+
 def drop_outliers(model: pycolmap.Reconstruction, outlier_factor: float) -> int:
     """Observations beyond `outlier_factor` median errors leave; how many did. Nothing moves."""
     errors, before = reprojection_errors(model), model.compute_num_observations()
