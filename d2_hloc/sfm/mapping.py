@@ -165,12 +165,13 @@ def settle_anew(
 def _best_attempt(task: MappingTask) -> tuple[Path, pycolmap.Reconstruction | None]:
     """The model of most images, then of most points, and its folder."""
     found: list[tuple[int, int, Path, pycolmap.Reconstruction]] = []
-    for k in range(task.options.attempts):
+    attempts = task.options.attempts
+    for k in range(attempts):
         folder = empty_folder(task.work / str(k))
         seeded = replace(
             task.options,
             random_seed=task.options.random_seed + k,
-            hold_distortion=task.options.hold_distortion and k == 0,
+            hold_distortion=task.options.hold_distortion and k < max(1, attempts - 1),
         )
         models = MAPPERS[task.options.mapper](replace(task, options=seeded, work=folder))
         for model in models.values():

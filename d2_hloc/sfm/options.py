@@ -100,8 +100,9 @@ class ReconstructionOptions:
 
     Mapping depends on the pair it starts from. While images are missing from the model of a small
     collection, it is tried again with another seed, `attempts` times at most; the best is kept.
-    `min_pose_inliers` place an image. At the first attempt `hold_distortion` leaves distortions as
-    they were guessed until all images are placed: early on they make up for wrong focal lengths.
+    `min_pose_inliers` place an image. At all attempts but the last, or the only one,
+    `hold_distortion` leaves distortions as they were guessed until all images are placed: early on
+    they make up for wrong focal lengths.
 
     `second_look`: where keypoints are refined and focal lengths were guessed, the model of a small
     collection leads to more matches (second_look.matches_by_model), whose keypoints are refined,
@@ -120,8 +121,8 @@ class ReconstructionOptions:
         attempts: most trials of a small collection, each with another seed, while images are
             missing.
         min_pose_inliers: fewest inliers that place an image.
-        hold_distortion: leave distortions as guessed until all images are placed, in the first
-            attempt.
+        hold_distortion: leave distortions as guessed until all images are placed, in all attempts
+            but the last.
         second_look: where focal lengths were guessed, look for more matches where the model leads.
         small_collection: most images of a small collection, which is mapped on one thread.
         outlier_factor: median errors beyond which observations leave the model; null keeps all.

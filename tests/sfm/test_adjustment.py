@@ -109,3 +109,6 @@ def test_images_leave_whose_camera_no_lens_has(scene):
     assert set(model.reg_image_ids()) == before - with_it
     seen = {e.image_id for p in model.points3D.values() for e in p.track.elements}
     assert not seen & with_it
+    found = model.cameras[camera]
+    longest = max(found.width, found.height)
+    assert found.params[:2] == pytest.approx([1.2 * longest, 1.2 * longest])

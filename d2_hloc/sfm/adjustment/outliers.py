@@ -15,6 +15,7 @@ LOSS_SCALE = 2.0  # median errors
 MAX_ERROR = 16.0  # pixels: no observation is so far off in a model that holds; COLMAP's bound is 4
 FOCAL_BOUNDS = (0.1, 10.0)  # of the longest edge; these and the next are COLMAP's
 MAX_DISTORTION = 1.0
+FOCAL_GUESS = 1.2  # of the longest edge, as COLMAP guesses
 
 State = tuple[dict[int, np.ndarray], dict[int, pycolmap.Rigid3d | None], dict[int, np.ndarray]]
 
@@ -75,7 +76,8 @@ def drop_absurd(model: pycolmap.Reconstruction) -> int:
 def drop_wild_images(model: pycolmap.Reconstruction, constant_cameras: Set[int]) -> list[str]:
     """Images leave whose camera no lens has, unless it is one of `constant_cameras`; their names.
 
-    Mappers drop them when they look at them next, and so keep those of the last adjustment.
+    Mappers drop them when they look at them next, and so keep those of the last adjustment. Their
+    cameras, which no image has then, are guessed again: a model with such a one is of no use.
     """
     names, manager = [], pycolmap.ObservationManager(model)
     for image_id in sorted(model.reg_image_ids()):
@@ -84,7 +86,16 @@ def drop_wild_images(model: pycolmap.Reconstruction, constant_cameras: Set[int])
             names.append(image.name)
             if image.has_pose:  # it leaves with the others of its frame
                 manager.deregister_frame(image.frame_id)
+    for camera in model.cameras.values():
+        if camera.camera_id not in constant_cameras and is_wild(camera):
+            camera.params = _guessed(camera).params
     return names
+
+
+def _guessed(camera: pycolmap.Camera) -> pycolmap.Camera:
+    focal_length = FOCAL_GUESS * max(camera.width, camera.height)
+    size = camera.width, camera.height
+    return pycolmap.Camera.create_from_model_id(0, camera.model, focal_length, *size)
 
 
 def drop_outliers(model: pycolmap.Reconstruction, outlier_factor: float) -> int:
