@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from d2_hloc.core.text import read_json_file
 from d2_hloc.files.colmap import is_model, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.reports.model_figure import model_figure
 from d2_hloc.reports.page import Report
-from d2_hloc.sfm.pose_errors import IDENTITY, Alignment, align, centre, model_poses
+from d2_hloc.sfm.pose_errors import IDENTITY, Alignment, align, model_poses
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = Outputs(folder).run_record
     try:
-        found = json.loads(path.read_text())
+        found = read_json_file(path)
         return {k: dict(found[k]) for k in ("configuration", "counts", "scores", "timings")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is not the record of a run; name the OUT of one.") from error
@@ -102,11 +103,10 @@ def add_models(report: Report, models: Mapping[str, pycolmap.Reconstruction]) ->
             :: max(1, model.num_points3D() * len(models) // MAX_POINTS)
         ]
         xyz = np.array([model.points3D[i].xyz for i in ids]).reshape(-1, 3)
-        points.append(brought_into(frame, xyz))
+        points.append(frame.apply(xyz))
         colours.append(np.tile(np.array(colour, dtype=np.uint8), (len(xyz), 1)))
         for image, pose in model_poses(model).items():
-            place = brought_into(frame, centre(pose)[None])[0]
-            cameras.append((f"{name}: {image}", place, pose.rotation.matrix() @ frame.rotation.T))
+            cameras.append((f"{name}: {image}", frame.centre(pose), frame.camera_rotation(pose)))
     figure = model_figure(
         np.concatenate(points),
         np.concatenate(colours),
@@ -131,8 +131,3 @@ def frame_of(
     except ValueError as error:
         logger.warning("%s is left out of the view: %s", name, error)
         return None
-
-
-def brought_into(frame: Alignment, xyz: np.ndarray) -> np.ndarray:
-    """Points (N, 3) in another frame."""
-    return frame.scale * xyz @ np.asarray(frame.rotation).T + frame.translation

@@ -35,6 +35,10 @@ class Alignment:
         """Camera centre of a model's pose, in the ground truth's frame."""
         return self.scale * self.rotation @ centre(pose) + self.translation
 
+    def apply(self, xyz: np.ndarray) -> np.ndarray:
+        """Points (N, 3) of a model, in the ground truth's frame."""
+        return self.scale * xyz @ np.asarray(self.rotation).T + self.translation
+
     def camera_rotation(self, pose: pycolmap.Rigid3d) -> np.ndarray:
         """World-to-camera rotation of a model's pose, in the ground truth's frame."""
         return pose.rotation.matrix() @ self.rotation.T
