@@ -73,6 +73,11 @@ def fit(size: tuple[int, int], resize_max: int | None) -> tuple[int, int]:
     return width, height
 
 
+def enlargement(size: tuple[int, int], resize_max: int | None) -> float:
+    """Pixels of an image of a size (w, h) in one of it reduced by fit()."""
+    return max(size) / max(fit(size, resize_max))
+
+
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 H W"]:
     """Convert an image to a tensor of RGB in [0, 1]."""
     values = np.array(image, dtype=np.uint8)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
-from d2_hloc.core.images import fit
+from d2_hloc.core.images import enlargement
 from d2_hloc.features.extracted import read_orientations
 from d2_hloc.files import features_h5
 from d2_hloc.files.staged_h5 import Staged, Value
@@ -88,7 +88,7 @@ def refine_tracks(
         raw = {n: dict(file[n]["keypoints"].attrs) for n in names}
         sizes = {n: features_h5.image_size_of(file, n) for n in names}
     resize_max = resize_max_of(features)
-    enlargement = {n: max(s) / max(fit(s, resize_max)) for n, s in sizes.items()}
+    enlargements = {n: enlargement(s, resize_max) for n, s in sizes.items()}
     jobs = jobs_of(build_tracks({n: len(xy) for n, xy in keypoints.items()}, verified))
     turned = read_orientations(features)
     maps = MapReader(resize_max).of(images, CACHE_BYTES, 2, turned)
@@ -101,7 +101,7 @@ def refine_tracks(
     with Staged(output, made_by, "keypoints") as staged:
         for name in names:
             moved = bool((outcomes[name] == Outcome.MOVED).any())
-            attributes = {"uncertainty": NOISE * enlargement[name]} if moved else raw[name]
+            attributes = {"uncertainty": NOISE * enlargements[name]} if moved else raw[name]
             record = {"keypoints": Value(refined[name].numpy(), attributes)}
             staged.add(name, record | {"outcomes": Value(outcomes[name].numpy().astype(np.int8))})
     _clear(output)

@@ -155,7 +155,7 @@ def verify_geometry(
             if ours:
                 _verify_by_poselib(database, ours, options, sources, ids)
             if colmaps:
-                _verify_by_colmap(database, colmaps, options, sources)
+                _verify_by_colmap(database, colmaps, cameras, options, sources)
             progress.update(len(chunk))
 
 
@@ -176,12 +176,14 @@ def _by_estimator(
 
 
 def _verify_by_colmap(
-    database: Path, pairs: Sequence[Pair], options: ReconstructionOptions, sources: Sources
+    database: Path,
+    pairs: Sequence[Pair],
+    cameras: Mapping[str, pycolmap.Camera],
+    options: ReconstructionOptions,
+    sources: Sources,
 ) -> None:
     verification = options.verification
     if sources.is_chosen_from:
-        with open_database(database) as db:
-            cameras = {c.camera_id: c for c in db.read_all_cameras()}
         width = max(enlargements(cameras, sources.resize_max).values())
         verification = verification.for_moved(width)
     listed = write_pairs(database.with_name(database.name + ".pairs.txt"), pairs)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d2_hloc.core.images import fit
+from d2_hloc.core.images import enlargement
 from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.core.structs import Matches
 from d2_hloc.files import features_h5
@@ -110,7 +110,7 @@ class RefinedKeypoints:
             return cls(
                 keypoints={n: features_h5.keypoints_of(file, n).astype(float) for n in names},
                 outcomes={n: file[n]["outcomes"][()] for n in names},
-                enlargements={n: max(s) / max(fit(s, resize_max)) for n, s in sizes.items()},
+                enlargements={n: enlargement(s, resize_max) for n, s in sizes.items()},
                 window=window,
             )
 

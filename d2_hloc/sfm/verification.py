@@ -7,10 +7,10 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
+from d2_hloc.core.images import enlargement
 from d2_hloc.core.threads import in_threads, one_thread_an_operation
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import open_database, pycolmap
@@ -22,7 +22,6 @@ from d2_hloc.sfm.epipolar import MatchedPoints, focal_matrix, fundamental_of, ra
 from d2_hloc.sfm.options import VerificationOptions
 from d2_hloc.sfm.two_view import Config, degenerate, estimate_two_view, supported
 
-K = TypeVar("K", str, int)
 GUIDED_BAND = 2.0  # times the error, where refinement follows and tells right from wrong
 
 
@@ -187,20 +186,22 @@ def _matches_and_start(
     sources: Sources,
 ) -> tuple[np.ndarray, pycolmap.TwoViewGeometry | None]:
     """Matches (K, 2) to verify, and the geometry that they had before their keypoints moved."""
-    name0, name1 = pair
     if first is None:
-        found = db.read_matches(ids[name0].image_id, ids[name1].image_id)
-        return found.astype(np.int64).reshape(-1, 2), None
-    images = (first.read_image_with_name(name) for name in (name0, name1))
+        return _matches_of(db, ids, pair), None
+    images = (first.read_image_with_name(name) for name in pair)
     image0, image1 = (image.image_id for image in images if image is not None)
     if not first.exists_two_view_geometry(image0, image1):
         return np.empty((0, 2), np.int64), None
     geometry = first.read_two_view_geometry(image0, image1)
     found = geometry.inlier_matches.astype(np.int64).reshape(-1, 2)
     if sources.is_chosen_from:
-        found = db.read_matches(ids[name0].image_id, ids[name1].image_id)
-        found = found.astype(np.int64).reshape(-1, 2)
+        found = _matches_of(db, ids, pair)
     return found, geometry if len(found) else None
+
+
+def _matches_of(db: pycolmap.Database, ids: dict[str, pycolmap.Image], pair: Pair) -> np.ndarray:
+    found = db.read_matches(*(ids[name].image_id for name in pair))
+    return found.astype(np.int64).reshape(-1, 2)
 
 
 def _image_named(database: pycolmap.Database, name: str) -> pycolmap.Image:
@@ -210,8 +211,8 @@ def _image_named(database: pycolmap.Database, name: str) -> pycolmap.Image:
     return image
 
 
-def enlargements(cameras: Mapping[K, pycolmap.Camera], resize_max: int | None) -> dict[K, float]:
+def enlargements(
+    cameras: Mapping[str, pycolmap.Camera], resize_max: int | None
+) -> dict[str, float]:
     """Pixels of each image in one of the size at which its features were extracted."""
-    if resize_max is None:
-        return dict.fromkeys(cameras, 1.0)
-    return {n: max(1.0, max(c.width, c.height) / resize_max) for n, c in cameras.items()}
+    return {n: enlargement((c.width, c.height), resize_max) for n, c in cameras.items()}
