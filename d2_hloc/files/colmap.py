@@ -102,7 +102,12 @@ def camera_of(image: pycolmap.Image) -> pycolmap.Camera:
     """
     if image.camera is None:
         raise ModelError(f"{image.name}: has no camera.")
-    return copy.copy(image.camera)
+    return copy_camera(image.camera)
+
+
+def copy_camera(camera: pycolmap.Camera) -> pycolmap.Camera:
+    """The same camera, to be changed without it, or to outlive its model."""
+    return copy.copy(camera)
 
 
 def img_from_cam(

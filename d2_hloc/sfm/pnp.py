@@ -16,12 +16,12 @@ from tqdm import tqdm
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_atomically
-from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.colmap import copy_camera, pycolmap
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.matching.tracks import PairMatches, matches_between
-from d2_hloc.sfm.cameras.queries import PlacedQuery, by_camera, copy_camera, shared_camera
+from d2_hloc.sfm.cameras.queries import PlacedQuery, by_camera, shared_camera
 from d2_hloc.sfm.correspondences import (
     Correspondences,
     Lookup,

@@ -72,7 +72,7 @@ def matches_by_model(
 
 def _seen_image(file: GuardedFile, image: pycolmap.Image, noise: float) -> SeenImage:
     ids = [p.point3D_id for p in image.points2D if p.has_point3D()]
-    camera = pycolmap.Camera(camera_of(image).todict())
+    camera = camera_of(image)
     camera.has_prior_focal_length = True
     return SeenImage(
         image=image,

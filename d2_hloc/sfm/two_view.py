@@ -13,7 +13,7 @@ from torch import Tensor
 
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.core.structs import Matches
-from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.colmap import copy_camera, pycolmap
 from d2_hloc.matching.consistency import local_consistency
 from d2_hloc.matching.guided import epipolar_distances, homogeneous
 from d2_hloc.sfm.epipolar import (
@@ -272,7 +272,7 @@ def focal_lengths(
     for camera, estimate in zip((camera0, camera1), found, strict=True):
         ratio = estimate.focal() / camera.mean_focal_length()
         is_sane = np.isfinite(ratio) and 1 / FOCAL_RANGE < ratio < FOCAL_RANGE
-        copy = pycolmap.Camera(camera.todict())
+        copy = copy_camera(camera)
         if is_sane and not camera.has_prior_focal_length:
             params = np.array(copy.params)
             params[list(copy.focal_length_idxs())] *= ratio

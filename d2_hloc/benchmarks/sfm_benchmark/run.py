@@ -119,12 +119,13 @@ class PhotoReconstruction:
         """Options of the mapper, for raw keypoints or refined ones."""
         if not self.refinement.enabled:
             return self.reconstruction
+        ours = ReconstructionOptions()
         return replace(
             self.reconstruction,
             outlier_factor=self.refined_outlier_factor,
-            min_pose_inliers=15,
-            hold_distortion=True,
-            second_look=True,
+            min_pose_inliers=ours.min_pose_inliers,
+            hold_distortion=ours.hold_distortion,
+            second_look=ours.second_look,
         )
 
 

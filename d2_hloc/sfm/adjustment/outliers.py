@@ -7,6 +7,7 @@ from collections.abc import Set
 import numpy as np
 
 from d2_hloc.files.colmap import camera_of, img_from_cam, pycolmap
+from d2_hloc.sfm.cameras.guess import default_camera
 
 ROUNDS = 4
 MIN_ANGLE = 1.5  # degrees between a point's rays, as COLMAP's mapper asks for
@@ -15,7 +16,6 @@ LOSS_SCALE = 2.0  # median errors
 MAX_ERROR = 16.0  # pixels: no observation is so far off in a model that holds; COLMAP's bound is 4
 FOCAL_BOUNDS = (0.1, 10.0)  # of the longest edge; these and the next are COLMAP's
 MAX_DISTORTION = 1.0
-FOCAL_GUESS = 1.2  # of the longest edge, as COLMAP guesses
 
 State = tuple[dict[int, np.ndarray], dict[int, pycolmap.Rigid3d | None], dict[int, np.ndarray]]
 
@@ -27,7 +27,6 @@ def adjust_without_outliers(
     num_threads: int = -1,
     *,
     is_robust: bool = False,
-    refine_distortion: bool = True,
 ) -> int:
     """Drop observations beyond `outlier_factor` median errors, adjust, and again; in place.
 
@@ -42,13 +41,7 @@ def adjust_without_outliers(
         if drop_outliers(model, outlier_factor) <= FEW * model.compute_num_observations():
             break
         scale = LOSS_SCALE * float(np.median(reprojection_errors(model))) if is_robust else None
-        adjust(
-            model,
-            constant_cameras,
-            num_threads,
-            loss_scale=scale,
-            refine_distortion=refine_distortion,
-        )
+        adjust(model, constant_cameras, num_threads, loss_scale=scale)
         drop_absurd(model)
     model.update_point_3d_errors()
     return before - model.compute_num_observations()
@@ -88,14 +81,9 @@ def drop_wild_images(model: pycolmap.Reconstruction, constant_cameras: Set[int])
                 manager.deregister_frame(image.frame_id)
     for camera in model.cameras.values():
         if camera.camera_id not in constant_cameras and is_wild(camera):
-            camera.params = _guessed(camera).params
+            size = camera.width, camera.height
+            camera.params = default_camera(camera.model_name, size).params
     return names
-
-
-def _guessed(camera: pycolmap.Camera) -> pycolmap.Camera:
-    focal_length = FOCAL_GUESS * max(camera.width, camera.height)
-    size = camera.width, camera.height
-    return pycolmap.Camera.create_from_model_id(0, camera.model, focal_length, *size)
 
 
 def drop_outliers(model: pycolmap.Reconstruction, outlier_factor: float) -> int:
@@ -170,14 +158,22 @@ def _solve(
     for camera_id in constant_cameras & set(model.cameras):
         config.set_constant_cam_intrinsics(camera_id)
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    options = adjustment_options(loss_scale, refine_distortion)
+    options.ceres.solver_options.num_threads = num_threads
+    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+
+
+def adjustment_options(
+    loss_scale: float | None, refine_distortion: bool
+) -> pycolmap.BundleAdjustmentOptions:
+    """Options of a bundle adjustment with Cauchy's loss at a scale in pixels, or squares."""
     options = pycolmap.BundleAdjustmentOptions(
         print_summary=False, refine_extra_params=refine_distortion
     )
     if loss_scale is not None:
         options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
         options.ceres.loss_function_scale = loss_scale
-    options.ceres.solver_options.num_threads = num_threads
-    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    return options
 
 
 def _state(model: pycolmap.Reconstruction) -> State:

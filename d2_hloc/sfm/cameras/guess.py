@@ -17,12 +17,15 @@ def guess_camera(path: Path, model: str = MODEL) -> pycolmap.Camera:
         return pycolmap.infer_camera_from_image(path, options)
     except (ValueError, RuntimeError):
         # A form of image that COLMAP does not read though we do: the guess it would make.
-        width, height = open_image(path).size
-        camera = pycolmap.Camera.create_from_model_name(
-            0, model, options.default_focal_length_factor * max(width, height), width, height
-        )
-        camera.has_prior_focal_length = False
-        return camera
+        return default_camera(model, open_image(path).size)
+
+
+def default_camera(model: str, size: tuple[int, int]) -> pycolmap.Camera:
+    """COLMAP's guess for an image of a size (w, h) that nothing else is known of."""
+    factor = pycolmap.ImageReaderOptions().default_focal_length_factor
+    camera = pycolmap.Camera.create_from_model_name(0, model, factor * max(size), *size)
+    camera.has_prior_focal_length = False
+    return camera
 
 
 def check_camera_model(name: str) -> None:

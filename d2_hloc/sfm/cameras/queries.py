@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from d2_hloc.core.pixels import to_colmap
-from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.colmap import copy_camera, pycolmap
 from d2_hloc.files.model_contents import camera_problem
+from d2_hloc.sfm.adjustment.outliers import adjustment_options
 from d2_hloc.sfm.cameras.sharing import NO_ID
 
 LOSS = 2.0  # pixels, beyond which an inlier's error counts less
@@ -35,11 +36,6 @@ def by_camera(cameras: Mapping[str, pycolmap.Camera]) -> list[tuple[pycolmap.Cam
     return [(cameras[names[0]], names) for names in groups.values()]
 
 
-def copy_camera(camera: pycolmap.Camera) -> pycolmap.Camera:
-    """The same camera, to be changed without it."""
-    return pycolmap.Camera(camera.todict())
-
-
 def shared_camera(
     camera: pycolmap.Camera, queries: Sequence[PlacedQuery], model: pycolmap.Reconstruction
 ) -> pycolmap.Camera | None:
@@ -62,11 +58,7 @@ def shared_camera(
         config.add_image(image_id)
     for point_id in scene.points3D:
         config.add_constant_point(point_id)
-    options = pycolmap.BundleAdjustmentOptions(
-        print_summary=False, refine_extra_params=len(lengths) >= ENOUGH
-    )
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = LOSS
+    options = adjustment_options(LOSS, refine_distortion=len(lengths) >= ENOUGH)
     pycolmap.create_default_bundle_adjuster(options, config, scene).solve()
     shared = copy_camera(scene.cameras[1])
     shared.camera_id, shared.has_prior_focal_length = camera.camera_id, True
