@@ -9,6 +9,7 @@ from torch import Tensor
 from d2_hloc.features.adapters.d2net import D2NetAdapter
 from d2_hloc.hloc.base_model import BaseModel
 from d2_hloc.hloc.d2net_conf import d2net_options_of
+from d2_hloc.hloc.model_inputs import batch_of_one, single_image
 from d2_hloc.network.d2net import D2Net
 
 
@@ -16,9 +17,6 @@ class D2NetExtractor(BaseModel):
     """D2-Net as hloc loads and calls it.
 
     `conf` holds D2NetOptions' keys and `multiscale`, or those of hloc's own d2net.
-
-    Keypoints are float64, so that hloc's `as_half`, which its pipelines leave on, passes them by:
-    it halves float32 alone, and as float16 they would move in steps of a pixel from 1024 on.
 
     Attributes:
         detection_noise: deviation of the keypoints, in pixels of the extracted image.
@@ -40,16 +38,4 @@ class D2NetExtractor(BaseModel):
         Raises:
             ValueError: for a batch of other than one image, since N differs between images.
         """
-        image = data["image"]
-        if image.ndim != 4 or image.shape[0] != 1:
-            raise ValueError(f"The image must be 1 x 3 x H x W, not {tuple(image.shape)}.")
-        features = self.net.extract(image[0])
-        found = {
-            "keypoints": features.keypoints.double(),
-            "scores": features.scores.float(),
-            "descriptors": features.descriptors.T.float(),
-            "scales": features.scales.float(),
-        }
-        if features.global_descriptor is not None:
-            found["global_descriptor"] = features.global_descriptor.float()
-        return {key: value[None] for key, value in found.items()}
+        return batch_of_one(self.net.extract(single_image(data["image"], "The image")))

@@ -10,12 +10,11 @@ from d2_hloc.core import config
 from d2_hloc.features.adapters.d2net_dense import DenseAdapter, DenseD2Net
 from d2_hloc.features.options import FeatureOptions
 from d2_hloc.hloc.base_model import BaseModel
+from d2_hloc.hloc.model_inputs import batch_of_one, single_image
 
 
 class D2NetDenseExtractor(BaseModel):
     """`conf` holds the keys `d2net` and `cells` of FeatureOptions.
-
-    Keypoints are float64, as d2net's, so that hloc does not halve them.
 
     Attributes:
         detection_noise: deviation of the keypoints, in pixels of the extracted image.
@@ -37,13 +36,4 @@ class D2NetDenseExtractor(BaseModel):
         Raises:
             ValueError: for a batch of other than one image, since N differs between images.
         """
-        image = data["image"]
-        if image.ndim != 4 or image.shape[0] != 1:
-            raise ValueError(f"The image must be 1 x 3 x H x W, not {tuple(image.shape)}.")
-        features = self.net.extract(image[0])
-        return {
-            "keypoints": features.keypoints.double()[None],
-            "scores": features.scores.float()[None],
-            "descriptors": features.descriptors.T.float()[None],
-            "scales": features.scales.float()[None],
-        }
+        return batch_of_one(self.net.extract(single_image(data["image"], "The image")))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from d2_hloc.core import config
 from d2_hloc.hloc.base_model import BaseModel
+from d2_hloc.hloc.model_inputs import single_image
 from d2_hloc.refinement.image_matches import ImageMatcher, ImageMatchingOptions
 
 
@@ -27,13 +28,10 @@ class D2NetDense(BaseModel):
         Raises:
             ValueError: for a batch of other than one pair.
         """
-        images = [data[key] for key in self.required_inputs]
-        for key, image in zip(self.required_inputs, images, strict=True):
-            if image.ndim != 4 or image.shape[0] != 1:
-                raise ValueError(f"{key} must be 1 x 3 x H x W, not {tuple(image.shape)}.")
-        found = self.matcher(images[0][0].cpu(), images[1][0].cpu())
+        image0, image1 = (single_image(data[key], key) for key in self.required_inputs)
+        found = self.matcher(image0.cpu(), image1.cpu())
         return {
-            "keypoints0": found.keypoints0.to(images[0].device),
-            "keypoints1": found.keypoints1.to(images[0].device),
-            "scores": found.confidences.to(images[0].device),
+            "keypoints0": found.keypoints0.to(image0.device),
+            "keypoints1": found.keypoints1.to(image0.device),
+            "scores": found.confidences.to(image0.device),
         }

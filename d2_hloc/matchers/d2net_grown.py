@@ -11,7 +11,7 @@ from d2_hloc.core.structs import Features
 from d2_hloc.hloc.base_model import BaseModel
 from d2_hloc.hloc.dense_matches import check_indices, dense
 from d2_hloc.hloc.matcher_conf import matching_options_of
-from d2_hloc.hloc.matcher_inputs import given_size
+from d2_hloc.hloc.model_inputs import given_size
 from d2_hloc.hloc.plugin import INT16_MAX
 from d2_hloc.matching.grown import PlacedDescriptors, match_grown, place_descriptors
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from d2_hloc.hloc.base_model import BaseModel
 from d2_hloc.hloc.dense_matches import check_indices, dense
 from d2_hloc.hloc.matcher_conf import matching_options_of
-from d2_hloc.hloc.matcher_inputs import given_size
+from d2_hloc.hloc.model_inputs import given_size
 from d2_hloc.hloc.plugin import INT16_MAX
 from d2_hloc.matching.lightglue import LightGlue
 

@@ -11,7 +11,7 @@ import torch
 from d2_hloc.core.config import ConfigError
 from d2_hloc.extractors.d2net_dense import D2NetDenseExtractor
 from d2_hloc.hloc import commands, plugin
-from d2_hloc.hloc.matcher_inputs import given_size
+from d2_hloc.hloc.model_inputs import given_size
 from d2_hloc.matchers.d2net_dense import D2NetDense
 from d2_hloc.matchers.d2net_grown import D2NetGrown
 
