@@ -33,10 +33,7 @@ def scene(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def database(scene):
-    path = scene.features.with_name("database.db")
-    build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
-    verify_geometry(path, scene.pairs, OPTIONS, scene.matches)
-    return path
+    return scene.verified_database(OPTIONS)
 
 
 def test_poselibs_geometries_are_the_same_for_any_number_of_threads(scene, tmp_path):

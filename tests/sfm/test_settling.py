@@ -13,7 +13,6 @@ from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.adjustment.outliers import adjust, is_wild, reprojection_errors
 from d2_hloc.sfm.adjustment.settling import settle
-from d2_hloc.sfm.database import build_database, verify_geometry
 from d2_hloc.sfm.mapping import mapping_task, settling_task
 from d2_hloc.sfm.options import ReconstructionOptions
 from d2_hloc.sfm.second_look import matches_by_model, second_database
@@ -30,10 +29,7 @@ def scene(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def database(scene):
-    path = scene.features.with_name("database.db")
-    build_database(path, scene.cameras, scene.pairs, scene.features, scene.matches)
-    verify_geometry(path, scene.pairs, OPTIONS, scene.matches)
-    return path
+    return scene.verified_database(OPTIONS)
 
 
 def test_wrong_focal_lengths_come_right(scene, database, tmp_path):

@@ -12,6 +12,8 @@ from d2_hloc.core.structs import Features, Matches
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import camera_of, pycolmap
 from d2_hloc.files.staged_h5 import Staged
+from d2_hloc.sfm.database import build_database, verify_geometry
+from d2_hloc.sfm.options import ReconstructionOptions
 
 
 @dataclass
@@ -24,6 +26,13 @@ class Synthetic:
     features: Path
     matches: Path
     ids: dict[str, np.ndarray]  # 3D point of each keypoint, or -1
+
+    def verified_database(self, options: ReconstructionOptions) -> Path:
+        """A database of the matches with their geometries, beside the features."""
+        path = self.features.with_name("database.db")
+        build_database(path, self.cameras, self.pairs, self.features, self.matches)
+        verify_geometry(path, self.pairs, options, self.matches)
+        return path
 
 
 def synthesize(
