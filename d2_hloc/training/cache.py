@@ -6,7 +6,6 @@ the same numbers whether the cache was there before or not.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from d2_hloc.core.ranges import MANY, check_ranges
-from d2_hloc.core.text import read_json_file
-from d2_hloc.files.atomic import write_atomically
-from d2_hloc.files.provenance import check_configuration
+from d2_hloc.training.noted import note_configuration
 
 MISSING = -1
 LARGEST = 65504.0  # of half precision
@@ -75,7 +72,7 @@ class ActivationCache:
         pair_bytes = 2 * 2 * int(np.prod(shape)) + 4 * 4 * cells
         self.slots = min(count, int(options.max_gib * GIB) // pair_bytes)
         folder.mkdir(parents=True, exist_ok=True)
-        _check(folder / "configuration.json", configuration | {"shape": shape, "count": count})
+        note_configuration(folder, configuration | {"shape": shape, "count": count})
         self._counts = _open(folder / "counts", (self.slots,), np.int32, MISSING)
         self._activations = _open(folder / "activations", (self.slots, 2, *shape), np.float16)
         self._positions = _open(folder / "positions", (self.slots, cells, 4), np.float32)
@@ -104,14 +101,6 @@ class ActivationCache:
         self._positions[index, : len(positions)] = positions.numpy()
         self._counts[index] = len(positions)  # last: it says that the rest is whole
         return self.get(index)
-
-
-def _check(path: Path, configuration: dict[str, Any]) -> None:
-    wanted = json.loads(json.dumps(configuration))
-    if path.is_file():
-        remedy = "Delete it or choose another output."
-        check_configuration(path.parent, read_json_file(path), wanted, remedy)
-    write_atomically(path, json.dumps(wanted).encode())
 
 
 def _open(path: Path, shape: tuple[int, ...], dtype: type, fill: int | None = None) -> np.ndarray:

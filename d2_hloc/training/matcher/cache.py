@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,14 +23,13 @@ from tqdm import tqdm
 from d2_hloc.core import config
 from d2_hloc.core.images import ImageError, open_image
 from d2_hloc.core.structs import Features
-from d2_hloc.core.text import read_json_file
 from d2_hloc.features.options import BUNDLED
 from d2_hloc.features.projection import load_projection
 from d2_hloc.files.atomic import write_whole
-from d2_hloc.files.provenance import check_configuration
 from d2_hloc.network.d2net import D2Net
 from d2_hloc.network.options import D2NetOptions
 from d2_hloc.training.matcher.views import PhotoView, ViewOptions, draw_view, render_view
+from d2_hloc.training.noted import note_configuration
 from d2_hloc.training.pair import generator, warn_once
 
 Extract = Callable[[Tensor], Features]
@@ -105,21 +104,6 @@ def cache_views(
             write_views(path, views)
         found[name] = views
     return found
-
-
-def note_configuration(folder: Path, configuration: dict[str, Any]) -> None:
-    """Note what makes a folder's files, or hold it to what is noted.
-
-    Raises:
-        ConfigurationChanged: if it is something else.
-    """
-    path = folder / "configuration.json"
-    wanted = json.loads(json.dumps(configuration))
-    if path.is_file():
-        remedy = "Delete it or choose another output."
-        check_configuration(folder, read_json_file(path), wanted, remedy)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(wanted).encode())
 
 
 def make_views(
