@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 
 class DiskFull(OSError):
@@ -38,9 +39,14 @@ class disk_full_in_a_sentence:  # noqa: N801 - reads as a statement
 
 def check_space(path: Path, error: Exception) -> None:
     """Raise DiskFull, from the error, if the disk that a path is on has almost no space left."""
-    existing = next((p for p in (path, *path.resolve().parents) if p.exists()), path)
-    if shutil.disk_usage(existing).free < ALMOST_FULL:
+    if free_space(path) < ALMOST_FULL:
         raise _disk_full(path) from error
+
+
+def free_space(path: Path) -> int:
+    """Bytes that are free on the disk of a path, which need not be there yet."""
+    existing = next((p for p in (path, *path.resolve().parents) if p.exists()), path)
+    return shutil.disk_usage(existing).free
 
 
 def _disk_full(path: Path) -> DiskFull:
@@ -53,7 +59,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; links that wait under the name of its part are not used."""
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{WRITING}")
     try:
-        with os.fdopen(os.open(part, NEW_FILE, 0o666), "wb") as file:
+        with open_new(part) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -61,6 +67,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
+
+
+def open_new(path: Path) -> BinaryIO:
+    """Open a file that was not there, for writing; links are not followed."""
+    return os.fdopen(os.open(path, NEW_FILE, 0o666), "wb")
 
 
 def clear_unfinished(folder: Path) -> None:

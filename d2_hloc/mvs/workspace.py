@@ -26,7 +26,7 @@ from d2_hloc.core.images import ImageError, fit, luma, open_image, read_image
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
 from d2_hloc.core.text import read_json_file
-from d2_hloc.files.atomic import DiskFull, mebibytes, write_whole
+from d2_hloc.files.atomic import DiskFull, free_space, mebibytes, write_whole
 from d2_hloc.files.colmap import ModelError, camera_of, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration, file_checksum, is_changed
@@ -99,8 +99,7 @@ def prepare_workspace(
     if not model.num_points3D():
         raise ModelError(f"{model_folder}: has no points to take depths from; triangulate it.")
     wanted = _made_from(model_folder, images, max_image_size, configuration)
-    if _is_prepared(folder, wanted):
-        _refuse_changed(folder, images)
+    if _is_prepared(folder, wanted, images):
         return folder
     check_model_images(model, images)
     _check_space(model, folder, max_image_size)
@@ -141,7 +140,7 @@ def _made_from(
     return json.loads(json.dumps(values))
 
 
-def _is_prepared(folder: Path, wanted: dict[str, Any]) -> bool:
+def _is_prepared(folder: Path, wanted: dict[str, Any], images: Path) -> bool:
     record = Outputs(folder).workspace_record
     if not record.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -150,19 +149,14 @@ def _is_prepared(folder: Path, wanted: dict[str, Any]) -> bool:
             )
         return False
     made_by = read_json_file(record, "choose another folder")
-    made_by.pop(PHOTOGRAPHS, None)
+    photographs = made_by.pop(PHOTOGRAPHS, {})
     check_configuration(folder, made_by, wanted, "Choose another folder.")
-    return True
-
-
-def _refuse_changed(folder: Path, images: Path) -> None:
-    """Raise ImageError for photographs that are not those that the workspace was made from."""
-    record = Outputs(folder).workspace_record
-    since, made_from = record.stat().st_mtime, json.loads(record.read_text()).get(PHOTOGRAPHS, {})
-    for name, checksum in made_from.items():
+    since = record.stat().st_mtime
+    for name, checksum in photographs.items():
         path = images / name
         if path.is_file() and is_changed(path, tuple(checksum), since):
             raise ImageError(f"{path}: changed since {folder} was made; choose another folder.")
+    return True
 
 
 def check_model_images(model: pycolmap.Reconstruction, images: Path) -> None:
@@ -193,8 +187,7 @@ def _check_space(model: pycolmap.Reconstruction, folder: Path, max_image_size: i
     cameras = [camera_of(model.images[i]) for i in model.reg_image_ids()]
     sizes = [fit((c.width, c.height), max_image_size) for c in cameras]
     needed = BYTES_PER_PIXEL * sum(width * height for width, height in sizes)
-    existing = next(p for p in folder.resolve().parents if p.exists())
-    if (free := shutil.disk_usage(existing).free) < needed:
+    if (free := free_space(folder)) < needed:
         raise DiskFull(
             f"{folder}: the disk is full; {mebibytes(needed)} MiB are needed for {len(sizes)} "
             f"images and their maps, and {free >> 20} are free."

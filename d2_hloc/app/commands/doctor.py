@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -13,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from d2_hloc.files.atomic import free_space
 from d2_hloc.network.weights.catalogue import BUNDLED, PUBLISHED, cache_folder, cached_file
 
 PACKAGES = ["d2_hloc", "torch", "torchvision", "pycolmap", "numpy", "scipy", "h5py", "pillow"]
@@ -90,8 +90,6 @@ def weights() -> Iterator[Finding]:
 def disk() -> Iterator[Finding]:
     """Free space where runs and downloads go."""
     for label, folder in (("here", Path.cwd()), ("cache", cache_folder())):
-        while not folder.exists():
-            folder = folder.parent
-        free = shutil.disk_usage(folder).free / 1e9
+        free = free_space(folder) / 1e9
         fault = "" if free >= ENOUGH else "features of a hundred images take a gigabyte"
         yield label, f"{free:.1f} GB free on {folder}", fault

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
@@ -11,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, build_opener
 
 from tqdm import tqdm
 
+from d2_hloc.files.atomic import open_new
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.network.weights.catalogue import PUBLISHED, WeightsError, cached_file
 from d2_hloc.network.weights.files import check_digest, digest_file
@@ -25,7 +25,6 @@ from d2_hloc.network.weights.state import read_state, to_backbone
 SCHEMES = ("https", "file")  # what nobody on the way can change
 PRIVATE = ".download-"  # begins the name of a folder of an unfinished download
 LONGEST = 24 * 3600  # seconds that a download may take
-NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 
 
 def download_weights(name: str, sha256: str | None = None, url: str | None = None) -> Path:
@@ -75,7 +74,7 @@ def fetch_file(url: str, target: Path, remedy: str = "give its path") -> None:
     try:
         check_scheme(url)
         opener = build_opener(RedirectsChecked)
-        with opener.open(url, timeout=60) as reply, _new_file(target) as file:
+        with opener.open(url, timeout=60) as reply, open_new(target) as file:
             total = int(reply.headers.get("Content-Length") or 0) or None
             with tqdm(total=total, unit="B", unit_scale=True, desc=target.stem) as progress:
                 while block := reply.read(1 << 20):
@@ -87,11 +86,6 @@ def fetch_file(url: str, target: Path, remedy: str = "give its path") -> None:
         raise WeightsError(
             f"{url}: cannot be downloaded ({error}); fetch it on another machine and {remedy}."
         ) from error
-
-
-def _new_file(path: Path) -> BinaryIO:
-    """Open a file that was not there, for writing; links are not followed."""
-    return os.fdopen(os.open(path, NEW_FILE, 0o666), "wb")
 
 
 class RedirectsChecked(HTTPRedirectHandler):
