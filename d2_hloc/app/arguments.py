@@ -16,7 +16,13 @@ from d2_hloc.core.option_arguments import OptionArguments, changed, given_option
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.matching.options import METHODS, MatchingOptions
 from d2_hloc.mvs.options import STAGES, DenseOptions
-from d2_hloc.sfm.options import MATCHING, NEAREST, Localize, PairMatchingOptions, Reconstruct
+from d2_hloc.sfm.options import (
+    NEAREST,
+    Localize,
+    PairMatchingOptions,
+    Reconstruct,
+    matching_rule_of,
+)
 
 C = TypeVar("C")
 M = TypeVar("M", Reconstruct, PairMatchingOptions)
@@ -184,8 +190,8 @@ def with_arguments(conf: M, args: argparse.Namespace, more: dict[str, Any]) -> M
     conf = changed(conf, given_keypoints(args, "extraction.") | more | others)
     feature = conf.extraction.feature
     matching = given_matching(conf.matching, feature, args)
-    if of_matching and matching is None:
-        matching = MATCHING.get(feature, MatchingOptions())
+    if of_matching:
+        matching = matching_rule_of(feature, matching)
     return changed(dataclasses.replace(conf, matching=matching), of_matching)
 
 

@@ -77,19 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"d2-hloc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_demo, _pair, _reconstruct, _triangulate, _localize, _dense, _make_training_scene):
-        add(commands)
-    for add in (
-        _extract,
-        _compress,
-        _match,
-        _merge,
-        _weights,
-        _compare,
-        _doctor,
-        _config,
-        _completion,
-    ):
+    for add in COMMANDS:
         add(commands)
     return parser
 
@@ -242,6 +230,13 @@ def print_completion(args: argparse.Namespace) -> None:
     import shtab  # of no use to any other command
 
     print(shtab.complete(build_parser(), shell=args.shell))
+
+
+# In the order of --help.
+COMMANDS = (
+    *(_demo, _pair, _reconstruct, _triangulate, _localize, _dense, _make_training_scene),
+    *(_extract, _compress, _match, _merge, _weights, _compare, _doctor, _config, _completion),
+)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class OptionArguments:
 
     def add_all(self) -> None:
         """Add an argument for every option, and --help-all, which shows them."""
-        hidden: list[tuple[argparse._ArgumentGroup, Described, argparse.Action]] = []
+        hidden: list[tuple[Described, argparse.Action]] = []
         group: argparse._ArgumentGroup | argparse.ArgumentParser = self._parser
         for option in self._options.values():
             if len(option.path) == 1:
@@ -48,7 +48,7 @@ class OptionArguments:
                 if flag not in self._parser._option_string_actions:
                     form = _form(option)
                     action = group.add_argument(flag, help=argparse.SUPPRESS, **form)
-                    hidden.append((typing.cast(Any, group), option, action))
+                    hidden.append((option, action))
         self._parser.add_argument("--help-all", action=_HelpAll, hidden=hidden)
 
 
@@ -69,7 +69,7 @@ class _HelpAll(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         """Print the whole help."""
-        for _, option, action in self._hidden:
+        for option, action in self._hidden:
             action.help = _help(option, None)
         parser.print_help()
         parser.exit()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,14 +74,13 @@ def extract(
     names: Sequence[str] | None = None,
     shard: Shard | None = None,
     create: CreateExtractor | None = None,
-    orientations: Mapping[str, int] | None = None,
 ) -> Extracted:
     """Extract the features of all images below a folder, or of those named, into `output`.
 
     Images that are done are left alone. Ones that cannot be used are reported at the end and noted
     in the file; the others are done all the same. A `shard` of those that `output` lacks goes into
     the shard's own file, which may be left without any image. `create` takes the place of
-    create_extractor(), and `orientations` by name, where they are given, that of EXIF.
+    create_extractor().
 
     Raises:
         ImageError: if there is no image at all, or none that can be used.
@@ -99,7 +98,7 @@ def extract(
         todo = [n for n in usable if n not in staged.done]
         if todo:
             extractor = (create or create_extractor)(options)
-            source = ImageSource(images, options, orientations or {})
+            source = ImageSource(images, options)
             _extract_all(options, extractor, source, todo, staged)
         for name, reason in staged.failures.items():
             logger.warning("skipped %s: %s", name, reason)
@@ -213,18 +212,16 @@ class Decoded:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A folder of images, and how they are turned: as `orientations` say, otherwise by EXIF."""
+    """A folder of images, and how they are read from it."""
 
     folder: Path
     options: ExtractionOptions
-    orientations: Mapping[str, int]
 
     def decode(self, name: str) -> Decoded:
         """Read an image, turn it, and reduce it to the size that features are extracted at."""
-        path, orientation = self.folder / name, self.orientations.get(name)
-        if orientation is None:
-            header = None if self.options.rotations == "none" else read_header(path)
-            orientation = UPRIGHT if header is None else header.orientation
+        path = self.folder / name
+        header = None if self.options.rotations == "none" else read_header(path)
+        orientation = UPRIGHT if header is None else header.orientation
         image, stored_size = read_image(path, self.options.resize_max, orientation)
         return Decoded(name, image, stored_size, orientation, file_checksum(path))
 

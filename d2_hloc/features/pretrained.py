@@ -47,9 +47,9 @@ class CachedWeights:
         return Path(torch.hub.get_dir()) / "checkpoints" / name
 
     @classmethod
-    def published(cls, urls: str | Sequence[str]) -> CachedWeights:
-        """The file of kornia's own entry: an address, or several."""
-        return cls(urls=(urls,) if isinstance(urls, str) else tuple(urls))
+    def published(cls, urls: str | Sequence[str], packaged: Sequence[str] = ()) -> CachedWeights:
+        """The file of kornia's own entry, an address or several, and its places in packages."""
+        return cls(urls=(*((urls,) if isinstance(urls, str) else urls), *packaged))
 
 
 def in_package(package: str, name: str) -> list[str]:

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from d2_hloc.core.text import parse_json
-from d2_hloc.features.options import MOST
+from d2_hloc.features.options import BUNDLED, MOST
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_whole
 
@@ -158,6 +158,11 @@ def save_projection(path: Path, projection: Projection) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, save(tensors, {"projection": json.dumps(record)}))
     return path
+
+
+def bundled_projection(dimensions: int | None) -> Projection | None:
+    """The bundled projection onto its first directions; None leaves descriptors whole."""
+    return None if dimensions is None else load_projection(BUNDLED).first(dimensions)
 
 
 def load_projection(path: Path) -> Projection:

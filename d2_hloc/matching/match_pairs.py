@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 2 << 30  # of descriptors held at once
 OWN = ("d2net", "d2net-ms")  # what our weights of 'lightglue' were learned from
+OF_NEIGHBOURS = ("mutual", "ratio_threshold", "distance_threshold", "growing")  # options
 BLOCK = 32  # images; pairs are ordered so that blocks of them stay in the cache
 
 
@@ -195,16 +196,16 @@ def match(
                 staged.add(features_h5.pair_key(name0, name1), record)
         for key, reason in staged.failures.items():
             logger.warning("skipped %s: %s", key, reason)
-        _refuse_all(features, failures if shard is None and not usable else {})
+        if failures and not usable and shard is None:
+            raise _nothing_matched(features, failures)
     return MatchedPairs(path=staged.path, pairs=tuple(usable), failures=failures)
 
 
-def _refuse_all(features: Path, failures: Mapping[Pair, str]) -> None:
-    """Raise StorageError where there are failures alone."""
-    for reason in list(failures.values())[:1]:
-        raise features_h5.StorageError(
-            f"{features}: none of the {len(failures)} pairs can be matched (the first: {reason})."
-        )
+def _nothing_matched(features: Path, failures: Mapping[Pair, str]) -> features_h5.StorageError:
+    first = next(iter(failures.values()))
+    return features_h5.StorageError(
+        f"{features}: none of the {len(failures)} pairs can be matched (the first: {first})."
+    )
 
 
 def configuration(options: MatchingOptions, feature: str = "d2net") -> dict[str, Any]:
@@ -215,13 +216,12 @@ def configuration(options: MatchingOptions, feature: str = "d2net") -> dict[str,
     elif options.matcher == "grown":
         unused = ("weights", "min_score", "precision")
     elif feature in OWN:
-        unused = ("mutual", "ratio_threshold", "distance_threshold", "growing")
+        unused = OF_NEIGHBOURS
         from d2_hloc.matching.lightglue import locate
 
         values["weights_sha256"] = file_sha256(locate(options.weights))
     else:
-        unused = ("mutual", "ratio_threshold", "distance_threshold")
-        unused = (*unused, "growing", "weights", "precision")
+        unused = (*OF_NEIGHBOURS, "weights", "precision")
         values["weights_sha256"] = glue_digests(feature)
     return {key: value for key, value in values.items() if key not in unused}
 

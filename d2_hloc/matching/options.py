@@ -82,11 +82,17 @@ class GrowingOptions:
     steps: int = 3
 
     def __post_init__(self) -> None:
-        lengths = dict.fromkeys(("noise", "reach", "radius", "spread"), PIXELS)
         check_ranges(
-            self, min_support=(0, MANY), votes=(2, 100), candidates=(2, 1000), steps=(1, 100)
+            self,
+            min_support=(0, MANY),
+            noise=PIXELS,
+            reach=PIXELS,
+            radius=PIXELS,
+            spread=PIXELS,
+            votes=(2, 100),
+            candidates=(2, 1000),
+            steps=(1, 100),
         )
-        check_ranges(self, **lengths)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,8 +96,7 @@ class Backbone(nn.Module):
             ValueError: for an image with an edge below 8 pixels.
         """
         batch, _, height, width = images.shape
-        if min(height, width) < MIN_EDGE:
-            raise ValueError(f"An image of {width} x {height} is too small: {MIN_EDGE} at least.")
+        check_edges(height, width)
         rows = height // STRIDE
         out = self._empty(batch, 256, rows - 1, width // STRIDE - 1)
         for top, bottom in strips(rows - 1, STRIP_PIXELS // (batch * width * STRIDE)):
@@ -183,3 +182,9 @@ def from_lattices(lattices: Float[Tensor, "B4 D h2 w2"], maps: Float[Tensor, "B 
     for k, lattice in enumerate(lattices.chunk(4)):
         part = maps[:, :, k // 2 :: 2, k % 2 :: 2]
         part.copy_(lattice[:, :, : part.shape[2], : part.shape[3]])
+
+
+def check_edges(height: int, width: int) -> None:
+    """Raise ValueError for an image that is too small for the network, edges in pixels."""
+    if min(height, width) < MIN_EDGE:
+        raise ValueError(f"An image of {width} x {height} is too small: {MIN_EDGE} at least.")

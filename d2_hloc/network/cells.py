@@ -19,7 +19,7 @@ from torch import Tensor
 from d2_hloc.core.images import luma
 from d2_hloc.core.pixels import TRAINING_STRIDE
 from d2_hloc.core.structs import Features
-from d2_hloc.network.backbone import Backbone
+from d2_hloc.network.backbone import Backbone, check_edges
 from d2_hloc.network.options import CellOptions
 
 
@@ -34,11 +34,7 @@ def describe_cells(
     Raises:
         ValueError: for an image with an edge below 8 pixels.
     """
-    height, width = image.shape[1:]
-    if min(height, width) < TRAINING_STRIDE:
-        raise ValueError(
-            f"An image of {width} x {height} is too small: {TRAINING_STRIDE} at least."
-        )
+    check_edges(*image.shape[1:])
     reduced = reduce_to(image, options.max_cells)
     trunk = backbone.training_trunk(reduced[None].to(backbone.conv1_1.weight.dtype), "conv4_1")
     maps = F.relu_(backbone.training_head(trunk, "conv4_1")[0].float())

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from d2_hloc.core.pixels import TRAINING_STRIDE, rescale
 from d2_hloc.core.ranges import EDGES, check_ranges
-from d2_hloc.features.options import BUNDLED
-from d2_hloc.features.projection import load_projection
+from d2_hloc.features.projection import bundled_projection
 from d2_hloc.matching.grown import place_descriptors
+from d2_hloc.network.backbone import check_edges
 from d2_hloc.network.cells import strongest_corners, textured_cells
 from d2_hloc.network.d2net import D2Net
 from d2_hloc.network.options import CellOptions, D2NetOptions
@@ -63,9 +63,7 @@ class ImageMatcher:
         """
         self.options = options or ImageMatchingOptions()
         self._backbone = D2Net(self.options.d2net).backbone
-        dimensions = self.options.cells.dimensions
-        is_whole = dimensions is None
-        self._projection = None if is_whole else load_projection(BUNDLED).first(dimensions)
+        self._projection = bundled_projection(self.options.cells.dimensions)
 
     def __call__(self, image0: Tensor, image1: Tensor) -> PixelMatches:
         """Match two images (3, H, W), RGB in [0, 1].
@@ -138,11 +136,7 @@ def checked(image: Tensor) -> Float[Tensor, "3 H W"]:
             "An image must be 3 x H x W, floating point in [0, 1], not "
             f"{tuple(image.shape)} of {image.dtype}."
         )
-    if min(image.shape[1:]) < TRAINING_STRIDE:
-        height, width = image.shape[1:]
-        raise ValueError(
-            f"An image of {width} x {height} is too small: {TRAINING_STRIDE} at least."
-        )
+    check_edges(*image.shape[1:])
     return image
 
 

@@ -26,6 +26,11 @@ COLMAPS_ERROR = 2.0  # times the error after refinement, where COLMAP verifies
 MOVED = 30  # inliers, of thousands of moved keypoints: chance has more of these than of few
 
 
+def matching_rule_of(feature: str, asked: MatchingOptions | None) -> MatchingOptions:
+    """The rule to match by: the one that was asked for, or else the feature's own."""
+    return asked or MATCHING.get(feature, MatchingOptions())
+
+
 def matching_of(feature: str, asked: MatchingOptions) -> MatchingOptions:
     """The rule that was asked for; of cells matches are grown, where that is plain neighbours."""
     is_of_cells = reach_of(feature) > 0 and asked == MatchingOptions()
@@ -192,7 +197,7 @@ class Reconstruct:
     @property
     def matching_rule(self) -> MatchingOptions:
         """The rule to match by: the one that was asked for, or else the feature's own."""
-        return self.matching or MATCHING.get(self.extraction.feature, MatchingOptions())
+        return matching_rule_of(self.extraction.feature, self.matching)
 
     @property
     def refinement_rule(self) -> RefinementOptions:
@@ -268,4 +273,4 @@ class PairMatchingOptions:
     @property
     def matching_rule(self) -> MatchingOptions:
         """The rule to match by: the one that was asked for, or else the feature's own."""
-        return self.matching or MATCHING.get(self.extraction.feature, MatchingOptions())
+        return matching_rule_of(self.extraction.feature, self.matching)

@@ -40,11 +40,11 @@ def run_triangulate(conf: Reconstruct, args: argparse.Namespace) -> Path:
 
 def run_localize(conf: Localize, args: argparse.Namespace) -> Path:
     """Run d2-hloc localize."""
-    model = args.model
-    check_truth(args, is_aligned=not find_model_source(model).has_given_poses)
-    fetch_weights(extraction_of(find_model_source(model).features), args)
+    model, source = args.model, find_model_source(args.model)
+    check_truth(args, is_aligned=not source.has_given_poses)
+    fetch_weights(extraction_of(source.features), args)
     if args.weights:
-        check_queries(conf, find_model_source(model), args.queries, args.output)
+        check_queries(conf, source, args.queries, args.output)
         model = triangulate_anew(model, args.weights, Outputs(args.output).triangulated)
     run = localize_queries(conf, model, args.queries, args.output)
     report_localization(run, args.ground_truth)

