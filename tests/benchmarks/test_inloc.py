@@ -35,6 +35,7 @@ from d2_hloc.core import config
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.run_record import RunRecord
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.poses_file import read_poses
 
@@ -151,6 +152,20 @@ def test_goes_on_after_a_kill(pipeline, scene, finished, tmp_path):
     assert run(pipeline, scene, output, *more) == 0
     poses = (finished / "sparse" / "poses.txt").read_text()
     assert (output / "poses.txt").read_text() == poses
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_goes_on_after_a_kill_before_its_record_is_written(pipeline, scene, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    more = "--feature", "sift", "--method", "sparse"
+    with monkeypatch.context() as patched:
+        patched.setattr(RunRecord, "write", interrupt)
+        assert run(pipeline, scene, output, *more) != 0
+    assert (output / "features.h5").exists()
+    assert run(pipeline, scene, output, *more) == 0
 
 
 def test_queries_that_are_done_stay(pipeline, scene, finished, tmp_path, monkeypatch):

@@ -90,6 +90,7 @@ def report_combined(paths: Sequence[Path], output: Path, truth: Path | None) -> 
     """
     found = combine(*(from_list(read_list(path)) for path in paths))
     record = RunRecord(output, {"combined": [str(path.resolve()) for path in paths]})
+    record.write()  # a rerun after a kill knows what it finds
     write_found(record.outputs, found)
     errors = errors_of(found, read_poses(truth) if truth else None)
     name = " + ".join(str(path) for path in paths)

@@ -31,8 +31,6 @@ def extract_candidates(
     to `count` cutouts can also be compared with by features that pool none, and then stand in the
     order of their names.
 
-    The run's list of pairs tells them, best first, to be taken by other features.
-
     Raises:
         ValueError: if the list cannot be used or names no query of the data set, or the features
             pool no descriptor to retrieve by.
@@ -48,7 +46,7 @@ def extract_candidates(
     cutouts = {c.cutout for found in ranked.values() for c in found}
     names = [*data.queries, *sorted(cutouts)]
     features = extract(options, data.folder, outputs.features, names)
-    return features, _noted(ranked, outputs)
+    return features, ranked
 
 
 def _by_own_descriptors(
@@ -68,10 +66,9 @@ def _by_own_descriptors(
     path = features.path
     for query, cutout in choose_pairs.of_queries(how, queries, path, cutouts, path):
         ranked[query].append(Candidate(cutout=cutout))
-    return features, _noted(ranked, outputs)
+    return features, ranked
 
 
-def _noted(ranked: Ranked, outputs: Outputs) -> Ranked:
-    listed = [(query, c.cutout) for query, found in ranked.items() for c in found]
-    write_pairs(outputs.pairs, listed)
-    return ranked
+def write_candidates(ranked: Ranked, path: Path) -> None:
+    """Write which cutouts each query is compared with, best first, as other features take them."""
+    write_pairs(path, [(query, c.cutout) for query, found in ranked.items() for c in found])

@@ -24,7 +24,7 @@ from d2_hloc.benchmarks.inloc.report import (
     method_rows,
     write_method_files,
 )
-from d2_hloc.benchmarks.inloc.retrieval import extract_candidates
+from d2_hloc.benchmarks.inloc.retrieval import extract_candidates, write_candidates
 from d2_hloc.benchmarks.inloc.scans import MapCache
 from d2_hloc.benchmarks.inloc.scores import (
     MethodResult,
@@ -126,6 +126,7 @@ class InLocBenchmark(Benchmark[InLocEvaluation]):
         count = conf.poses.num_candidates
         with record.timed("extract"):
             features, ranked = extract_candidates(options, conf.retrieval, count, data, outputs)
+        write_candidates(ranked, outputs.pairs)
         sizes = {query: features.sizes[query] for query in data.queries if query in features.sizes}
         cameras = query_cameras(conf.cameras, data.folder, sizes)
         with record.timed("points"):
