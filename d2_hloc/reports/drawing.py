@@ -97,7 +97,7 @@ def draw_keypoints(
     return _with_overlay(canvas, lambda draw: _dots(draw, places, colours))
 
 
-def draw_view(
+def draw_seen_points(
     size: tuple[int, int], xy: np.ndarray, rgb: np.ndarray, depths: np.ndarray, height: int = 480
 ) -> Image.Image:
     """Picture of points as a camera sees them, the near ones above those behind them.

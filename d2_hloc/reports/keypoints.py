@@ -51,7 +51,7 @@ class FatedKeypoints:
 
 def keypoint_fates(run: ModelRun, names: Sequence[str]) -> list[FatedKeypoints]:
     """Fates of the keypoints of images, at the places that the model was made from."""
-    matched, verified = matched_keypoints(run, names), verified_keypoints(run, names)
+    matched, verified = keypoints_with_match(run, names), keypoints_with_verified_match(run, names)
     images = {image.name: image for image in run.model.images.values()}
     found = []
     with open_database(run.database.path) as db:
@@ -68,7 +68,7 @@ def keypoint_fates(run: ModelRun, names: Sequence[str]) -> list[FatedKeypoints]:
     return found
 
 
-def matched_keypoints(run: ModelRun, names: Sequence[str]) -> dict[str, np.ndarray]:
+def keypoints_with_match(run: ModelRun, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Indices of the keypoints of images that have a match, with repetitions."""
     found: dict[str, list[np.ndarray]] = {name: [np.empty(0, int)] for name in names}
     with features_h5.open_h5(run.matched.matches.path) as file:
@@ -81,7 +81,7 @@ def matched_keypoints(run: ModelRun, names: Sequence[str]) -> dict[str, np.ndarr
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def verified_keypoints(run: ModelRun, names: Sequence[str]) -> dict[str, np.ndarray]:
+def keypoints_with_verified_match(run: ModelRun, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Indices of the keypoints of images that are in a verified match, with repetitions."""
     found: dict[str, list[np.ndarray]] = {name: [np.empty(0, int)] for name in names}
     with open_database(run.database.path) as db:

@@ -14,7 +14,7 @@ from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import img_from_cam
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.reports.charts import timings_figure
-from d2_hloc.reports.drawing import beside, draw_matches, draw_view, open_or_blank
+from d2_hloc.reports.drawing import beside, draw_matches, draw_seen_points, open_or_blank
 from d2_hloc.reports.model import (
     add_failures,
     draw_model,
@@ -112,7 +112,7 @@ def add_localization(report: Report, run: LocalizationRun, errors: Errors = NO_E
     if pictures:
         report.picture("Queries and the images that they match best", pictures)
         note = "On the right the model's points as a camera at the found pose sees them."
-        report.picture("Queries and the model from their poses", draw_views(run), note=note)
+        report.picture("Queries and the model from their poses", draw_from_poses(run), note=note)
     report.figure("Time of the localization", timings_figure(run.record.timings))
     add_failures(report, run.features.failures, run.matches.failures)
 
@@ -123,7 +123,7 @@ def drawn_queries(run: LocalizationRun) -> list[Localized]:
     return ends(placed, DRAWN_QUERIES)
 
 
-def draw_views(run: LocalizationRun) -> list[tuple[Image.Image, str]]:
+def draw_from_poses(run: LocalizationRun) -> list[tuple[Image.Image, str]]:
     """Pictures of queries, each beside the model's points as its camera sees them from its pose."""
     points = list(run.model.points3D.values())
     xyz = np.array([p.xyz for p in points]).reshape(-1, 3)
@@ -135,7 +135,7 @@ def draw_views(run: LocalizationRun) -> list[tuple[Image.Image, str]]:
             continue
         in_camera = np.asarray(pose * xyz).reshape(-1, 3)
         places = from_colmap(img_from_cam(camera, in_camera))
-        view = draw_view((camera.width, camera.height), places, rgb, in_camera[:, 2])
+        view = draw_seen_points((camera.width, camera.height), places, rgb, in_camera[:, 2])
         pictures.append((beside(open_or_blank(run.queries / query.name), view), query.name))
     return pictures
 

@@ -14,7 +14,7 @@ from d2_hloc.reports.drawing import (
     draw_keypoints,
     draw_matches,
     draw_scores,
-    draw_view,
+    draw_seen_points,
     spread,
 )
 
@@ -148,11 +148,11 @@ def test_a_keypoint_is_a_dot_at_its_place():
 def test_a_view_has_the_near_points_above_and_none_from_behind():
     xy = np.array([[20.0, 20], [20, 20], [60, 60], [np.nan, np.inf], [500, 20]])
     rgb = np.array([[0, 0, 255], [255, 0, 0], [0, 255, 0], [9, 9, 9], [0, 255, 0]])
-    picture = draw_view((100, 80), xy, rgb, np.array([9.0, 2, -1, 3, 3]), height=80)
+    picture = draw_seen_points((100, 80), xy, rgb, np.array([9.0, 2, -1, 3, 3]), height=80)
     assert picture.size == (100, 80)
     assert pixel(picture, xy[0]).argmax() == 0
     assert (colourfulness(picture) > 30).sum() < 60
-    empty = draw_view((100, 80), np.empty((0, 2)), np.empty((0, 3)), np.empty(0), height=80)
+    empty = draw_seen_points((100, 80), np.empty((0, 2)), np.empty((0, 3)), np.empty(0), height=80)
     assert colourfulness(empty).max() < 10
 
 

@@ -13,7 +13,12 @@ from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.refinement.tracks import RefinedTracks
-from d2_hloc.reports.keypoints import Fate, counted_fates, keypoint_fates, verified_keypoints
+from d2_hloc.reports.keypoints import (
+    Fate,
+    counted_fates,
+    keypoint_fates,
+    keypoints_with_verified_match,
+)
 from d2_hloc.reports.model import (
     add_errors,
     add_failures,
@@ -146,7 +151,7 @@ def test_the_report_names_what_is_missing_and_escapes_it(run):
 def test_keypoints_are_told_by_the_last_step_that_they_passed(run):
     first, second = run.matched.features.names[:2]
     outside, inside = keypoint_fates(run, [first, second])
-    verified = verified_keypoints(run, [first])[first]
+    verified = keypoints_with_verified_match(run, [first])[first]
     assert (outside.fates == Fate.IN_MODEL).sum() == 0  # it has no pose
     assert (outside.fates == Fate.VERIFIED).sum() == len(np.unique(verified)) > 50
     image = next(i for i in run.model.images.values() if i.name == second)
