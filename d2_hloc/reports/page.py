@@ -147,6 +147,22 @@ class Report:
         self._sections[-1][1].append(macro(*values))
 
 
+def live_page(title: str, output: str) -> str:
+    """The page of a run that goes on, which asks the address it came from for what there is."""
+    return (
+        _environment()
+        .get_template("live.html")
+        .render(
+            title=title,
+            output=output,
+            css=_trusted("report.css"),
+            js=_trusted("report.js"),
+            live=_trusted("live.js"),
+            plotly=Markup(get_plotlyjs()),
+        )
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedPicture:
     """A picture as a page holds it."""

@@ -93,10 +93,12 @@ class Browser:
         while not self.value(expression):
             time.sleep(0.05)
 
-    def open(self, path: Path) -> None:
+    def open(self, page: Path | str) -> None:
+        """Open a file, or an address."""
+        url = page.as_uri() if isinstance(page, Path) else page
         self.events.clear()
-        self.call("Page.navigate", url=path.as_uri())
-        self.until(f"location.href == {path.as_uri()!r} && document.readyState == 'complete'")
+        self.call("Page.navigate", url=url)
+        self.until(f"location.href == {url!r} && document.readyState == 'complete'")
 
     def shows_dark(self, is_dark: bool) -> None:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
