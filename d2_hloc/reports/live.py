@@ -82,7 +82,7 @@ class RunView:
 def running_bars() -> Iterator[dict[str, Any]]:
     """Progress bars of this process: name, unit, what is done of how much, and seconds left."""
     with tqdm.get_lock():
-        bars = [bar.format_dict for bar in list(tqdm._instances)]
+        bars = [bar.format_dict for bar in list(getattr(tqdm, "_instances", ()))]
     for bar in bars:
         done, total, elapsed = bar["n"], bar["total"], bar["elapsed"]
         is_known = bool(total and done and elapsed)

@@ -86,8 +86,9 @@ class Report:
         """Add a plotly figure; it takes the colours and the width of the page."""
         # The browser reads this as JSON only if no "<" can end the element that holds it.
         source = Markup(str(figure.to_json()).replace("<", "\\u003c"))
-        height = f"{figure.layout.height or FIGURE_HEIGHT:.0f}"
-        is_scene = any("3d" in trace["type"] for trace in figure.to_dict()["data"])
+        parts = figure.to_dict()
+        height = f"{parts['layout'].get('height') or FIGURE_HEIGHT:.0f}"
+        is_scene = any("3d" in trace["type"] for trace in parts["data"])
         self._add(heading, "figure", heading, source, height, is_scene, note)
         self._has_figures = True
 
