@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from d2_hloc.files.atomic import empty_folder, replace_folder
 from d2_hloc.files.colmap import ModelError, open_database, pycolmap
-from d2_hloc.files.outputs import MAPPING
+from d2_hloc.files.outputs import MAPPING, SNAPSHOTS
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.sfm.adjustment.outliers import (
     adjust_without_outliers,
@@ -26,6 +26,8 @@ from d2_hloc.sfm.options import ReconstructionOptions
 from d2_hloc.sfm.triplets import without_pairs
 
 logger = logging.getLogger(__name__)
+
+SNAPSHOTS_OF_MODEL = 20  # while it grows, to be looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +247,9 @@ def is_sound(model: pycolmap.Reconstruction, options: ReconstructionOptions) -> 
 
 
 def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
+    conf = incremental_options(task.options, task.constant_cameras, task.is_calibrated)
+    conf.snapshot_path = empty_folder(task.work / SNAPSHOTS)
+    conf.snapshot_frames_freq = max(2, task.num_images // SNAPSHOTS_OF_MODEL)
     with tqdm(total=task.num_images, desc="map", unit="image") as progress:
 
         def advance(count: int) -> None:  # a pair may be taken back, and counted again
@@ -254,7 +259,7 @@ def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
             task.database,
             task.images,
             task.work,
-            incremental_options(task.options, task.constant_cameras, task.is_calibrated),
+            conf,
             initial_image_pair_callback=lambda: advance(2),
             next_image_callback=lambda: advance(1),
         )

@@ -19,9 +19,14 @@ NEAREST = {
     "d2net": MatchingOptions(ratio_threshold=0.95),
     "d2net-ms": MatchingOptions(ratio_threshold=0.95),
     "d2net-dense": MatchingOptions(),
+    "densesfm": MatchingOptions(),
     "sift": MatchingOptions(ratio_threshold=0.8),
 }
-MATCHING = NEAREST | {"d2net-dense": MatchingOptions(matcher="grown")}  # what was measured best
+OF_CELLS = {  # whose plain neighbours find too little, or take too long
+    "d2net-dense": MatchingOptions(matcher="grown"),
+    "densesfm": MatchingOptions(matcher="hierarchical"),
+}
+MATCHING = NEAREST | OF_CELLS  # what was measured best
 COLMAPS_ERROR = 2.0  # times the error after refinement, where COLMAP verifies
 MOVED = 30  # inliers, of thousands of moved keypoints: chance has more of these than of few
 
@@ -32,9 +37,10 @@ def matching_rule_of(feature: str, asked: MatchingOptions | None) -> MatchingOpt
 
 
 def matching_of(feature: str, asked: MatchingOptions) -> MatchingOptions:
-    """The rule that was asked for; of cells matches are grown, where that is plain neighbours."""
-    is_of_cells = reach_of(feature) > 0 and asked == MatchingOptions()
-    return MATCHING[feature] if is_of_cells else asked
+    """The rule that was asked for; in place of neighbours, cells have their own matcher."""
+    if asked.matcher == "nearest" and feature in OF_CELLS:
+        return replace(asked, matcher=OF_CELLS[feature].matcher)
+    return asked
 
 
 @dataclass(frozen=True, kw_only=True)

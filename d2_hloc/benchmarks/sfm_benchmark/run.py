@@ -42,7 +42,7 @@ from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.cameras.sharing import known_or_guessed
 from d2_hloc.sfm.matched import InputImages, match_collection
-from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
+from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions, matching_of
 from d2_hloc.sfm.reconstruct import ModelRun, map_matched, prepare_database
 
 
@@ -111,7 +111,7 @@ class PhotoReconstruction:
         return Reconstruct(
             extraction=extraction,
             pairs=self.pairs,
-            matching=matching,
+            matching=matching_of(feature, matching),
             refinement=self.refinement,
             reconstruction=self.mapping,
         )
