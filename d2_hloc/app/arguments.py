@@ -67,6 +67,8 @@ def add_localize_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", metavar="METHOD", help=text)
     options.add("--matcher", "matching.matcher")
     options.add("--refinement", "refinement.enabled")
+    text = "folder of the model's photographs, if they were moved"
+    parser.add_argument("--images", type=Path, help=text)
     options.add("--intrinsics", "intrinsics")
     options.add("--cameras", "cameras")
     options.add("--camera-model", "camera_model")

@@ -99,7 +99,9 @@ class Outputs:
 
     @classmethod
     def of_model(cls, path: Path) -> Outputs:
-        """The run that a model is named by: its folder, or the folder of COLMAP's files in it."""
+        """The run that a model is named by: its folder, or a folder of COLMAP's files in it."""
+        if path.name.isdecimal() and path.parent.name == cls.sparse.name:
+            path = path.parent
         is_sparse = path.name == cls.sparse.name and not (path / cls.sparse.name).is_dir()
         return cls(path.parent if is_sparse else path)
 

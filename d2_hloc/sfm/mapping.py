@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def settling_task(task: MappingTask, work: Path) -> SettlingTask:
         database=task.database,
         images=task.images,
         work=work,
-        triangulation=incremental_options(task.options, set(), is_all_known=True),
+        triangulation=incremental_options(task.options, set(), True, task.num_images),
         constant_cameras=task.constant_cameras,
         outlier_factor=task.options.outlier_factor,
         num_threads=task.options.num_threads or -1,
@@ -113,24 +113,33 @@ def map_images(
 ) -> pycolmap.Reconstruction:
     """Reconstruct from a verified database; the model of most images goes to `output`.
 
-    The intrinsics of the images in `known` stay as they are.
+    Models of images that are not in it go to output/1, output/2 and so on. The intrinsics of the
+    images in `known` stay as they are.
 
     Raises:
-        ModelError: if fewer than `min_model_size` images can be reconstructed.
+        ModelError: if fewer than `min_model_size` images can be reconstructed; of two images, two.
     """
     work = empty_folder(output.with_name(output.name + MAPPING))
     task = mapping_task(options, database, images, work, known)
-    folder, model = _best_attempt(task)
-    if model is None:
-        wanted = options.min_model_size
+    models = _best_attempt(task)
+    if not models:
         why = (
-            f"a model needs {wanted}."
-            if task.num_images < wanted
+            "a model needs 2."
+            if task.num_images < 2
             else "they may share too little, or move too little."
         )
         raise ModelError(
             f"{database}: no model could be reconstructed from its {task.num_images} images; {why}"
         )
+    for model in models:
+        _clean(model, task)
+    _put_models(models[0], models[1:], work, output)
+    return models[0]
+
+
+def _clean(model: pycolmap.Reconstruction, task: MappingTask) -> None:
+    """Observations that disagree with a model leave it."""
+    options = task.options
     if (absurd := drop_absurd(model)) > 0:
         logger.info("%d observations behind their camera, or far off, left the model", absurd)
     if options.outlier_factor is not None:
@@ -138,10 +147,21 @@ def map_images(
         constant = task.constant_cameras
         left = adjust_without_outliers(model, options.outlier_factor, constant, threads)
         logger.info("%d observations that disagreed with the model left it", left)
+
+
+def _put_models(
+    model: pycolmap.Reconstruction,
+    others: Sequence[pycolmap.Reconstruction],
+    work: Path,
+    output: Path,
+) -> None:
+    """Write a model and others of its images, whole or not at all; `work` is deleted."""
+    folder = empty_folder(work / "models")
     model.write(folder)
+    for k, other in enumerate(others, 1):
+        other.write(empty_folder(folder / str(k)))
     replace_folder(folder, output)
     shutil.rmtree(work)
-    return model
 
 
 def settle_anew(
@@ -151,20 +171,27 @@ def settle_anew(
     images: Path,
     output: Path,
     known: Set[str],
+    others: Sequence[pycolmap.Reconstruction] = (),
 ) -> None:
-    """Settle a model by the matches of another database of its images; it goes to `output`."""
+    """Settle a model by the matches of another database of its images; it goes to `output`.
+
+    `others`, models of further images, go there as they are.
+    """
     work = empty_folder(output.with_name(output.name + MAPPING))
     task = mapping_task(options, database, images, work, known)
     model = settle(model, settling_task(task, work / "settling"))
-    folder = empty_folder(work / "model")
-    model.write(folder)
-    replace_folder(folder, output)
-    shutil.rmtree(work)
+    _put_models(model, others, work, output)
 
 
-def _best_attempt(task: MappingTask) -> tuple[Path, pycolmap.Reconstruction | None]:
-    """The model of most images, then of most points, and its folder."""
-    found: list[tuple[int, int, Path, pycolmap.Reconstruction]] = []
+def _best_attempt(task: MappingTask) -> list[pycolmap.Reconstruction]:
+    """The models of an attempt, that of most images first, then of most points.
+
+    The attempt is the one whose first is best; each further model has images that those before it
+    have not.
+    """
+    best: list[pycolmap.Reconstruction] = []
+    # Of two images, the global mapper makes none.
+    mapper = task.options.mapper if task.num_images > 2 else "incremental"
     attempts = task.options.attempts
     for k in range(attempts):
         folder = empty_folder(task.work / str(k))
@@ -173,18 +200,33 @@ def _best_attempt(task: MappingTask) -> tuple[Path, pycolmap.Reconstruction | No
             random_seed=task.options.random_seed + k,
             hold_distortion=task.options.hold_distortion and k < max(1, attempts - 1),
         )
-        models = MAPPERS[task.options.mapper](replace(task, options=seeded, work=folder))
+        models = MAPPERS[mapper](replace(task, options=seeded, work=folder))
         for model in models.values():
             if names := drop_wild_images(model, task.constant_cameras):
                 logger.info("no camera explains %s; left out", ", ".join(names))
-        sound = {i: m for i, m in models.items() if is_sound(m, task.options)}
-        for i, m in sound.items():
-            found.append((m.num_reg_images(), m.num_points3D(), folder / str(i), m))
-        sizes = sorted((m.num_reg_images() for m in sound.values()), reverse=True)
+        found = [m for m in models.values() if is_sound(m, task.options)]
+        found.sort(key=_size, reverse=True)
+        best = max(best, found, key=lambda models: _size(models[0]) if models else (0, 0))
+        sizes = [m.num_reg_images() for m in found]
         if sizes and sizes[0] == task.num_images:
             break
         logger.info("attempt %d: models of %s of %d images", k + 1, sizes or 0, task.num_images)
-    return max(found, key=lambda f: f[:2])[2:] if found else (task.work, None)
+    return _apart(best)
+
+
+def _size(model: pycolmap.Reconstruction) -> tuple[int, int]:
+    return model.num_reg_images(), model.num_points3D()
+
+
+def _apart(models: Sequence[pycolmap.Reconstruction]) -> list[pycolmap.Reconstruction]:
+    """Leave out models without an image that those before them have not."""
+    seen: set[int] = set()
+    found = []
+    for model in models:
+        if not seen.issuperset(model.reg_image_ids()):
+            found.append(model)
+        seen.update(model.reg_image_ids())
+    return found
 
 
 def is_sound(model: pycolmap.Reconstruction, options: ReconstructionOptions) -> bool:
@@ -203,7 +245,7 @@ def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
             task.database,
             task.images,
             task.work,
-            incremental_options(task.options, task.constant_cameras, task.is_calibrated),
+            mapper_options(task),
             initial_image_pair_callback=lambda: advance(2),
             next_image_callback=lambda: advance(1),
         )
@@ -234,9 +276,7 @@ def _global(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
 
 def _hierarchical(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
     options = pycolmap.HierarchicalPipelineOptions(num_threads=task.options.num_threads)
-    options.incremental_options = incremental_options(
-        task.options, task.constant_cameras, task.is_calibrated
-    )
+    options.incremental_options = mapper_options(task)
     try:
         return pycolmap.hierarchical_mapping(task.database, task.images, task.work, options)
     except IndexError:  # its answer where it finds no model
@@ -250,10 +290,17 @@ MAPPERS: dict[str, Callable[[MappingTask], dict[int, pycolmap.Reconstruction]]] 
 }
 
 
+def mapper_options(task: MappingTask) -> pycolmap.IncrementalPipelineOptions:
+    """COLMAP's options for a task."""
+    return incremental_options(
+        task.options, task.constant_cameras, task.is_calibrated, task.num_images
+    )
+
+
 def incremental_options(
-    options: ReconstructionOptions, constant: set[int], is_all_known: bool
+    options: ReconstructionOptions, constant: set[int], is_all_known: bool, num_images: int
 ) -> pycolmap.IncrementalPipelineOptions:
-    """COLMAP's options; known intrinsics are never refined."""
+    """COLMAP's options; known intrinsics are never refined, and two images have two-view tracks."""
     conf = pycolmap.IncrementalPipelineOptions(
         min_num_matches=options.min_num_matches,
         min_model_size=options.min_model_size,
@@ -264,6 +311,7 @@ def incremental_options(
         ba_use_gpu=False,
     )
     conf.mapper.abs_pose_min_num_inliers = options.min_pose_inliers
+    conf.triangulation.ignore_two_view_tracks = num_images > 2
     if options.hold_distortion:
         conf.ba_refine_extra_params = conf.mapper.abs_pose_refine_extra_params = False
     if is_all_known:

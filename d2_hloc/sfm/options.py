@@ -122,7 +122,7 @@ class ReconstructionOptions:
         verification: two-view geometry of pairs.
         min_num_matches: a pair with fewer matches is left out of mapping.
         structure_less_registration_fallback: place images without common points by their matches.
-        min_model_size: images of the smallest model that is kept.
+        min_model_size: images of the smallest model that is kept; of two images, two.
         attempts: most trials of a small collection, each with another seed, while images are
             missing.
         min_pose_inliers: fewest inliers that place an image.
@@ -164,10 +164,14 @@ class ReconstructionOptions:
         )
 
     def for_images(self, count: int) -> ReconstructionOptions:
-        """The same with threads and attempts for a collection of so many images."""
+        """The same with threads, attempts and smallest model for a collection of so many images."""
         is_small = count <= self.small_collection
-        threads = self.num_threads or (1 if is_small else -1)
-        return replace(self, num_threads=threads, attempts=self.attempts if is_small else 1)
+        return replace(
+            self,
+            num_threads=self.num_threads or (1 if is_small else -1),
+            attempts=self.attempts if is_small else 1,
+            min_model_size=min(self.min_model_size, max(2, count)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

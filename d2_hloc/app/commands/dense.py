@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 
 from d2_hloc.app.commands.common import cluster_of, shard_of
-from d2_hloc.features.extraction import refuse_changed
-from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import sparse_folder
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.shards import Shard
@@ -15,7 +13,7 @@ from d2_hloc.mvs.options import DenseOptions
 from d2_hloc.mvs.reconstruct import reconstruct_dense
 from d2_hloc.mvs.report import report_dense
 from d2_hloc.mvs.shards import dense_shard, reconstruct_dense_on
-from d2_hloc.sfm.localize import find_model_source
+from d2_hloc.sfm.localize import check_photographs, find_model_source
 from d2_hloc.training.make_scene import make_training_scene
 
 
@@ -40,8 +38,7 @@ def images_of(args: argparse.Namespace) -> Path:
     if not any(o.run_record.is_file() for o in outputs):
         raise ValueError(f"{args.model}: does not say where its images are; name them by --images.")
     source = find_model_source(args.model)
-    if source.features.is_file():
-        refuse_changed(source.images, features_h5.extracted_names(source.features), source.features)
+    check_photographs(source)
     return source.images
 
 
