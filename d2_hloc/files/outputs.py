@@ -64,6 +64,7 @@ class Outputs:
     dense = Inside("dense")
     workspace_record = Inside("dense.json")  # what the workspace was made from
     undistorted_images = Inside("images")
+    undistorted_masks = Inside("masks")
     stereo = Inside("stereo")
     depth_maps = Inside("stereo/depth_maps")
     normal_maps = Inside("stereo/normal_maps")
@@ -133,6 +134,10 @@ class Outputs:
     def submission(self, method: str) -> Path:
         """Poses in the form that the evaluation of Aachen takes."""
         return self.folder / f"Aachen_eval_[{method}].txt"
+
+    def undistorted_mask(self, image: str) -> Path:
+        """The mask of an undistorted image, in COLMAP's form."""
+        return self.undistorted_masks / f"{image}.png"
 
     def depth_map(self, image: str, stage: str) -> Path:
         """A depth map of dense stereo; `stage` is photometric or geometric."""

@@ -97,7 +97,7 @@ def localize_queries(
     record = RunRecord(output, {**asked, **config.to_dict(conf)})
     reconstruction = read_model(source.model)
     with record.timed("extract"):
-        options = extraction_of(source.features)
+        options = replace(extraction_of(source.features), masks=conf.masks)
         check_same_weights(options, source.features)
         features = extract(options, queries, record.outputs.features, names)
     known = Intrinsics.read(conf.intrinsics)
@@ -169,6 +169,7 @@ def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Pa
     if output.resolve() == source.folder:
         raise ValueError(f"{output}: is the model's own folder; choose another output.")
     names = list_images(queries)
+    conf.masks.check(names)
     if conf.refinement.enabled:
         check_photographs(source)
     Intrinsics.read(conf.intrinsics)

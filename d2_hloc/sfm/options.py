@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from d2_hloc.core.masks import MaskOptions
 from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, THREADS, check_ranges
 from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
@@ -247,6 +248,7 @@ class Localize:
         intrinsics: known cameras: file of 'name MODEL width height params...' lines, or a model.
         cameras: which queries without known intrinsics one camera took; auto is by size and EXIF.
         camera_model: COLMAP's model of cameras without known intrinsics.
+        masks: parts of queries in which no features are kept.
     """
 
     pairs: PairsOptions = field(default_factory=PairsOptions)
@@ -256,6 +258,7 @@ class Localize:
     intrinsics: Path | None = None
     cameras: CameraSharing = "auto"
     camera_model: str = MODEL  # of cameras without known intrinsics
+    masks: MaskOptions = field(default_factory=MaskOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
