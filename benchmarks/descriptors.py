@@ -43,8 +43,11 @@ from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.reports.model import score_model
 from d2_hloc.sfm.cameras.intrinsics import Intrinsics
-from d2_hloc.sfm.mapping import map_images, model_statistics
+from d2_hloc.sfm.mapping import (
+    map_images,
+)
 from d2_hloc.sfm.options import Reconstruct
+from d2_hloc.sfm.outcome.statistics import model_statistics
 from d2_hloc.sfm.poses_file import read_calibrations
 from d2_hloc.sfm.reconstruct import ModelRun, reconstruct
 

@@ -43,8 +43,11 @@ from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.correspondences import observations
 from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
-from d2_hloc.sfm.mapping import map_images, model_statistics
+from d2_hloc.sfm.mapping import (
+    map_images,
+)
 from d2_hloc.sfm.options import ReconstructionOptions
+from d2_hloc.sfm.outcome.statistics import model_statistics
 from d2_hloc.sfm.poses_file import read_poses
 
 BASE = RefinementOptions(enabled=True)

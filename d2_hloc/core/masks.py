@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,53 +11,37 @@ from jaxtyping import Bool
 from PIL import Image
 
 from d2_hloc.core.images import ImageError, open_alpha, open_image
+from d2_hloc.core.mask_options import MaskOptions
 
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".png"  # COLMAP's: the mask of a/b.jpg is a/b.jpg.png
 
 
-@dataclass(frozen=True, kw_only=True)
-class MaskOptions:
-    """Parts of images that are ignored: those that are black in a mask, or wholly transparent.
+def check_masks(options: MaskOptions, names: Sequence[str]) -> None:
+    """Look for the masks of these images; those without one count wholly, and it is said.
 
-    Attributes:
-        folder: masks in COLMAP's form, name.jpg.png for name.jpg; black is ignored.
-        alpha: wholly transparent pixels of an image are ignored.
+    Raises:
+        ImageError: if there is no folder of masks, or it has none of these images.
     """
-
-    folder: Path | None = None
-    alpha: bool = False
-
-    @property
-    def are_asked_for(self) -> bool:
-        """Whether there is anything to ignore."""
-        return self.folder is not None or self.alpha
-
-    def check(self, names: Sequence[str]) -> None:
-        """Look for the masks of these images; those without one count wholly, and it is said.
-
-        Raises:
-            ImageError: if there is no folder of masks, or it has none of these images.
-        """
-        if self.folder is None:
-            return
-        if not self.folder.is_dir():
-            raise ImageError(f"{self.folder}: there is no such folder of masks.")
-        without = [name for name in names if not (self.folder / f"{name}{SUFFIX}").is_file()]
-        if names and len(without) == len(names):
-            raise ImageError(
-                f"{self.folder}: has no mask of any image; the mask of {names[0]} is "
-                f"{names[0]}{SUFFIX}."
-            )
-        if without:
-            logger.warning(
-                "%s: has no mask of %d of %d images, which count wholly (the first: %s)",
-                self.folder,
-                len(without),
-                len(names),
-                without[0],
-            )
+    folder = options.folder
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise ImageError(f"{folder}: there is no such folder of masks.")
+    without = [name for name in names if not (folder / f"{name}{SUFFIX}").is_file()]
+    if names and len(without) == len(names):
+        raise ImageError(
+            f"{folder}: has no mask of any image; the mask of {names[0]} is {names[0]}{SUFFIX}."
+        )
+    if without:
+        logger.warning(
+            "%s: has no mask of %d of %d images, which count wholly (the first: %s)",
+            folder,
+            len(without),
+            len(names),
+            without[0],
+        )
 
 
 def visible_pixels(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from d2_hloc.core import config
 from d2_hloc.core.exif import read_header
 from d2_hloc.core.images import ImageError, list_images, read_image
-from d2_hloc.core.masks import are_visible, visible_pixels
+from d2_hloc.core.masks import are_visible, check_masks, visible_pixels
 from d2_hloc.core.orientation import UPRIGHT, to_stored, upright_size
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
@@ -92,7 +92,7 @@ def extract(
         ValueError: as shards.staged_shard.
     """
     names = list_images(images) if names is None else names
-    options.masks.check(names)
+    check_masks(options.masks, names)
     with staged_shard(output, shard, extraction_configuration(options), "keypoints") as staged:
         unusable = unusable_names(names)  # among all: names can be in each other's way
         names = _share(images, output, names, staged, shard)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import overload
 
 MAPPING = ".mapping"  # ends the name of a folder in which a model is made
+SNAPSHOTS = "snapshots"  # folder of what there was of a model while it grew
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ class Outputs:
         databases = [self.raw_database, self.database, self.second_database]
         keypoints = [self.pairs, self.refined, self.refined_again, self.moved_matches]
         return [*models, *databases, *keypoints, self.report, self.poses, self.poses_table]
+
+    def growing_models(self) -> list[Path]:
+        """Folders of models that are there, and of what there is of the one in the making."""
+        made = [folder for folder in (self.mapped, self.sparse) if folder.is_dir()]
+        return made + list(self.folder.glob(f"*{MAPPING}/*/{SNAPSHOTS}/*"))
 
     def of_feature(self, name: str) -> Outputs:
         """The run of one feature, in a folder of that name."""

@@ -23,7 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc.core.images import ImageError, fit, luma, open_image, read_image
-from d2_hloc.core.masks import MaskOptions
+from d2_hloc.core.mask_options import MaskOptions
+from d2_hloc.core.masks import check_masks
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
 from d2_hloc.core.text import read_json_file
@@ -106,7 +107,7 @@ def prepare_workspace(
         return folder
     names = sorted(model.images[i].name for i in model.reg_image_ids())
     masks = masks or MaskOptions()
-    masks.check(names)
+    check_masks(masks, names)
     check_model_images(model, images)
     _check_space(model, folder, max_image_size)
     part = folder.with_name(folder.name + ".undistorting")

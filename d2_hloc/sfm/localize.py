@@ -8,6 +8,7 @@ from pathlib import Path
 
 from d2_hloc.core import config
 from d2_hloc.core.images import ImageError, list_images
+from d2_hloc.core.masks import check_masks
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.extraction import (
     extract,
@@ -169,7 +170,7 @@ def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Pa
     if output.resolve() == source.folder:
         raise ValueError(f"{output}: is the model's own folder; choose another output.")
     names = list_images(queries)
-    conf.masks.check(names)
+    check_masks(conf.masks, names)
     if conf.refinement.enabled:
         check_photographs(source)
     Intrinsics.read(conf.intrinsics)

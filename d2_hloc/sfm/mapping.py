@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,48 +13,20 @@ from tqdm import tqdm
 
 from d2_hloc.files.atomic import empty_folder, replace_folder
 from d2_hloc.files.colmap import ModelError, open_database, pycolmap
-from d2_hloc.files.outputs import MAPPING
+from d2_hloc.files.outputs import MAPPING, SNAPSHOTS
+from d2_hloc.matching.pairs import Pair
 from d2_hloc.sfm.adjustment.outliers import (
     adjust_without_outliers,
     drop_absurd,
     drop_wild_images,
-    reprojection_errors,
 )
 from d2_hloc.sfm.adjustment.settling import SettlingTask, settle
 from d2_hloc.sfm.options import ReconstructionOptions
+from d2_hloc.sfm.triplets import without_pairs
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True)
-class ModelStatistics:
-    """Counts of a model's parts. Reprojection errors, in pixels, are over all observations."""
-
-    registered_images: int
-    points: int
-    observations: int
-    mean_track_length: float
-    observations_per_image: float
-    mean_reprojection_error: float
-    median_track_length: float
-    median_reprojection_error: float
-
-
-def model_statistics(model: pycolmap.Reconstruction) -> ModelStatistics:
-    """Count a model's parts."""
-    lengths = np.array([p.track.length() for p in model.points3D.values()], dtype=float)
-    errors = np.sort(reprojection_errors(model))  # in whichever order images are: the same mean
-    observations = int(lengths.sum())
-    return ModelStatistics(
-        registered_images=model.num_reg_images(),
-        points=len(lengths),
-        observations=observations,
-        mean_track_length=float(lengths.mean()) if observations else 0.0,
-        observations_per_image=observations / max(1, model.num_reg_images()),
-        mean_reprojection_error=float(errors.mean()) if len(errors) else 0.0,
-        median_track_length=float(np.median(lengths)) if observations else 0.0,
-        median_reprojection_error=float(np.median(errors)) if len(errors) else 0.0,
-    )
+SNAPSHOTS_OF_MODEL = 20  # while it grows, to be looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,18 +82,20 @@ def map_images(
     images: Path,
     output: Path,
     known: Set[str] = frozenset(),
+    without: Collection[Pair] = (),
 ) -> pycolmap.Reconstruction:
     """Reconstruct from a verified database; the model of most images goes to `output`.
 
     Models of images that are not in it go to output/1, output/2 and so on. The intrinsics of the
-    images in `known` stay as they are.
+    images in `known` stay as they are. Pairs of `without` are not used.
 
     Raises:
         ModelError: if fewer than `min_model_size` images can be reconstructed; of two images, two.
     """
     work = empty_folder(output.with_name(output.name + MAPPING))
-    task = mapping_task(options, database, images, work, known)
-    models = _best_attempt(task)
+    used = without_pairs(database, without, work / "agreed.db") if without else database
+    task = mapping_task(options, used, images, work, known)
+    models = _best_attempt(task).models
     if not models:
         why = (
             "a model needs 2."
@@ -183,39 +157,68 @@ def settle_anew(
     _put_models(model, others, work, output)
 
 
-def _best_attempt(task: MappingTask) -> list[pycolmap.Reconstruction]:
-    """The models of an attempt, that of most images first, then of most points.
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """Models that a mapper made, the largest first, and by how much focal lengths were multiplied.
 
-    The attempt is the one whose first is best; each further model has images that those before it
-    have not.
+    Each further model has images that those before it have not.
     """
-    best: list[pycolmap.Reconstruction] = []
-    # Of two images, the global mapper makes none.
-    mapper = task.options.mapper if task.num_images > 2 else "incremental"
-    attempts = task.options.attempts
-    for k in range(attempts):
-        folder = empty_folder(task.work / str(k))
-        seeded = replace(
-            task.options,
-            random_seed=task.options.random_seed + k,
-            hold_distortion=task.options.hold_distortion and k < max(1, attempts - 1),
-        )
-        models = MAPPERS[mapper](replace(task, options=seeded, work=folder))
-        for model in models.values():
-            if names := drop_wild_images(model, task.constant_cameras):
-                logger.info("no camera explains %s; left out", ", ".join(names))
-        found = [m for m in models.values() if is_sound(m, task.options)]
-        found.sort(key=_size, reverse=True)
-        best = max(best, found, key=lambda models: _size(models[0]) if models else (0, 0))
-        sizes = [m.num_reg_images() for m in found]
-        if sizes and sizes[0] == task.num_images:
-            break
-        logger.info("attempt %d: models of %s of %d images", k + 1, sizes or 0, task.num_images)
-    return _apart(best)
+
+    models: list[pycolmap.Reconstruction]
+    start: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Images, then points, of the largest model: by these attempts are compared."""
+        return _size(self.models[0]) if self.models else (0, 0)
 
 
 def _size(model: pycolmap.Reconstruction) -> tuple[int, int]:
     return model.num_reg_images(), model.num_points3D()
+
+
+def _best_attempt(task: MappingTask) -> Attempt:
+    """The attempt of the largest model: the first from several focal lengths, others the best's.
+
+    The first that holds all images is taken.
+    """
+    best = Attempt(models=[], start=1.0)
+    starts = (1.0,) if task.is_calibrated else task.options.focal_starts
+    for k in range(task.options.attempts):
+        for start in starts:
+            best = max(best, _attempt(task, k, start), key=lambda attempt: attempt.size)
+            if best.size[0] == task.num_images:
+                return best
+        if best.models:
+            starts = (best.start,)
+    return best
+
+
+def _attempt(task: MappingTask, number: int, start: float) -> Attempt:
+    """Sound models of one run of the mapper."""
+    options, attempts = task.options, task.options.attempts
+    folder = empty_folder(task.work / f"{number}-from-{start:g}")
+    database = task.database
+    if start != 1:
+        database = with_other_focals(task.database, start, task.constant_cameras, folder)
+    seeded = replace(
+        options,
+        random_seed=options.random_seed + number,
+        hold_distortion=options.hold_distortion and number < max(1, attempts - 1),
+    )
+    inputs = replace(task, options=seeded, work=folder, database=database)
+    # Of two images, the global mapper makes none.
+    mapper = options.mapper if task.num_images > 2 else "incremental"
+    models = MAPPERS[mapper](inputs)
+    for model in models.values():
+        if names := drop_wild_images(model, task.constant_cameras):
+            logger.info("no camera explains %s; left out", ", ".join(names))
+    sound = sorted((m for m in models.values() if is_sound(m, options)), key=_size, reverse=True)
+    sizes = [m.num_reg_images() for m in sound]
+    if sizes[:1] != [task.num_images]:
+        text = "attempt %d, from %g times the focal lengths: models of %s of %d images"
+        logger.info(text, number + 1, start, sizes or 0, task.num_images)
+    return Attempt(models=_apart(sound), start=start)
 
 
 def _apart(models: Sequence[pycolmap.Reconstruction]) -> list[pycolmap.Reconstruction]:
@@ -229,6 +232,20 @@ def _apart(models: Sequence[pycolmap.Reconstruction]) -> list[pycolmap.Reconstru
     return found
 
 
+def with_other_focals(database: Path, factor: float, constant: Set[int], folder: Path) -> Path:
+    """Copy a database into a folder, with guessed focal lengths times `factor`."""
+    copy = Path(shutil.copyfile(database, folder / "start.db"))
+    with open_database(copy) as db:
+        for camera in db.read_all_cameras():
+            if camera.camera_id in constant:
+                continue
+            params = np.array(camera.params)
+            params[list(camera.focal_length_idxs())] *= factor
+            camera.params = params.tolist()
+            db.update_camera(camera)
+    return copy
+
+
 def is_sound(model: pycolmap.Reconstruction, options: ReconstructionOptions) -> bool:
     """True if its images see enough points on average: a mapper can hold on to almost nothing."""
     seen = sum(p.track.length() for p in model.points3D.values())
@@ -236,6 +253,9 @@ def is_sound(model: pycolmap.Reconstruction, options: ReconstructionOptions) -> 
 
 
 def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
+    conf = mapper_options(task)
+    conf.snapshot_path = empty_folder(task.work / SNAPSHOTS)
+    conf.snapshot_frames_freq = max(2, task.num_images // SNAPSHOTS_OF_MODEL)
     with tqdm(total=task.num_images, desc="map", unit="image") as progress:
 
         def advance(count: int) -> None:  # a pair may be taken back, and counted again
@@ -245,7 +265,7 @@ def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
             task.database,
             task.images,
             task.work,
-            mapper_options(task),
+            conf,
             initial_image_pair_callback=lambda: advance(2),
             next_image_callback=lambda: advance(1),
         )

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from d2_hloc.core.images import ImageError
-from d2_hloc.core.masks import MaskOptions, are_visible, save_mask, visible_pixels
+from d2_hloc.core.mask_options import MaskOptions
+from d2_hloc.core.masks import are_visible, check_masks, save_mask, visible_pixels
 
 SIZE = (6, 4)
 
@@ -57,14 +58,14 @@ def test_a_mask_of_another_size_is_refused(images, tmp_path):
 
 def test_missing_masks_are_named_before_the_work(tmp_path, caplog):
     with pytest.raises(ImageError, match="no such folder of masks"):
-        MaskOptions(folder=tmp_path / "none").check(["a.jpg"])
+        check_masks(MaskOptions(folder=tmp_path / "none"), ["a.jpg"])
     with pytest.raises(
         ImageError, match=r"no mask of any image; the mask of a\.jpg is a\.jpg\.png"
     ):
-        MaskOptions(folder=tmp_path).check(["a.jpg", "b.jpg"])
+        check_masks(MaskOptions(folder=tmp_path), ["a.jpg", "b.jpg"])
     save_mask(tmp_path / "a.jpg.png", np.ones((4, 6), bool))
     with caplog.at_level(logging.WARNING):
-        MaskOptions(folder=tmp_path).check(["a.jpg", "b.jpg"])
+        check_masks(MaskOptions(folder=tmp_path), ["a.jpg", "b.jpg"])
     assert "no mask of 1 of 2 images, which count wholly (the first: b.jpg)" in caplog.text
 
 
