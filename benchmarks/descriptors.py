@@ -17,7 +17,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,7 +51,7 @@ from d2_hloc.sfm.outcome.statistics import model_statistics
 from d2_hloc.sfm.poses_file import read_calibrations
 from d2_hloc.sfm.reconstruct import ModelRun, reconstruct
 
-Result = dict[str, float]
+Result = Mapping[str, float | None]
 SOURCE = "512 float32"
 COLUMNS = {
     "hpatches": ["matches", "1 px", "3 px", "5 px", "10 px"],
@@ -258,7 +258,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Arguments -> run."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=list(SETS))

@@ -61,7 +61,7 @@ def visible_pixels(
                 f"{path}: is {mask.size[0]} x {mask.size[1]} pixels, and its image {size[0]} x "
                 f"{size[1]} as it is stored; save the mask in that size."
             )
-        visible = np.asarray(mask).any(axis=2)
+        visible = np.asarray(mask).max(axis=2) > 0
     alpha = open_alpha(images / name) if options.alpha else None
     if alpha is not None:
         visible = alpha > 0 if visible is None else visible & (alpha > 0)
