@@ -17,7 +17,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,7 +51,7 @@ from d2_hloc.sfm.outcome.statistics import model_statistics
 from d2_hloc.sfm.poses_file import read_calibrations
 from d2_hloc.sfm.reconstruct import ModelRun, reconstruct
 
-Result = Mapping[str, float | None]
+Result = dict[str, float]
 SOURCE = "512 float32"
 COLUMNS = {
     "hpatches": ["matches", "1 px", "3 px", "5 px", "10 px"],
@@ -121,8 +121,8 @@ def run_hpatches(bench: Bench, small: CompressionOptions | None) -> Result:
         ScoringOptions(), data.pairs, features, matches, Outputs(folder).pair_scores
     )
     found = next(s for s in means_by_part("d2net", scores) if s.part == OVERALL)
-    shares = {f"{t} px": found.accuracy[t - 1] for t in (1, 3, 5, 10)}
-    return bytes_of(features) | {"matches": found.num_matches} | shares
+    shares = {f"{t} px": found.accuracy[t - 1] or 0.0 for t in (1, 3, 5, 10)}
+    return bytes_of(features) | {"matches": found.num_matches or 0.0} | shares
 
 
 def run_scene(bench: Bench, small: CompressionOptions | None, name: str) -> Result:
