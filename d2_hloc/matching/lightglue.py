@@ -40,7 +40,14 @@ SLOWEST, FASTEST = 0.8, 8.0  # radians that positions turn by from an image's mi
 
 @dataclass(frozen=True, kw_only=True)
 class GlueShape:
-    """The size of the network; descriptors have `input_width` numbers, those inside `width`."""
+    """The size of the network; descriptors have `input_width` numbers, those inside `width`.
+
+    Attributes:
+        input_width: numbers of a descriptor.
+        width: numbers inside.
+        heads: heads of attention.
+        layers: layers, each of self and cross attention.
+    """
 
     input_width: int = MOST
     width: int = 128

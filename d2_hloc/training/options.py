@@ -14,7 +14,25 @@ from d2_hloc.training.pair import MIN_CORRESPONDENCES
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """Options of a training, the paper's by default. `batch_size` is of each process, in pairs."""
+    """Options of a training, the paper's by default. `batch_size` is of each process, in pairs.
+
+    Attributes:
+        weights: what training begins from: a bundled or published name, or a file.
+        trained_from: the first layer that learns.
+        epochs: rounds of the pairs.
+        learning_rate: of Adam.
+        halve_every: epochs after which the rate is halved.
+        batch_size: pairs of a step, of each process.
+        min_correspondences: a pair with fewer is left out.
+        precision: numbers that the network computes in.
+        seed: of pairs and crops.
+        workers: processes that make pairs; 0 is this one.
+        device: where it computes: auto is a GPU where there is one.
+        matched_pairs: pairs held back that are matched as at test after each epoch.
+        save_seconds: least time between checkpoints, seconds.
+        loss: the joint loss.
+        cache: activations kept on disk.
+    """
 
     weights: str = "d2_ots"
     trained_from: TrainedFrom = "conv4_3"

@@ -109,7 +109,9 @@ def pipeline():
 
 
 def arguments(dataset, output, *more):
-    return [str(a) for a in ("--dataset", dataset, "--output", output, *more)]
+    """`more` may switch refinement on again."""
+    given = "--dataset", dataset, "--output", output, "--refinement", "off"
+    return [str(a) for a in (*given, *more)]
 
 
 def run(pipeline, dataset, output, *more):

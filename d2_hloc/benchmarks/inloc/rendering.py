@@ -43,6 +43,13 @@ class DensePVOptions:
     `points` are those of the cutout that led to the pose, or of all cutouts of its scan; larger
     cutouts give about as many points along their edges. A pose that renders less than
     `min_coverage` of the image has score 0.
+
+    Attributes:
+        longest_edge: longest edge of the query as it is compared, pixels.
+        points: scan: points of all cutouts of the scan; cutout: of the one that led to the
+            pose.
+        min_coverage: least share of the image that a pose has to render.
+        num_poses: poses that are rendered.
     """
 
     longest_edge: int = 504

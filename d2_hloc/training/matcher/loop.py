@@ -46,7 +46,23 @@ GROUP = 8  # pairs that are validated at once
 
 @dataclass(frozen=True, kw_only=True)
 class MatcherTrainingOptions:
-    """`begin_from` is a bundled matcher or a file; None begins with softly mutual neighbours."""
+    """`begin_from` is a bundled matcher or a file; None begins with softly mutual neighbours.
+
+    Attributes:
+        begin_from: a bundled matcher or a file; null begins with softly mutual neighbours.
+        steps: batches to train with.
+        batch_size: pairs of a step.
+        learning_rate: of AdamW, at most.
+        warm_up: steps in which the rate rises.
+        cool_down: share of the steps, the last, in which it falls.
+        weight_decay: of AdamW.
+        mean_of: steps that the kept weights are the mean of, about.
+        precision: numbers that the network computes in.
+        validate_every: steps between measurements.
+        held_back_pairs: pairs that are measured.
+        save_seconds: least time between checkpoints, seconds.
+        seed: of pairs and weights.
+    """
 
     begin_from: str | None = None
     steps: int = 5000
