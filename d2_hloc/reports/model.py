@@ -96,10 +96,19 @@ def model_rows(run: ModelRun, scores: PoseSummary | None = None) -> list[tuple[s
         ("matched pairs", len(matched.pairs)),
         ("verified pairs", database.inlier_pairs),
         ("verified matches", database.inlier_matches),
+        *contradicted_rows(matched.record.counts.get("contradicted_pairs", [])),
         *((f"keypoints {outcome} in refinement", number) for outcome, number in refined.items()),
         *score_rows(scores),
         *failure_rows(matched.features.failures, matched.matches.failures),
     ]
+
+
+def contradicted_rows(pairs: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
+    """The number of pairs that triplets of images contradict, and which they are, if any."""
+    if not pairs:
+        return []
+    named = ", ".join(" - ".join(p["images"]) for p in pairs)
+    return [("pairs that all triplets contradict", f"{len(pairs)}: {named}")]
 
 
 def registered_text(run: ModelRun) -> str:

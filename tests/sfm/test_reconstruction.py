@@ -16,7 +16,7 @@ from d2_hloc.files.outputs import MAPPING, Outputs
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.matching.pairs import read_pairs
 from d2_hloc.sfm import database as database_module
-from d2_hloc.sfm import pose_errors
+from d2_hloc.sfm import mapping, pose_errors
 from d2_hloc.sfm.database import build_database, verify_geometry
 from d2_hloc.sfm.mapping import MAPPERS, is_sound, map_images, mapping_task, model_statistics
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions, VerificationOptions
@@ -273,3 +273,21 @@ def test_models_of_rigs_with_several_cameras_read_too(tmp_path):
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(ModelError, match="give the folder of a COLMAP model"):
         read_model(tmp_path)
+
+
+def test_mapping_begins_again_from_other_focal_lengths(scene, database, tmp_path, monkeypatch):
+    began, mapper = [], mapping.MAPPERS["incremental"]
+
+    def fails_from_the_guess(task):
+        with pycolmap.Database.open(task.database) as db:
+            began.append(db.read_all_cameras()[0].focal_length_x / 1280)
+        return mapper(task) if began[-1] < 0.9 else {}
+
+    monkeypatch.setitem(mapping.MAPPERS, "incremental", fails_from_the_guess)
+    options = dataclasses.replace(OPTIONS, attempts=1, focal_starts=(1.0, 1.2, 0.8, 2.0))
+    model = map_images(options, database, tmp_path, tmp_path / "sparse")
+    assert began == pytest.approx([1.0, 1.2, 0.8])
+    assert model_statistics(model).registered_images == len(scene.cameras)
+    with pytest.raises(ModelError):  # known focal lengths have one start
+        map_images(options, database, tmp_path, tmp_path / "sparse", set(scene.cameras))
+    assert began[3:] == pytest.approx([1.0])
