@@ -17,6 +17,7 @@ from typing import Any, Literal
 from d2_hloc.app.command import run_command
 from d2_hloc.app.scene.exhibition import write_squares
 from d2_hloc.core import config
+from d2_hloc.core.devices import DEVICES, use_device
 from d2_hloc.core.images import list_images
 from d2_hloc.core.option_arguments import OptionArguments, changed, given_options
 from d2_hloc.core.ranges import MANY, check_ranges
@@ -150,8 +151,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = OptionArguments(parser, TrainMatcher, config.load(TrainMatcher, CONFIG))
     options.add("--dataset", "dataset")
     options.add("--scenes", "scenes", "folder of scenes with depth")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="what computes (auto)")
     options.add_all()
     args = parser.parse_args(arguments)
+    use_device(args.device)
     conf = changed(config.load(TrainMatcher, args.config), given_options(args, TrainMatcher))
     run(conf, args.output)
 

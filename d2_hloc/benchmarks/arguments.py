@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from d2_hloc.core import config
+from d2_hloc.core.devices import DEVICES, use_device
 from d2_hloc.core.option_arguments import OptionArguments, changed, given_options
 from d2_hloc.features import registry
 from d2_hloc.features.pretrained import fetch_missing
@@ -35,6 +36,8 @@ class BenchmarkArguments:
         parser.add_argument("--feature", nargs="+", help=text)
         text = "fetch weights that are not here"
         parser.add_argument("--download", action="store_true", help=text)
+        text = "what computes: auto (the default, a GPU where there is one), or one by name"
+        parser.add_argument("--device", choices=DEVICES, default="auto", help=text)
         self.parser = parser
         self._options = OptionArguments(parser, cls, config.load(cls, config_file))
 
@@ -75,12 +78,13 @@ def split_matcher(feature: str, matching: MatchingOptions) -> tuple[str, Matchin
 
 
 def load_options(cls: type[C], args: argparse.Namespace) -> C:
-    """Read the YAML, put the shared arguments over it, and fetch weights where that is asked for.
+    """Read the YAML, put the arguments over it, choose the device, and fetch weights if asked to.
 
     Raises:
         ConfigError: for a file that does not fit.
         ValueError: for an argument that does not.
     """
+    use_device(args.device)
     conf: Any = config.load(cls, args.config)
     if args.feature:
         conf = replace(conf, features=tuple(dict.fromkeys(args.feature)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
+from d2_hloc.core.devices import DeviceName
 from d2_hloc.core.ranges import MANY, SEEDS, check_ranges
 from d2_hloc.training.cache import CacheOptions
 from d2_hloc.training.loss import LossOptions
@@ -44,7 +44,7 @@ class TrainingOptions:
     precision: Precision = "float32"
     seed: int = 0
     workers: int = 0  # processes that make pairs; 0: this one
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
     matched_pairs: int = 50  # of those held back, matched as at test after each epoch
     save_seconds: float = 60.0  # between checkpoints, at least
     loss: LossOptions = field(default_factory=LossOptions)

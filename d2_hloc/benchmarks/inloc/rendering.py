@@ -23,6 +23,7 @@ from d2_hloc.benchmarks.inloc import data as inloc
 from d2_hloc.benchmarks.inloc.data import InLocData, InLocError
 from d2_hloc.benchmarks.inloc.scans import MapCache
 from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.images import luma, open_image, to_tensor
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.ranges import EDGES, MANY, SHARES, check_ranges
@@ -215,7 +216,7 @@ class CloudCache:
         self, data: InLocData, options: DensePVOptions, maps: MapCache, capacity: int = CLOUD_BYTES
     ) -> None:
         self._data, self._options, self._maps = data, options, maps
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = chosen_device()
         self._clouds = BoundedCache(self._read, capacity)
         self._scans: Mapping[str, list[str]] = _by_scan(data.cutouts)
 
