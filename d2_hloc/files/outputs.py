@@ -65,6 +65,7 @@ class Outputs:
     dense = Inside("dense")
     workspace_record = Inside("dense.json")  # what the workspace was made from
     undistorted_images = Inside("images")
+    undistorted_masks = Inside("masks")
     stereo = Inside("stereo")
     depth_maps = Inside("stereo/depth_maps")
     normal_maps = Inside("stereo/normal_maps")
@@ -100,7 +101,9 @@ class Outputs:
 
     @classmethod
     def of_model(cls, path: Path) -> Outputs:
-        """The run that a model is named by: its folder, or the folder of COLMAP's files in it."""
+        """The run that a model is named by: its folder, or a folder of COLMAP's files in it."""
+        if path.name.isdecimal() and path.parent.name == cls.sparse.name:
+            path = path.parent
         is_sparse = path.name == cls.sparse.name and not (path / cls.sparse.name).is_dir()
         return cls(path.parent if is_sparse else path)
 
@@ -137,6 +140,10 @@ class Outputs:
     def submission(self, method: str) -> Path:
         """Poses in the form that the evaluation of Aachen takes."""
         return self.folder / f"Aachen_eval_[{method}].txt"
+
+    def undistorted_mask(self, image: str) -> Path:
+        """The mask of an undistorted image, in COLMAP's form."""
+        return self.undistorted_masks / f"{image}.png"
 
     def depth_map(self, image: str, stage: str) -> Path:
         """A depth map of dense stereo; `stage` is photometric or geometric."""

@@ -23,7 +23,7 @@ def read_pairs(path: Path) -> list[Pair]:
     """Pairs from a text file, `name0 name1` a line.
 
     Raises:
-        ValueError: for a missing file, or a line that does not hold two names.
+        ValueError: for a file that is missing or empty, or a line that does not hold two names.
         UnsafeName: for a name that leads out of the folder of images.
     """
     pairs = []
@@ -33,6 +33,8 @@ def read_pairs(path: Path) -> list[Pair]:
             raise ValueError(f"{path}, line {number}: expected two names, found {shown(line)}.")
         name0, name1 = image_names(fields, f"{path}, line {number}")
         pairs.append((name0, name1))
+    if not pairs:
+        raise ValueError(f"{path}: names no pair of images; write 'name0 name1' lines into it.")
     return pairs
 
 

@@ -21,6 +21,8 @@ from d2_hloc.sfm.options import ReconstructionOptions
 from d2_hloc.sfm.two_view import by_poselib, colmap_options
 from d2_hloc.sfm.verification import Sources, enlargements, verify_pairs
 
+Links = Mapping[str, Mapping[str, int]]  # verified matches by image and by image
+
 VERIFY_CHUNK = 200  # pairs a call: progress between them, and a kill loses no more
 
 
@@ -221,3 +223,16 @@ def _is_unverified(database: pycolmap.Database, ids: Mapping[str, int], pair: Pa
     return database.exists_matches(image0, image1) and not database.exists_two_view_geometry(
         image0, image1
     )
+
+
+def verified_links(database: Path) -> Links:
+    """Numbers of verified matches by image and by image, of a database; pairs of none left out."""
+    links: dict[str, dict[str, int]] = {}
+    with open_database(database) as db:
+        names = {i.image_id: i.name for i in db.read_all_images()}
+        for pair_id, count in zip(*db.read_two_view_geometry_num_inliers(), strict=True):
+            if count:
+                name0, name1 = (names[i] for i in pycolmap.pair_id_to_image_pair(pair_id))
+                links.setdefault(name0, {})[name1] = count
+                links.setdefault(name1, {})[name0] = count
+    return links

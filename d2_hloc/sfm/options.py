@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from d2_hloc.core.mask_options import MaskOptions
 from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, THREADS, check_ranges
 from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
@@ -119,6 +120,9 @@ class ReconstructionOptions:
     collection leads to more matches (second_look.matches_by_model), whose keypoints are refined,
     and by which it is settled.
 
+    `focal_starts`: where focal lengths were guessed, a small collection is mapped from these
+    multiples of the guesses, one after the other, while images are missing from the model.
+
     In the end observations beyond `outlier_factor` median errors leave the model; None leaves it as
     the mapper made it.
 
@@ -128,12 +132,15 @@ class ReconstructionOptions:
         verification: two-view geometry of pairs.
         min_num_matches: a pair with fewer matches is left out of mapping.
         structure_less_registration_fallback: place images without common points by their matches.
-        min_model_size: images of the smallest model that is kept.
+        min_model_size: images of the smallest model that is kept; of two images, two.
         attempts: most trials of a small collection, each with another seed, while images are
             missing.
         min_pose_inliers: fewest inliers that place an image.
         hold_distortion: leave distortions as guessed until all images are placed, in all attempts
             but the last.
+        focal_starts: multiples of guessed focal lengths to map from, while images are missing.
+        triplet_error: a pair leaves whose relative rotation every triplet of images contradicts by
+            more, degrees; null keeps all.
         second_look: where focal lengths were guessed, look for more matches where the model leads.
         small_collection: most images of a small collection, which is mapped on one thread.
         outlier_factor: median errors beyond which observations leave the model; null keeps all.
@@ -151,6 +158,8 @@ class ReconstructionOptions:
     small_collection: int = 100
     min_pose_inliers: int = 15
     hold_distortion: bool = True
+    focal_starts: tuple[float, ...] = (1.0, 0.6, 1.4, 0.8, 2.0)
+    triplet_error: float | None = 20.0
     second_look: bool = True
     outlier_factor: float | None = 5.0
     random_seed: int = 0
@@ -165,15 +174,22 @@ class ReconstructionOptions:
             min_pose_inliers=(0, MANY),
             small_collection=(0, MANY),
             outlier_factor=(1 + 1e-6, 1e6),
+            focal_starts=(0.05, 20),
+            triplet_error=(0, 180),
             random_seed=SEEDS,
             num_threads=(-1, THREADS[1]),
         )
 
     def for_images(self, count: int) -> ReconstructionOptions:
-        """The same with threads and attempts for a collection of so many images."""
+        """The same for so many images: threads, attempts, starts and the smallest model."""
         is_small = count <= self.small_collection
-        threads = self.num_threads or (1 if is_small else -1)
-        return replace(self, num_threads=threads, attempts=self.attempts if is_small else 1)
+        return replace(
+            self,
+            num_threads=self.num_threads or (1 if is_small else -1),
+            attempts=self.attempts if is_small else 1,
+            min_model_size=min(self.min_model_size, max(2, count)),
+            focal_starts=self.focal_starts if is_small else self.focal_starts[:1],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +265,7 @@ class Localize:
         intrinsics: known cameras: file of 'name MODEL width height params...' lines, or a model.
         cameras: which queries without known intrinsics one camera took; auto is by size and EXIF.
         camera_model: COLMAP's model of cameras without known intrinsics.
+        masks: parts of queries in which no features are kept.
     """
 
     pairs: PairsOptions = field(default_factory=PairsOptions)
@@ -258,6 +275,7 @@ class Localize:
     intrinsics: Path | None = None
     cameras: CameraSharing = "auto"
     camera_model: str = MODEL  # of cameras without known intrinsics
+    masks: MaskOptions = field(default_factory=MaskOptions)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,10 @@ def test_a_list_comes_back_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "\n\n  \n"])
-def test_an_empty_list_is_read(tmp_path, text):
+def test_an_empty_list_is_named(tmp_path, text):
     (tmp_path / "pairs.txt").write_text(text)
-    assert pairs.read_pairs(tmp_path / "pairs.txt") == []
+    with pytest.raises(ValueError, match=r"pairs\.txt: names no pair of images"):
+        pairs.read_pairs(tmp_path / "pairs.txt")
 
 
 def test_blank_lines_tabs_and_other_line_ends_do_not_matter(tmp_path):

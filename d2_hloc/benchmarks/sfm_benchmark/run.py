@@ -74,6 +74,8 @@ def benchmark_mapping() -> ReconstructionOptions:
         attempts=1,
         min_pose_inliers=30,
         hold_distortion=False,
+        focal_starts=(1.0,),
+        triplet_error=None,
         second_look=False,
     )
 
@@ -125,6 +127,8 @@ class PhotoReconstruction:
             outlier_factor=self.refined_outlier_factor,
             min_pose_inliers=ours.min_pose_inliers,
             hold_distortion=ours.hold_distortion,
+            focal_starts=ours.focal_starts,
+            triplet_error=ours.triplet_error,
             second_look=ours.second_look,
         )
 
