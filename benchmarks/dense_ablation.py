@@ -1,6 +1,6 @@
 """What each part of dense matches is worth: levels, corners, windows, projection, ratio, agreement.
 
-    python benchmarks/dense_ablation.py --photos FOLDER [--count 12]
+    python benchmarks/dense_ablation.py --photos FOLDER [--count 12] [--only TEXT]
 
 Photographs are matched with themselves as another camera would show them: a random homography
 (corners moved by up to a fifth of the picture), another exposure, noise. Means over photographs:
@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.core.images import list_images, read_image
-from d2_hloc.matching.options import MatchingOptions
+from d2_hloc.core.ranges import MANY
+from d2_hloc.matching.options import GrowingOptions
 from d2_hloc.network.options import CellOptions
 from d2_hloc.refinement import coarse_to_fine as levels
 from d2_hloc.refinement.coarse_to_fine import CoarseToFineOptions, ImageStages, Places
@@ -62,7 +63,7 @@ VARIANTS = {
     "all levels, the default": Variant(),
     "cells alone (conv4)": Variant(levels=()),
     "cells, mutual neighbours alone": Variant(
-        levels=(), options=replace(DEFAULT, coarse=MatchingOptions())
+        levels=(), options=with_coarse(growing=GrowingOptions(min_support=MANY))
     ),
     "until conv3": Variant(levels=(levels.match_conv3,)),
     "without conv3": Variant(
@@ -93,8 +94,8 @@ def another_view(image: torch.Tensor, seed: int) -> tuple[torch.Tensor, np.ndarr
     height, width = image.shape[1:]
     corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], float)
     moved = corners + rng.uniform(-SHIFT, SHIFT, (4, 2)) * [width, height]
-    given = (torch.from_numpy(c)[None].float() for c in (corners, moved))
-    homography = get_perspective_transform(*given)
+    given = [torch.from_numpy(c)[None].float() for c in (corners, moved)]
+    homography = get_perspective_transform(given[0], given[1])
     warped = warp_perspective(image[None], homography, (height, width))[0]
     seen = rng.uniform(0.6, 1.0) * warped.clamp(0, 1) ** rng.uniform(0.6, 1.6)
     noise = torch.from_numpy(rng.normal(0, 0.01, tuple(seen.shape))).float()
@@ -120,18 +121,20 @@ def match(variant: Variant, images: list[ImageStages]) -> Places:
     return found
 
 
-def measure(paths: list[Path], edge: int) -> Iterator[tuple[str, list[list[float]]]]:
+def measure(
+    variants: dict[str, Variant], paths: list[Path], edge: int
+) -> Iterator[tuple[str, list[list[float]]]]:
     """The numbers of each variant, photograph by photograph."""
     matchers = {
         d: ImageMatcher(ImageMatchingOptions(cells=CellOptions(dimensions=d)))
-        for d in dict.fromkeys(v.dimensions for v in VARIANTS.values())
+        for d in dict.fromkeys(v.dimensions for v in variants.values())
     }
-    rows: dict[str, list[list[float]]] = {name: [] for name in VARIANTS}
+    rows: dict[str, list[list[float]]] = {name: [] for name in variants}
     for seed, path in enumerate(tqdm(paths, unit="photograph")):
         image = read_image(path, edge)[0]
         other, homography = another_view(image, seed)
         prepared = {d: [m.prepare(i).stages for i in (image, other)] for d, m in matchers.items()}
-        for name, variant in VARIANTS.items():
+        for name, variant in variants.items():
             images = prepared[variant.dimensions]
             images = images if variant.on_corners else [at_centres(i) for i in images]
             begin = time.process_time()
@@ -152,12 +155,15 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--count", type=int, default=12, help="photographs, at even distances")
     parser.add_argument("--resize-max", type=int, default=768)
+    parser.add_argument("--only", default="", help="variants whose name has this in it")
     args = parser.parse_args()
+    variants = {name: v for name, v in VARIANTS.items() if args.only in name}
     torch.set_num_threads(1)
     names = list_images(args.photos)
     chosen = np.unique(np.linspace(0, len(names) - 1, args.count).astype(int))
     print("|variant|matches|within 1 px|3 px|share, 1 px|3 px|s|\n|---|" + "---:|" * 6)
-    for name, values in measure([args.photos / names[k] for k in chosen], args.resize_max):
+    paths = [args.photos / names[k] for k in chosen]
+    for name, values in measure(variants, paths, args.resize_max):
         mean = np.mean(values, axis=0)
         numbers = [f"{v:.0f}" for v in mean[:3]] + [f"{v:.3f}" for v in mean[3:5]]
         print(f"|{name}|{'|'.join(numbers)}|{mean[5]:.2f}|")
