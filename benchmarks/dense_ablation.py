@@ -113,11 +113,11 @@ def at_centres(stages: ImageStages) -> ImageStages:
 
 def match(variant: Variant, images: list[ImageStages]) -> Places:
     """Matches through the variant's levels; none where they run out."""
-    found = levels.match_cells(variant.options, *images)
+    found = levels.match_cells(variant.options, images[0], images[1])
     for level in variant.levels:
         if len(found) <= variant.options.neighbours:
             return found.of(torch.zeros(len(found), dtype=torch.bool))
-        found = level(variant.options, *images, found)
+        found = level(variant.options, images[0], images[1], found)
     return found
 
 
