@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -32,15 +32,12 @@ from d2_hloc.matching.pairs import Pair, order_for_reuse, pair_text, unique
 from d2_hloc.matching.prepared import PreparedDescriptors, prepare_descriptors
 from d2_hloc.matching.published import PACKAGED, glue_digests
 
-if TYPE_CHECKING:
-    from d2_hloc.matching.lightglue import LightGlue
-    from d2_hloc.matching.published import PublishedGlue
-
 logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 2 << 30  # of descriptors held at once
 OWN = ("d2net", "d2net-ms")  # what our weights of 'lightglue' were learned from
 OF_NEIGHBOURS = ("mutual", "ratio_threshold", "distance_threshold", "growing")  # options
+OF_LIGHTGLUE = ("weights", "min_score", "min_support", "precision")
 BLOCK = 32  # images; pairs are ordered so that blocks of them stay in the cache
 
 
@@ -109,7 +106,23 @@ def create_matcher(options: MatchingOptions, feature: str = "d2net") -> Matcher:
         return Matcher(cache=placed_cache, match=lambda a, b: match_grown(options, a, b))
     if options.matcher == "hierarchical":
         return Matcher(cache=level_cache, match=lambda a, b: match_hierarchical(options, a, b))
-    glue = create_glue(options, feature)
+    return learned_matcher(options, feature)
+
+
+def learned_matcher(options: MatchingOptions, feature: str) -> Matcher:
+    """Our own LightGlue, or that of another feature. They import kornia, which takes seconds.
+
+    Raises:
+        WeightsError: if its weights cannot be used.
+    """
+    if feature in OWN:
+        from d2_hloc.matching.grown_glue import GrownGlue
+
+        own = GrownGlue(options)
+        return Matcher(cache=own.cache, match=own)
+    from d2_hloc.matching.published import PublishedGlue
+
+    glue = PublishedGlue(feature, options.min_score)
 
     def cache(file: GuardedFile, capacity: int) -> BoundedCache[str, Any]:
         def read(name: str) -> Any:
@@ -125,21 +138,6 @@ def create_matcher(options: MatchingOptions, feature: str = "d2net") -> Matcher:
         return BoundedCache(read, capacity)
 
     return Matcher(cache=cache, match=lambda a, b: glue(a, b).at_least(options.min_matches))
-
-
-def create_glue(options: MatchingOptions, feature: str) -> LightGlue | PublishedGlue:
-    """Our own LightGlue, or that of another feature. They import kornia, which takes seconds.
-
-    Raises:
-        WeightsError: if its weights cannot be used.
-    """
-    if feature in OWN:
-        from d2_hloc.matching.lightglue import LightGlue
-
-        return LightGlue(options.weights, options.min_score, options.precision)
-    from d2_hloc.matching.published import PublishedGlue
-
-    return PublishedGlue(feature, options.min_score)
 
 
 def match(
@@ -215,18 +213,18 @@ def configuration(options: MatchingOptions, feature: str = "d2net") -> dict[str,
     """Everything that matches depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     if options.matcher == "nearest":  # as before there was another
-        unused = ("matcher", "growing", "weights", "min_score", "precision")
+        unused = ("matcher", "growing", *OF_LIGHTGLUE)
     elif options.matcher == "grown":
-        unused = ("weights", "min_score", "precision")
+        unused = OF_LIGHTGLUE
     elif options.matcher == "hierarchical":
-        unused = ("growing", "weights", "min_score", "precision")
+        unused = ("growing", *OF_LIGHTGLUE)
     elif feature in OWN:
         unused = OF_NEIGHBOURS
         from d2_hloc.matching.lightglue import locate
 
         values["weights_sha256"] = file_sha256(locate(options.weights))
     else:
-        unused = (*OF_NEIGHBOURS, "weights", "precision")
+        unused = (*OF_NEIGHBOURS, "weights", "min_support", "precision")
         values["weights_sha256"] = glue_digests(feature)
     return {key: value for key, value in values.items() if key not in unused}
 
