@@ -119,6 +119,7 @@ def run(conf: Train, output: Path) -> None:
                 conf.training, train, held_back, output, world,
                 after_epoch=lambda network: write_training_report(finished, network),
             )  # fmt: skip
+            record.write()  # a rerun after a kill knows what it finds
             trainer.run()
         report_training(finished, trainer.network)
 

@@ -106,11 +106,24 @@ class Outputs:
     @property
     def results(self) -> list[Path]:
         """Paths that a run writes over once it has features, whatever is there."""
-        folders = [folder.with_name(folder.name + MAPPING) for folder in (self.mapped, self.sparse)]
-        models = [self.mapped, self.sparse, *folders]
-        databases = [self.raw_database, self.database, self.second_database]
-        keypoints = [self.pairs, self.refined, self.refined_again, self.moved_matches]
-        return [*models, *databases, *keypoints, self.report, self.poses, self.poses_table]
+        others = (
+            self.features,
+            self.matches,
+            self.run_record,
+            self.pair_scores,
+        )  # say what made them
+        dense = self.workspace_record, self.undistorted_images, self.dense, self.dense_statistics
+        paths = [self.folder / v.name for v in vars(Outputs).values() if isinstance(v, Inside)]
+        paths += [folder.with_name(folder.name + MAPPING) for folder in (self.mapped, self.sparse)]
+        apart = {*others, *dense}
+        return [p for p in paths if p not in apart and not p.is_relative_to(self.stereo)]
+
+    @property
+    def databases(self) -> list[Path]:
+        """Databases of a run, which are changed in place, and what SQLite puts beside them."""
+        files = self.raw_database, self.database, self.second_database
+        ends = "", "-wal", "-shm", "-journal"
+        return [file.with_name(file.name + end) for file in files for end in ends]
 
     def of_feature(self, name: str) -> Outputs:
         """The run of one feature, in a folder of that name."""

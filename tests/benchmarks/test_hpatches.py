@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -430,6 +431,21 @@ def test_scoring_goes_on_from_what_is_there(finished, dataset, tmp_path, monkeyp
     files[2].write_text('{"pairs": [')
     with pytest.raises(ValueError, match=r"scores\.json: is damaged; delete it"):
         scored(ScoringOptions(), pairs, *files)
+
+
+def test_scores_of_other_matches_are_made_again(finished, dataset, tmp_path, caplog):
+    pairs, folder = read_hpatches(dataset).pairs, finished / "sift"
+    matches = Path(shutil.copy(folder / "matches.h5", tmp_path))
+    files = folder / "features.h5", matches, tmp_path / "scores.json"
+    first = scored(ScoringOptions(), pairs, *files)
+    with h5py.File(matches, "a") as file:
+        for name0 in file:
+            for name1 in file[name0]:
+                file[name0][name1]["matches0"][...] = -1
+    found = scored(ScoringOptions(), pairs, *files)
+    assert "was made from other files than are there now" in caplog.text
+    assert first != found
+    assert all(score.num_matches == 0 for score in found)
 
 
 def test_scores_do_not_hold_the_features_of_other_pairs(tmp_path):
