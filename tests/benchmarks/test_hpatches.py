@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from killing import go_on_after_interruptions
 from PIL import Image
 from scripts import load
 from skimage import data, transform
@@ -400,6 +401,24 @@ def test_goes_on_after_a_kill(pipeline, dataset, finished, tmp_path):
     assert run(pipeline, dataset, output, "--feature", "d2net") == 0
     scores = [json.loads((f / "scores.json").read_text()) for f in (output, finished / "d2net")]
     assert scores[0] == scores[1]
+
+
+def test_goes_on_after_interruptions_before_any_record(pipeline, dataset, finished, tmp_path):
+    output = tmp_path / "out"
+
+    def compare():
+        return run(pipeline, dataset, output, "--feature", "sift", "cells-128")
+
+    assert go_on_after_interruptions(compare, most=3)
+    before, after = ((o / "sift" / "scores.json").read_text() for o in (finished, output))
+    assert json.loads(before)["pairs"] == json.loads(after)["pairs"]
+
+
+def test_accuracies_of_others_are_not_written_over(pipeline, dataset, tmp_path, capsys):
+    (tmp_path / "sift.npy").write_bytes(b"mine")
+    assert run(pipeline, dataset, tmp_path, "--feature", "sift") == 1
+    assert "holds a sift.npy that this program did not make" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["sift.npy"]
 
 
 def scored(options, pairs, features, matches, output, refine=None):
