@@ -2,7 +2,10 @@
 
     python pipelines/inloc.py --feature d2net-ms --method sparse sparse+pv --dataset INLOC \\
         --retrieval pairs-query-netvlad100.txt --output OUT
+    python pipelines/inloc.py --method dense dense+pv --dataset INLOC --retrieval ... --output OUT
     python pipelines/inloc.py --combine A/ImgList.mat B/ImgList.mat --output OUT
+
+`dense` is InLoc's Dense PE, of densesfm where no feature is given, and `dense+pv` is InLoc.
 
 Killed, it goes on from where it was when the same command is run again.
 """
@@ -44,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if args.dataset is None:
         parser.error("--dataset is missing.")
+    if args.feature is None and all(m.startswith("dense") for m in args.method or ("sparse",)):
+        args.feature = ["densesfm"]
     conf = load_options(InLoc, args)
     given = {
         "methods": tuple(args.method or ()),

@@ -1,5 +1,6 @@
 """What the tests share. zlib comes before pycolmap: the other order aborts the process."""
 
+import shutil
 import zlib  # noqa: F401 - before pycolmap
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from browser import Browser
 from small_run import SmallRun, write_scene
 
 if TYPE_CHECKING:  # the package is imported late, so that --check-shapes comes before it
@@ -72,3 +74,18 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     run = write_scene(tmp_path_factory.mktemp("small"))
     assert cli.main(run.arguments(run.output)) == 0
     return run
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium, for the tests of a module."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("there is no Chromium; install the package chromium to test the report in it")
+    browser = Browser(program, tmp_path_factory.mktemp("profile"))
+    try:
+        browser.attach()
+        yield browser
+    finally:
+        browser.close()

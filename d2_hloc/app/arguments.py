@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 from d2_hloc.core import config
 from d2_hloc.core.option_arguments import OptionArguments, changed, given_options
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
-from d2_hloc.matching.options import METHODS, MatchingOptions
+from d2_hloc.matching.options import FOR_CELLS, MATCHERS, METHODS, MatchingOptions
 from d2_hloc.mvs.options import STAGES, DenseOptions
 from d2_hloc.sfm.options import (
     NEAREST,
     Localize,
     PairMatchingOptions,
     Reconstruct,
+    matching_of,
     matching_rule_of,
 )
 
@@ -144,8 +145,8 @@ def add_download_argument(parser: argparse.ArgumentParser) -> None:
 def add_matching_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say how two images are matched."""
     text = "auto (the default): what was measured best for the feature"
-    parser.add_argument("--matcher", choices=("auto", "nearest", "lightglue"), help=text)
-    text = "ratio threshold of nearest neighbours; 1 for none"
+    parser.add_argument("--matcher", choices=("auto", *MATCHERS), help=text)
+    text = "ratio threshold of neighbours; 1 for none"
     parser.add_argument("--ratio", type=float, metavar="X", help=text)
 
 
@@ -245,10 +246,16 @@ def given_matching(
     """
     if args.matcher == "lightglue":
         if args.ratio is not None:
-            raise ValueError("--ratio is of --matcher nearest; leave one of them out.")
+            raise ValueError("--ratio is of nearest neighbours; leave one of them out.")
         return options if _is_by(options, "lightglue") else MatchingOptions(matcher="lightglue")
+    threshold = None if args.ratio == 1 else args.ratio
+    if args.matcher in FOR_CELLS:
+        is_given = options is not None and options.matcher == args.matcher
+        rule = options if options and is_given else MatchingOptions(matcher=args.matcher)
+        return rule if args.ratio is None else dataclasses.replace(rule, ratio_threshold=threshold)
     if args.ratio is not None:
-        return MatchingOptions(ratio_threshold=args.ratio if args.ratio != 1 else None)
+        rule = MatchingOptions(ratio_threshold=threshold)
+        return rule if args.matcher == "nearest" else matching_of(feature, rule)
     if args.matcher == "nearest" and not _is_by(options, "nearest"):
         return NEAREST.get(feature, MatchingOptions())
     return options

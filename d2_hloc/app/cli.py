@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -44,6 +45,7 @@ CONFIGURED = {
     "match": MatchingOptions,
 }
 WITH_RECORD = "pair", "reconstruct", "triangulate", "localize"
+SERVED = "demo", "reconstruct", "triangulate", "localize", "dense"
 EXIT_CODES = """exit codes: 0 all is done; 1 something cannot be used, which one sentence says;
 2 wrong arguments; 130 stopped by Ctrl-C or SIGTERM, and the same command goes on from there"""
 
@@ -51,7 +53,8 @@ EXIT_CODES = """exit codes: 0 all is done; 1 something cannot be used, which one
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a problem is one sentence, and 1 is returned."""
     args = build_parser().parse_args(arguments)
-    return run_command("d2-hloc", lambda: load_and_run(args))
+    is_verbose = getattr(args, "verbose", False)
+    return run_command("d2-hloc", lambda: load_and_run(args), is_verbose)
 
 
 def load_and_run(args: argparse.Namespace) -> None:
@@ -62,10 +65,22 @@ def load_and_run(args: argparse.Namespace) -> None:
     with as_asked(args):
         module, _, function = args.work.partition(".")
         work = getattr(import_module(f"d2_hloc.app.commands.{module}"), function)
-        quiet_colmap()
-        record = work(conf, args)
+        quiet_colmap(args.verbose)
+        with serving(args):
+            record = work(conf, args)
     if getattr(args, "json", False) and record is not None:
         print(Path(record).read_text())
+
+
+@contextmanager
+def serving(args: argparse.Namespace) -> Iterator[None]:
+    """Serve the run's live view meanwhile, where --serve asks for it."""
+    if not getattr(args, "serve", False):
+        yield
+        return
+    live = import_module("d2_hloc.app.live")  # what draws models is loaded
+    with live.live_view(args):
+        yield
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -93,10 +108,16 @@ def _command(
     """Add a command whose work is a function of a module in commands/, 'module.function'."""
     usage = " ".join(["d2-hloc", name, "[OPTIONS]", *(path.upper() for path in paths)])
     parser = commands.add_parser(name, help=text, description=text, usage=usage)
-    parser.set_defaults(work=work, configure=configure)
+    parser.set_defaults(command=name, work=work, configure=configure)
     for path in paths:
         parser.add_argument(path, type=Path, metavar=path.upper())
-    parser.add_argument("--quiet", action="store_true", help="no progress and no tables")
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("--quiet", action="store_true", help="no progress and no tables")
+    text = "COLMAP's log and ours in full, and where in the code an error came from"
+    amount.add_argument("--verbose", action="store_true", help=text)
+    if name in SERVED:
+        text = "show the run in a browser of this machine while it goes on; the address is printed"
+        parser.add_argument("--serve", action="store_true", help=text)
     if name in WITH_RECORD:
         text = "print the run's record (run.json), and all else to the standard error"
         parser.add_argument("--json", action="store_true", help=text)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -19,10 +20,13 @@ SECONDS_BETWEEN_LINES = "10"  # of progress
 DISK_FULL = "the disk is full; free some space and run again, it goes on from there."
 
 
-def run_command(name: str, work: Callable[[], object]) -> int:
-    """Do the work and return the exit status; a problem is one sentence after the name."""
+def run_command(name: str, work: Callable[[], object], is_verbose: bool = False) -> int:
+    """Do the work and return the exit status; a problem is one sentence after the name.
+
+    With `is_verbose` all logs are shown, and before the sentence where in the code it came from.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    quiet_colmap()
+    quiet_colmap(is_verbose)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: parts are kept
     try:
@@ -31,6 +35,8 @@ def run_command(name: str, work: Callable[[], object]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
+        if is_verbose:
+            traceback.print_exc()
         print(f"{name}: {in_one_line(sentence(error))}", file=sys.stderr)
         return 1
     except RuntimeError as error:
@@ -80,7 +86,10 @@ class ProgressLines:
 
 @contextmanager
 def as_asked(args: argparse.Namespace) -> Iterator[None]:
-    """Print as --quiet and --json ask; progress is lines, now and then, where no terminal is."""
+    """Print as --quiet, --verbose and --json ask.
+
+    Progress is lines, now and then, where no terminal is.
+    """
     with ExitStack() as stack:
         root = logging.getLogger()
         if args.quiet:
@@ -90,6 +99,10 @@ def as_asked(args: argparse.Namespace) -> Iterator[None]:
             stack.enter_context(redirect_stdout(nowhere))
         elif getattr(args, "json", False):
             stack.enter_context(redirect_stdout(sys.stderr))
+        if args.verbose:
+            ours = logging.getLogger("d2_hloc")
+            stack.callback(ours.setLevel, ours.level)
+            ours.setLevel(logging.DEBUG)
         if args.quiet or not sys.stderr.isatty():
             if "TQDM_MININTERVAL" not in os.environ:
                 os.environ["TQDM_MININTERVAL"] = SECONDS_BETWEEN_LINES
@@ -99,10 +112,15 @@ def as_asked(args: argparse.Namespace) -> Iterator[None]:
         yield
 
 
-def quiet_colmap() -> None:
-    """Keep COLMAP's own log to errors, if it is loaded: a command's --help loads it not."""
+def quiet_colmap(is_verbose: bool = False) -> None:
+    """Keep COLMAP's own log to errors, if it is loaded: a command's --help loads it not.
+
+    With `is_verbose` it says all that it has to say.
+    """
     colmap = sys.modules.get("d2_hloc.files.colmap")
-    if colmap is not None:
+    if colmap is not None and is_verbose:
+        colmap.talk()
+    elif colmap is not None:
         colmap.quiet()
 
 

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from d2_hloc.core import config
 from d2_hloc.features import registry
 from d2_hloc.features.pretrained import fetch_missing
-from d2_hloc.matching.options import MatchingOptions
+from d2_hloc.matching.options import MATCHERS, MatchingOptions
 from d2_hloc.matching.published import PACKAGED, glue_weights
+from d2_hloc.sfm.options import matching_of
 
-MATCHERS = ("nearest", "lightglue")
 NO_RULE = MatchingOptions()  # that of a feature whose name has no matcher
 
 C = TypeVar("C")
@@ -53,10 +53,13 @@ def add_matcher(parser: argparse.ArgumentParser) -> None:
 
 
 def split_matcher(feature: str, matching: MatchingOptions) -> tuple[str, MatchingOptions]:
-    """A feature's own name, and its rule of matching: `matching`, or that of a matcher it names."""
+    """A feature's own name, and its rule of matching.
+
+    It is that of the matcher that the feature names, or else `matching`, as cells take it.
+    """
     name, plus, matcher = feature.rpartition("+")
     if not plus or matcher not in MATCHERS:
-        return feature, matching
+        return feature, matching_of(feature, matching)
     if matching.matcher == matcher:
         return name, matching
     return name, config.from_dict(MatchingOptions, {"matcher": matcher})

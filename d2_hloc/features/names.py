@@ -7,6 +7,7 @@ MODULES = {
     "d2net": "d2net",
     "d2net-ms": "d2net",
     "d2net-dense": "d2net_dense",
+    "densesfm": "densesfm",
     "sift": "sift",
     "keynet-affnet-hardnet": "hardnet",
     "hesaffnet-hardnet": "hardnet",
@@ -17,6 +18,7 @@ MODULES = {
 }
 # How far off keypoints may be until they are refined, in pixels of the image that they are of.
 REACH = {"d2net-dense": 8.0}
+DENSE = ("d2net-dense", "densesfm")  # features of all cells
 HLOC = "hloc:"  # before the name of one of hloc's own confs
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from d2_hloc.core.ranges import EDGES, MANY, check_ranges
-from d2_hloc.features.names import check_name
+from d2_hloc.features.names import DENSE, check_name
 from d2_hloc.network.options import MULTISCALE, CellOptions, D2NetOptions
 from d2_hloc.network.weights.catalogue import FOLDER
 
@@ -44,7 +44,7 @@ class FeatureOptions:
     Attributes:
         feature: d2net, d2net-ms, sift, disk, xfeat, ... or hloc:CONF for a conf of hloc's.
         d2net: options of d2net and d2net-ms.
-        cells: options of d2net-dense.
+        cells: options of d2net-dense and densesfm.
         sift: options of sift.
         kornia_keypoints: largest number of keypoints of kornia's features; null is kornia's own.
     """
@@ -123,9 +123,11 @@ class ExtractionOptions(FeatureOptions):
         super().__post_init__()
         check_name(self.feature)
         check_ranges(self, resize_max=EDGES, batch_size=(1, 10**5), top_k=(1, MANY))
-        is_projected = self.feature == "d2net-dense" and self.cells.dimensions is not None
+        is_projected = self.feature in DENSE and self.cells.dimensions is not None
         if is_projected and self.compression and self.compression.dimensions is not None:
             raise ValueError(
-                f"d2net-dense's descriptors have {self.cells.dimensions} numbers already; leave "
+                f"{self.feature}'s descriptors have {self.cells.dimensions} numbers already; leave "
                 "compression.dimensions out, or set cells.dimensions to null."
             )
+        if self.feature == "densesfm" and self.top_k is not None:
+            raise ValueError("densesfm's keypoints belong together by fours; leave top_k out.")

@@ -35,6 +35,7 @@ __all__ = [
     "quiet",
     "read_model",
     "sparse_folder",
+    "talk",
 ]
 
 
@@ -45,6 +46,11 @@ class ModelError(ValueError):
 def quiet() -> None:
     """Keep COLMAP's own log to errors. For the command line: a library leaves it alone."""
     pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
+
+
+def talk() -> None:
+    """Show COLMAP's own log as a whole."""
+    pycolmap.logging.minloglevel = int(pycolmap.logging.INFO)
 
 
 def is_model(folder: Path) -> bool:

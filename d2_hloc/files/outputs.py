@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import overload
 
 MAPPING = ".mapping"  # ends the name of a folder in which a model is made
+SNAPSHOTS = "snapshots"  # folder of what there was of a model while it grew
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,11 @@ class Outputs:
         files = self.raw_database, self.database, self.second_database
         ends = "", "-wal", "-shm", "-journal"
         return [file.with_name(file.name + end) for file in files for end in ends]
+
+    def growing_models(self) -> list[Path]:
+        """Folders of models that are there, and of what there is of the one in the making."""
+        made = [folder for folder in (self.mapped, self.sparse) if folder.is_dir()]
+        return made + list(self.folder.glob(f"*{MAPPING}/*/{SNAPSHOTS}/*"))
 
     def of_feature(self, name: str) -> Outputs:
         """The run of one feature, in a folder of that name."""

@@ -26,6 +26,7 @@ from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
 from d2_hloc.matching.features_of_pairs import FeaturesOfPairs
 from d2_hloc.matching.grown import match_grown, placed_cache
+from d2_hloc.matching.hierarchical import level_cache, match_hierarchical
 from d2_hloc.matching.nearest import match_descriptors
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.pairs import Pair, order_for_reuse, pair_text, unique
@@ -107,6 +108,8 @@ def create_matcher(options: MatchingOptions, feature: str = "d2net") -> Matcher:
         return Matcher(cache=descriptor_cache, match=lambda a, b: match_descriptors(a, b, options))
     if options.matcher == "grown":
         return Matcher(cache=placed_cache, match=lambda a, b: match_grown(options, a, b))
+    if options.matcher == "hierarchical":
+        return Matcher(cache=level_cache, match=lambda a, b: match_hierarchical(options, a, b))
     glue = create_glue(options, feature)
 
     def cache(file: GuardedFile, capacity: int) -> BoundedCache[str, Any]:
@@ -230,6 +233,8 @@ def configuration(options: MatchingOptions, feature: str = "d2net") -> dict[str,
         unused = ("matcher", "growing", "weights", "min_score", "precision")
     elif options.matcher == "grown":
         unused = ("weights", "min_score", "precision")
+    elif options.matcher == "hierarchical":
+        unused = ("growing", "weights", "min_score", "precision")
     elif feature in OWN:
         unused = OF_NEIGHBOURS
         from d2_hloc.matching.lightglue import locate

@@ -8,6 +8,8 @@ from typing import Literal
 
 from d2_hloc.core.ranges import MANY, PIXELS, RATIOS, check_ranges
 
+MATCHERS = ("nearest", "grown", "hierarchical", "lightglue")
+FOR_CELLS = ("grown", "hierarchical")  # matchers of dense features
 METHODS = ("exhaustive", "retrieval", "covisibility", "poses")
 BY_REFERENCE = ("covisibility", "poses")  # methods that ask what is known of the images
 
@@ -97,20 +99,22 @@ class GrowingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingOptions:
-    """Rule of matching: nearest neighbours, matches grown from these, or the learned matcher.
+    """Rule of matching: nearest neighbours, what is made of these, or the learned matcher.
 
-    Of 'nearest' and 'grown' are `mutual` and the thresholds, which apply to both directions, as in
+    Of all but 'lightglue' are `mutual` and the thresholds, which apply to both directions, as in
     hloc and COLMAP. `ratio_threshold`: largest distance to the first neighbour over distance to the
     second. `distance_threshold`: largest Euclidean distance of unit descriptors, at most 2.
 
     Of 'grown' is `growing`: where matches agree with those around them, others are looked for
     between them. It is for dense features.
 
+    'hierarchical' is for densesfm: coarse cells that match say where fine ones are compared.
+
     Of 'lightglue' are its `weights`, bundled ones or a file; `min_score`, which a match has to
     exceed; and `precision`.
 
     Attributes:
-        matcher: nearest neighbours, matches grown from these, or the learned matcher.
+        matcher: nearest neighbours, matches grown from these, within these, or the learned one.
         mutual: keep matches that are nearest in both directions alone; of nearest.
         ratio_threshold: largest distance to the first neighbour over the second's; of nearest.
         distance_threshold: largest Euclidean distance of unit descriptors; of nearest.
@@ -121,7 +125,7 @@ class MatchingOptions:
         min_matches: a pair with fewer has none.
     """
 
-    matcher: Literal["nearest", "grown", "lightglue"] = "nearest"
+    matcher: Literal["nearest", "grown", "hierarchical", "lightglue"] = "nearest"
     mutual: bool = True
     ratio_threshold: float | None = None
     distance_threshold: float | None = None

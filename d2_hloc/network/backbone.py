@@ -74,6 +74,13 @@ class Backbone(nn.Module):
             maps.append(x)
         return maps
 
+    def deep(
+        self, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B 256 h w"], Float[Tensor, "B 512 h2 w2"]]:
+        """Maps of conv3_3 and conv4_3 in the training form, after their ReLUs."""
+        third = self._to_conv3(preprocess(images).to(self.conv1_1.weight.dtype))
+        return third, F.relu_(self.training_head(F.max_pool2d(third, 2), "conv4_1"))
+
     def training_trunk(
         self, images: Float[Tensor, "B 3 H W"], until: str
     ) -> Float[Tensor, "B D h w"]:

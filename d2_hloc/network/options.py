@@ -9,6 +9,8 @@ from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.network.weights.catalogue import absolute_source
 
 MULTISCALE = (0.5, 1.0, 2.0)
+PARTS = 4  # of a cell of conv4_3: the cells of conv3_3 in it
+PART_DIMENSION = 256  # of conv3_3
 SCALES = 0.01, 16.0  # beyond, nothing is left of an image, or it is no longer held in memory
 
 

@@ -55,7 +55,7 @@ class CoarseToFineOptions:
         default_factory=lambda: RefinementOptions(enabled=True, coarse_window=3)
     )
     noise: tuple[float, ...] = (0.75, 0.25)
-    agreement: tuple[float, ...] = (6.0, 20.0)
+    agreement: tuple[float, ...] = (6.0, 10.0)
     neighbours: int = 16
 
     def __post_init__(self) -> None:

@@ -6,10 +6,12 @@ Coordinates are (x, y) with (0, 0) at the centre of the first pixel.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
+from d2_hloc.core.images import ImageError, open_image
 from d2_hloc.core.pixels import rescale
 
 OUTLIER = (255, 50, 50, 150)
@@ -19,6 +21,7 @@ BLUE, VIOLET, PINK = (95, 165, 255), (180, 135, 255), (255, 130, 225)
 PALETTE = np.array([YELLOW, GREEN, CYAN, BLUE, VIOLET, PINK])
 HEAT = np.array([(0, 0, 0), (150, 20, 60), (255, 140, 20), (255, 255, 230)])
 HEAT_STOPS = (0, 1 / 3, 2 / 3, 1)
+NIGHT = (16, 18, 22)  # behind a model's points
 GAP, GAP_COLOUR = 6, (128, 128, 128)
 DOT = 2  # radius in pixels
 WIDEST = 3.0  # width over height, of one image
@@ -78,6 +81,62 @@ def draw_scores(image: Image.Image, scores: np.ndarray, height: int = 480) -> Im
     return ImageChops.lighter(canvas.convert("RGB"), layer)
 
 
+def draw_keypoints(
+    image: Image.Image, xy: np.ndarray, colours: Sequence[Colour], height: int = 480
+) -> Image.Image:
+    """Image with a dot for each keypoint (N, 2), in its colour; later ones lie above.
+
+    Raises:
+        ValueError: if there are not as many colours as keypoints.
+    """
+    xy = _points(xy, "xy")
+    if len(colours) != len(xy):
+        raise ValueError(f"{len(xy)} keypoints and {len(colours)} colours do not fit together.")
+    canvas = _backdrop(image, height)
+    places = rescale(xy, _ratio(image, canvas))
+    return _with_overlay(canvas, lambda draw: _dots(draw, places, colours))
+
+
+def draw_seen_points(
+    size: tuple[int, int], xy: np.ndarray, rgb: np.ndarray, depths: np.ndarray, height: int = 480
+) -> Image.Image:
+    """Picture of points as a camera sees them, the near ones above those behind them.
+
+    Args:
+        size: width and height of the camera's image, pixels.
+        xy: places (N, 2) of the points in it; those beyond it are left out.
+        rgb: their colours (N, 3), 0 to 255.
+        depths: (N,); those behind the camera, or not finite, are left out.
+        height: of the picture, pixels.
+    """
+    canvas = Image.new("RGB", _fitted(size, height), NIGHT)
+    with np.errstate(invalid="ignore"):
+        is_seen = (depths > 0) & (xy > -1).all(axis=1) & (xy < size).all(axis=1)
+    seen = np.flatnonzero(is_seen)
+    order = seen[np.argsort(-depths[seen], kind="stable")]
+    places = rescale(xy[order], np.array(canvas.size) / size)
+    colours = [(red, green, blue, 255) for red, green, blue in rgb[order].astype(int).tolist()]
+    return _with_overlay(canvas, lambda draw: _dots(draw, places, colours))
+
+
+def beside(left: Image.Image, right: Image.Image, height: int = 480) -> Image.Image:
+    """Two images side by side, both at that height in pixels."""
+    sizes = (_fitted(image.size, height) for image in (left, right))
+    resized = (
+        image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        for image, size in zip((left, right), sizes, strict=True)
+    )
+    return _side_by_side(*resized)
+
+
+def open_or_blank(path: Path) -> Image.Image:
+    """The photograph, or grey where it was moved away since: a report is drawn all the same."""
+    try:
+        return open_image(path)
+    except ImageError:
+        return Image.new("RGB", (640, 480), (128, 128, 128))
+
+
 def spread(count: int, limit: int) -> np.ndarray:
     """Indices of at most `limit` of `count` things, evenly spread and the same every time."""
     return np.linspace(0, count - 1, min(count, limit)).round().astype(int)
@@ -109,11 +168,15 @@ def _points(xy: np.ndarray | Sequence[Sequence[float]], name: str) -> np.ndarray
 
 def _backdrop(image: Image.Image, height: int) -> Image.Image:
     """Image at the drawing's size, paler and darker than it is: the lines have the colour."""
-    scale = min(height / image.height, WIDEST * height / image.width)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    colour = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    colour = image.convert("RGB").resize(_fitted(image.size, height), Image.Resampling.LANCZOS)
     pale = Image.blend(colour.convert("L").convert("RGB"), colour, 0.45)
     return pale.point(lambda value: value * 0.8)
+
+
+def _fitted(size: tuple[int, int], height: int) -> tuple[int, int]:
+    """Size (w, h) of an image at a height; very wide ones are less high."""
+    scale = min(height / size[1], WIDEST * height / size[0])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _ratio(image: Image.Image, resized: Image.Image) -> np.ndarray:

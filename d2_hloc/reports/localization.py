@@ -14,13 +14,12 @@ from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import img_from_cam
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.reports.charts import timings_figure
-from d2_hloc.reports.drawing import draw_matches
+from d2_hloc.reports.drawing import beside, draw_matches, draw_seen_points, open_or_blank
 from d2_hloc.reports.model import (
     add_failures,
     draw_model,
     failure_rows,
     is_alignable,
-    open_or_blank,
     score_rows,
 )
 from d2_hloc.reports.page import Report
@@ -112,16 +111,40 @@ def add_localization(report: Report, run: LocalizationRun, errors: Errors = NO_E
     pictures = draw_localized(run)
     if pictures:
         report.picture("Queries and the images that they match best", pictures)
+        note = "On the right the model's points as a camera at the found pose sees them."
+        report.picture("Queries and the model from their poses", draw_from_poses(run), note=note)
     report.figure("Time of the localization", timings_figure(run.record.timings))
     add_failures(report, run.features.failures, run.matches.failures)
 
 
+def drawn_queries(run: LocalizationRun) -> list[Localized]:
+    """The queries of fewest and of most inliers, among those that have a pose."""
+    placed = sorted((r for r in run.found if r.cam_from_world), key=lambda r: r.num_inliers)
+    return ends(placed, DRAWN_QUERIES)
+
+
+def draw_from_poses(run: LocalizationRun) -> list[tuple[Image.Image, str]]:
+    """Pictures of queries, each beside the model's points as its camera sees them from its pose."""
+    points = list(run.model.points3D.values())
+    xyz = np.array([p.xyz for p in points]).reshape(-1, 3)
+    rgb = np.array([p.color for p in points]).reshape(-1, 3)
+    pictures = []
+    for query in drawn_queries(run):
+        camera, pose = run.cameras[query.name], query.cam_from_world
+        if pose is None:
+            continue
+        in_camera = np.asarray(pose * xyz).reshape(-1, 3)
+        places = from_colmap(img_from_cam(camera, in_camera))
+        view = draw_seen_points((camera.width, camera.height), places, rgb, in_camera[:, 2])
+        pictures.append((beside(open_or_blank(run.queries / query.name), view), query.name))
+    return pictures
+
+
 def draw_localized(run: LocalizationRun) -> list[tuple[Image.Image, str]]:
     """Pictures of the queries of fewest and of most inliers, each with its best model image."""
-    placed = sorted((r for r in run.found if r.cam_from_world), key=lambda r: r.num_inliers)
     seen = observations(run.model, run.source.features)
     with features_h5.open_h5(run.matches.path) as matches:
-        return [draw_localized_query(run, r, seen, matches) for r in ends(placed, DRAWN_QUERIES)]
+        return [draw_localized_query(run, r, seen, matches) for r in drawn_queries(run)]
 
 
 def ends(items: Sequence[T], count: int) -> list[T]:

@@ -13,16 +13,17 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 
-from d2_hloc.core.images import ImageError, open_image
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.reports.charts import bar_figure, histogram_figure, matrix_figure, timings_figure
-from d2_hloc.reports.drawing import draw_matches, spread
+from d2_hloc.reports.drawing import draw_matches, open_or_blank, spread
+from d2_hloc.reports.keypoints import LEGEND, draw_fates
 from d2_hloc.reports.model_figure import model_figure
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.pair_graph import link_matrix, verified_links
+from d2_hloc.reports.residuals import image_residuals, residual_figure, residual_map
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.reports.unplaced import unplaced_images
 from d2_hloc.sfm import pose_errors
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 MAX_POINTS = 50_000  # of a model that a report is made from
 MAX_MATRIX = 300  # images; their squares are still two pixels wide
+MAX_IMAGES = 24  # whose keypoints are drawn
 
 
 def report_model(run: ModelRun, ground_truth: Path | None = None) -> None:
@@ -94,10 +96,19 @@ def model_rows(run: ModelRun, scores: PoseSummary | None = None) -> list[tuple[s
         ("matched pairs", len(matched.pairs)),
         ("verified pairs", database.inlier_pairs),
         ("verified matches", database.inlier_matches),
+        *contradicted_rows(matched.record.counts.get("contradicted_pairs", [])),
         *((f"keypoints {outcome} in refinement", number) for outcome, number in refined.items()),
         *score_rows(scores),
         *failure_rows(matched.features.failures, matched.matches.failures),
     ]
+
+
+def contradicted_rows(pairs: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
+    """The number of pairs that triplets of images contradict, and which they are, if any."""
+    if not pairs:
+        return []
+    named = ", ".join(" - ".join(p["images"]) for p in pairs)
+    return [("pairs that all triplets contradict", f"{len(pairs)}: {named}")]
 
 
 def registered_text(run: ModelRun) -> str:
@@ -145,6 +156,7 @@ def add_model(report: Report, run: ModelRun, scores: PoseSummary | None = None) 
     if pictures:
         report.picture("Verified matches: most, median, fewest", pictures)
     add_pair_matrix(report, run)
+    add_keypoints(report, run)
     with features_h5.open_h5(features.path) as file:
         counts = [len(file[name]["keypoints"]) for name in features.names]
     report.figure("Features an image", bar_figure(features.names, counts, "features"))
@@ -158,6 +170,14 @@ def add_unplaced(report: Report, run: ModelRun) -> None:
     rows = [astuple(image) for image in unplaced_images(run)]
     if rows:
         report.table("Images without a pose", rows, columns=columns)
+
+
+def add_keypoints(report: Report, run: ModelRun) -> None:
+    """Add pictures of the images to a report, keypoints coloured by what became of them."""
+    names = run.matched.features.names
+    shown = [names[i] for i in spread(len(names), MAX_IMAGES)]
+    more = f" {len(shown)} of the {len(names)} images are shown." if len(shown) < len(names) else ""
+    report.picture("What became of the keypoints", draw_fates(run, shown), note=LEGEND + more)
 
 
 def add_pair_matrix(report: Report, run: ModelRun) -> None:
@@ -181,6 +201,22 @@ def add_errors(report: Report, model: pycolmap.Reconstruction) -> None:
         )
         figure = histogram_figure(errors, "reprojection error, px")
         report.figure("Reprojection errors", figure, note=note)
+        add_residual_map(report, model)
+
+
+def add_residual_map(report: Report, model: pycolmap.Reconstruction) -> None:
+    """Add a model's reprojection errors over the image plane to a report."""
+    found = image_residuals(model)
+    if found is None:
+        return
+    figure, longest = residual_figure(residual_map(found), found.size)
+    note = (
+        f"Where in the image they are, of {found.images} images of {found.size[0]} x "
+        f"{found.size[1]} pixels. Strokes lead from where points should be to where keypoints are, "
+        f"on average; the longest stands for {longest:.2g} px. A pattern, such as strokes that all "
+        "lead outwards, hints at a distortion that the camera model does not have."
+    )
+    report.figure("Reprojection errors", figure, note=note)
 
 
 def add_failures(report: Report, images: Mapping[str, str], pairs: Mapping[Pair, str]) -> None:
@@ -242,11 +278,3 @@ def draw_verified_pair(run: ModelRun, names: Pair, index: np.ndarray) -> Image.I
     xy0, xy1 = (features_h5.read_keypoints(features, n)[index[:, k]] for k, n in enumerate(names))
     image0, image1 = (open_or_blank(run.images / name) for name in names)
     return draw_matches(image0, image1, xy0, xy1)
-
-
-def open_or_blank(path: Path) -> Image.Image:
-    """The photograph, or grey where it was moved away since: a report is drawn all the same."""
-    try:
-        return open_image(path)
-    except ImageError:
-        return Image.new("RGB", (640, 480), (128, 128, 128))

@@ -86,8 +86,9 @@ class Report:
         """Add a plotly figure; it takes the colours and the width of the page."""
         # The browser reads this as JSON only if no "<" can end the element that holds it.
         source = Markup(str(figure.to_json()).replace("<", "\\u003c"))
-        height = f"{figure.layout.height or FIGURE_HEIGHT:.0f}"
-        is_scene = any("3d" in trace["type"] for trace in figure.to_dict()["data"])
+        parts = figure.to_dict()
+        height = f"{parts['layout'].get('height') or FIGURE_HEIGHT:.0f}"
+        is_scene = any("3d" in trace["type"] for trace in parts["data"])
         self._add(heading, "figure", heading, source, height, is_scene, note)
         self._has_figures = True
 
@@ -145,6 +146,22 @@ class Report:
             self._sections.append((heading, []))
         macro = getattr(_environment().get_template("items.html").module, kind)
         self._sections[-1][1].append(macro(*values))
+
+
+def live_page(title: str, output: str) -> str:
+    """The page of a run that goes on, which asks the address it came from for what there is."""
+    return (
+        _environment()
+        .get_template("live.html")
+        .render(
+            title=title,
+            output=output,
+            css=_trusted("report.css"),
+            js=_trusted("report.js"),
+            live=_trusted("live.js"),
+            plotly=Markup(get_plotlyjs()),
+        )
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

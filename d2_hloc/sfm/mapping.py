@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from d2_hloc.files.atomic import empty_folder, replace_folder
 from d2_hloc.files.colmap import ModelError, open_database, pycolmap
-from d2_hloc.files.outputs import MAPPING
+from d2_hloc.files.outputs import MAPPING, SNAPSHOTS
+from d2_hloc.matching.pairs import Pair
 from d2_hloc.sfm.adjustment.outliers import (
     adjust_without_outliers,
     drop_absurd,
@@ -22,8 +23,11 @@ from d2_hloc.sfm.adjustment.outliers import (
 )
 from d2_hloc.sfm.adjustment.settling import SettlingTask, settle
 from d2_hloc.sfm.options import ReconstructionOptions
+from d2_hloc.sfm.triplets import without_pairs
 
 logger = logging.getLogger(__name__)
+
+SNAPSHOTS_OF_MODEL = 20  # while it grows, to be looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,18 +114,20 @@ def map_images(
     images: Path,
     output: Path,
     known: Set[str] = frozenset(),
+    without: Collection[Pair] = (),
 ) -> pycolmap.Reconstruction:
     """Reconstruct from a verified database; the model of most images goes to `output`.
 
-    The intrinsics of the images in `known` stay as they are.
+    The intrinsics of the images in `known` stay as they are. Pairs of `without` are not used.
 
     Raises:
         ModelError: if fewer than `min_model_size` images can be reconstructed.
     """
     work = empty_folder(output.with_name(output.name + MAPPING))
-    task = mapping_task(options, database, images, work, known)
-    folder, model = _best_attempt(task)
-    if model is None:
+    used = without_pairs(database, without, work / "agreed.db") if without else database
+    task = mapping_task(options, used, images, work, known)
+    best = _best_attempt(task)
+    if best is None:
         wanted = options.min_model_size
         why = (
             f"a model needs {wanted}."
@@ -131,6 +137,7 @@ def map_images(
         raise ModelError(
             f"{database}: no model could be reconstructed from its {task.num_images} images; {why}"
         )
+    model = best.model
     if (absurd := drop_absurd(model)) > 0:
         logger.info("%d observations behind their camera, or far off, left the model", absurd)
     if options.outlier_factor is not None:
@@ -138,8 +145,8 @@ def map_images(
         constant = task.constant_cameras
         left = adjust_without_outliers(model, options.outlier_factor, constant, threads)
         logger.info("%d observations that disagreed with the model left it", left)
-    model.write(folder)
-    replace_folder(folder, output)
+    model.write(best.folder)
+    replace_folder(best.folder, output)
     shutil.rmtree(work)
     return model
 
@@ -162,29 +169,75 @@ def settle_anew(
     shutil.rmtree(work)
 
 
-def _best_attempt(task: MappingTask) -> tuple[Path, pycolmap.Reconstruction | None]:
-    """The model of most images, then of most points, and its folder."""
-    found: list[tuple[int, int, Path, pycolmap.Reconstruction]] = []
-    attempts = task.options.attempts
-    for k in range(attempts):
-        folder = empty_folder(task.work / str(k))
-        seeded = replace(
-            task.options,
-            random_seed=task.options.random_seed + k,
-            hold_distortion=task.options.hold_distortion and k < max(1, attempts - 1),
-        )
-        models = MAPPERS[task.options.mapper](replace(task, options=seeded, work=folder))
-        for model in models.values():
-            if names := drop_wild_images(model, task.constant_cameras):
-                logger.info("no camera explains %s; left out", ", ".join(names))
-        sound = {i: m for i, m in models.items() if is_sound(m, task.options)}
-        for i, m in sound.items():
-            found.append((m.num_reg_images(), m.num_points3D(), folder / str(i), m))
-        sizes = sorted((m.num_reg_images() for m in sound.values()), reverse=True)
-        if sizes and sizes[0] == task.num_images:
-            break
-        logger.info("attempt %d: models of %s of %d images", k + 1, sizes or 0, task.num_images)
-    return max(found, key=lambda f: f[:2])[2:] if found else (task.work, None)
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A model that a mapper made, its folder, and the multiple of focal lengths it began from."""
+
+    folder: Path
+    model: pycolmap.Reconstruction
+    start: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Images, then points: by these attempts are compared."""
+        return self.model.num_reg_images(), self.model.num_points3D()
+
+
+def _best_attempt(task: MappingTask) -> Attempt | None:
+    """The largest model of all attempts: the first from several focal lengths, others the best's.
+
+    The first that holds all images is taken.
+    """
+    best: Attempt | None = None
+    starts = (1.0,) if task.is_calibrated else task.options.focal_starts
+    for k in range(task.options.attempts):
+        for start in starts:
+            found = [*([best] if best else []), *_attempt(task, k, start)]
+            best = max(found, key=lambda attempt: attempt.size, default=None)
+            if best is not None and best.size[0] == task.num_images:
+                return best
+        if best is not None:
+            starts = (best.start,)
+    return best
+
+
+def _attempt(task: MappingTask, number: int, start: float) -> list[Attempt]:
+    """Sound models of one run of the mapper."""
+    options, attempts = task.options, task.options.attempts
+    folder = empty_folder(task.work / f"{number}-from-{start:g}")
+    database = task.database
+    if start != 1:
+        database = with_other_focals(task.database, start, task.constant_cameras, folder)
+    seeded = replace(
+        options,
+        random_seed=options.random_seed + number,
+        hold_distortion=options.hold_distortion and number < max(1, attempts - 1),
+    )
+    inputs = replace(task, options=seeded, work=folder, database=database)
+    models = MAPPERS[options.mapper](inputs)
+    for model in models.values():
+        if names := drop_wild_images(model, task.constant_cameras):
+            logger.info("no camera explains %s; left out", ", ".join(names))
+    sound = {i: m for i, m in models.items() if is_sound(m, options)}
+    sizes = sorted((m.num_reg_images() for m in sound.values()), reverse=True)
+    if sizes[:1] != [task.num_images]:
+        text = "attempt %d, from %g times the focal lengths: models of %s of %d images"
+        logger.info(text, number + 1, start, sizes or 0, task.num_images)
+    return [Attempt(folder=folder / str(i), model=m, start=start) for i, m in sound.items()]
+
+
+def with_other_focals(database: Path, factor: float, constant: Set[int], folder: Path) -> Path:
+    """Copy a database into a folder, with guessed focal lengths times `factor`."""
+    copy = Path(shutil.copyfile(database, folder / "start.db"))
+    with open_database(copy) as db:
+        for camera in db.read_all_cameras():
+            if camera.camera_id in constant:
+                continue
+            params = np.array(camera.params)
+            params[list(camera.focal_length_idxs())] *= factor
+            camera.params = params.tolist()
+            db.update_camera(camera)
+    return copy
 
 
 def is_sound(model: pycolmap.Reconstruction, options: ReconstructionOptions) -> bool:
@@ -194,6 +247,9 @@ def is_sound(model: pycolmap.Reconstruction, options: ReconstructionOptions) -> 
 
 
 def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
+    conf = incremental_options(task.options, task.constant_cameras, task.is_calibrated)
+    conf.snapshot_path = empty_folder(task.work / SNAPSHOTS)
+    conf.snapshot_frames_freq = max(2, task.num_images // SNAPSHOTS_OF_MODEL)
     with tqdm(total=task.num_images, desc="map", unit="image") as progress:
 
         def advance(count: int) -> None:  # a pair may be taken back, and counted again
@@ -203,7 +259,7 @@ def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
             task.database,
             task.images,
             task.work,
-            incremental_options(task.options, task.constant_cameras, task.is_calibrated),
+            conf,
             initial_image_pair_callback=lambda: advance(2),
             next_image_callback=lambda: advance(1),
         )

@@ -19,9 +19,14 @@ NEAREST = {
     "d2net": MatchingOptions(ratio_threshold=0.95),
     "d2net-ms": MatchingOptions(ratio_threshold=0.95),
     "d2net-dense": MatchingOptions(),
+    "densesfm": MatchingOptions(),
     "sift": MatchingOptions(ratio_threshold=0.8),
 }
-MATCHING = NEAREST | {"d2net-dense": MatchingOptions(matcher="grown")}  # what was measured best
+OF_CELLS = {  # whose plain neighbours find too little, or take too long
+    "d2net-dense": MatchingOptions(matcher="grown"),
+    "densesfm": MatchingOptions(matcher="hierarchical"),
+}
+MATCHING = NEAREST | OF_CELLS  # what was measured best
 COLMAPS_ERROR = 2.0  # times the error after refinement, where COLMAP verifies
 MOVED = 30  # inliers, of thousands of moved keypoints: chance has more of these than of few
 
@@ -32,9 +37,10 @@ def matching_rule_of(feature: str, asked: MatchingOptions | None) -> MatchingOpt
 
 
 def matching_of(feature: str, asked: MatchingOptions) -> MatchingOptions:
-    """The rule that was asked for; of cells matches are grown, where that is plain neighbours."""
-    is_of_cells = reach_of(feature) > 0 and asked == MatchingOptions()
-    return MATCHING[feature] if is_of_cells else asked
+    """The rule that was asked for; in place of neighbours, cells have their own matcher."""
+    if asked.matcher == "nearest" and feature in OF_CELLS:
+        return replace(asked, matcher=OF_CELLS[feature].matcher)
+    return asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +119,9 @@ class ReconstructionOptions:
     collection leads to more matches (second_look.matches_by_model), whose keypoints are refined,
     and by which it is settled.
 
+    `focal_starts`: where focal lengths were guessed, a small collection is mapped from these
+    multiples of the guesses, one after the other, while images are missing from the model.
+
     In the end observations beyond `outlier_factor` median errors leave the model; None leaves it as
     the mapper made it.
 
@@ -128,6 +137,9 @@ class ReconstructionOptions:
         min_pose_inliers: fewest inliers that place an image.
         hold_distortion: leave distortions as guessed until all images are placed, in all attempts
             but the last.
+        focal_starts: multiples of guessed focal lengths to map from, while images are missing.
+        triplet_error: a pair leaves whose relative rotation every triplet of images contradicts by
+            more, degrees; null keeps all.
         second_look: where focal lengths were guessed, look for more matches where the model leads.
         small_collection: most images of a small collection, which is mapped on one thread.
         outlier_factor: median errors beyond which observations leave the model; null keeps all.
@@ -145,6 +157,8 @@ class ReconstructionOptions:
     small_collection: int = 100
     min_pose_inliers: int = 15
     hold_distortion: bool = True
+    focal_starts: tuple[float, ...] = (1.0, 0.6, 1.4, 0.8, 2.0)
+    triplet_error: float | None = 20.0
     second_look: bool = True
     outlier_factor: float | None = 5.0
     random_seed: int = 0
@@ -159,15 +173,21 @@ class ReconstructionOptions:
             min_pose_inliers=(0, MANY),
             small_collection=(0, MANY),
             outlier_factor=(1 + 1e-6, 1e6),
+            focal_starts=(0.05, 20),
+            triplet_error=(0, 180),
             random_seed=SEEDS,
             num_threads=(-1, THREADS[1]),
         )
 
     def for_images(self, count: int) -> ReconstructionOptions:
-        """The same with threads and attempts for a collection of so many images."""
+        """The same with threads, attempts and starts for a collection of so many images."""
         is_small = count <= self.small_collection
-        threads = self.num_threads or (1 if is_small else -1)
-        return replace(self, num_threads=threads, attempts=self.attempts if is_small else 1)
+        return replace(
+            self,
+            num_threads=self.num_threads or (1 if is_small else -1),
+            attempts=self.attempts if is_small else 1,
+            focal_starts=self.focal_starts if is_small else self.focal_starts[:1],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import file_checksum
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
+from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.tracks import RefinedTracks, refine_tracks
 from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.cameras.rigs import has_rigs
@@ -34,7 +36,10 @@ from d2_hloc.sfm.moved_matches import RefinedKeypoints, keep_moved
 from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.second_look import matches_by_model, second_database
 from d2_hloc.sfm.triangulation import triangulate
+from d2_hloc.sfm.triplets import contradicted_pairs
 from d2_hloc.sfm.verification import Sources
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +153,10 @@ def map_matched(
     """
     options, outputs = matched.conf.reconstruction, matched.outputs
 
+    without = disagreeing_pairs(matched, database)
+
     def map_to(folder: Path) -> pycolmap.Reconstruction:
-        return map_images(options, database.path, matched.images, folder, known)
+        return map_images(options, database.path, matched.images, folder, known, without)
 
     if not looks_again(matched, database, known):
         return finish(matched, database, "map", lambda: map_to(outputs.sparse))
@@ -166,6 +173,20 @@ def map_matched(
         "settle",
         lambda: settle_anew(options, mapped, second.path, matched.images, outputs.sparse, known),
     )
+
+
+def disagreeing_pairs(matched: Matched, database: VerifiedDatabase) -> list[Pair]:
+    """Pairs whose rotation every triplet of images contradicts; the record of the run has them."""
+    limit = matched.conf.reconstruction.triplet_error
+    found = [] if limit is None else contradicted_pairs(database.path, limit)
+    matched.record.counts["contradicted_pairs"] = [
+        {"images": list(f.pair), "inliers": f.inliers, "triplets": f.triplets, "degrees": f.error}
+        for f in found
+    ]
+    for f in found:
+        text = "%s and %s disagree with all %d triplets by %.0f degrees; %d matches left out"
+        logger.info(text, *f.pair, f.triplets, f.error, f.inliers)
+    return [f.pair for f in found]
 
 
 def looks_again(matched: Matched, database: VerifiedDatabase, known: Set[str]) -> bool:

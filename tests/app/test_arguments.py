@@ -56,6 +56,22 @@ def test_arguments_win_over_the_file(tmp_path):
     assert conf.pairs.count == 3
 
 
+@pytest.mark.parametrize(
+    ("text", "matcher", "ratio"),
+    [
+        ("--feature d2net-dense", "grown", None),
+        ("--feature d2net-dense --ratio 0.9", "grown", 0.9),
+        ("--feature d2net-dense --matcher nearest --ratio 0.9", "nearest", 0.9),
+        ("--feature densesfm", "hierarchical", None),
+        ("--feature sift --matcher grown", "grown", None),
+        ("--feature sift --matcher grown --ratio 0.8", "grown", 0.8),
+    ],
+)
+def test_cells_have_matchers_of_their_own(text, matcher, ratio):
+    rule = options(f"reconstruct IMAGES OUT {text}").matching_rule
+    assert (rule.matcher, rule.ratio_threshold) == (matcher, ratio)
+
+
 def test_an_option_of_matching_keeps_the_features_own_rule():
     conf = options("reconstruct IMAGES OUT --matching.min-matches 5")
     assert conf.matching == dataclasses.replace(NEAREST["d2net"], min_matches=5)
@@ -82,7 +98,7 @@ def test_refinement_is_on_everywhere(command):
     [
         ("--feature wish", "extraction: there is no feature 'wish'"),
         ("--reconstruction.verification.max-error 0", "reconstruction.verification.max_error must"),
-        ("--matcher lightglue --ratio 0.9", "--ratio is of --matcher nearest"),
+        ("--matcher lightglue --ratio 0.9", "--ratio is of nearest neighbours"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(text, said, capsys):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 
 import pytest
 from tqdm import tqdm
@@ -57,3 +58,17 @@ def test_runs_are_compared_on_one_page(again, small_run, tmp_path, capsys):
     assert shown.count("second: ") >= 3  # cameras
     assert cli.main(["compare", str(tmp_path)]) == 1
     assert "run.json: is not the record of a run" in capsys.readouterr().err
+
+
+def test_verbose_says_where_in_the_code_an_error_came_from(tmp_path, capsys):
+    arguments = ["reconstruct", str(tmp_path / "nowhere"), str(tmp_path / "out")]
+    assert cli.main(arguments) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert cli.main([*arguments, "--verbose"]) == 1
+    trace, _, sentence = capsys.readouterr().err.rpartition("\nd2-hloc: ")
+    assert "Traceback" in trace
+    assert "ImageError" in trace
+    assert sentence.count("\n") == 1
+    assert logging.getLogger("d2_hloc").level == logging.NOTSET
+    with pytest.raises(SystemExit):
+        cli.main([*arguments, "--verbose", "--quiet"])

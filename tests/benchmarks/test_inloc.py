@@ -90,6 +90,16 @@ def test_queries_are_where_they_were(finished, scene, method):
         assert degrees < 0.2
 
 
+def test_dense_methods_take_all_cells(pipeline, scene, tmp_path, capsys):
+    assert run(pipeline, scene, tmp_path, "--method", "dense", "dense+pv") == 0
+    assert "densesfm" in capsys.readouterr().out
+    for metres, degrees in errors_in(tmp_path / "dense+pv" / "poses.txt", scene).values():
+        assert metres < 0.05
+        assert degrees < 1
+    assert run(pipeline, scene, tmp_path / "o", "--feature", "sift", "--method", "dense") == 1
+    assert "method 'dense' takes features of all cells" in capsys.readouterr().err
+
+
 def test_all_files_say_the_same(finished, scene):
     poses = read_poses(finished / "sparse+pv" / "poses.txt")
     listed = read_list(finished / "sparse+pv" / "ImgList.mat")

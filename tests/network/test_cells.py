@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
-from d2_hloc.network.cells import describe_cells, strongest_corners
+from d2_hloc.network.cells import describe_cells, describe_parts, strongest_corners
 from d2_hloc.network.options import CellOptions
 
 
@@ -47,6 +47,28 @@ def test_a_budget_reduces_the_size_and_not_the_places(backbone, photo):
     assert is_one.float().mean() > 0.5
 
 
+def test_parts_are_the_cells_of_conv3_in_those_of_conv4(backbone, photo):
+    found, cells = describe_parts(backbone, photo, CellOptions(min_texture=0))
+    rows, columns = photo.shape[1] // 8, photo.shape[2] // 8
+    assert found.descriptors.shape == (4 * len(cells), 256) == (4 * rows * columns, 256)
+    m = 5 * columns + 7
+    expected = [[7 * 8 + x, 5 * 8 + y] for y in (1.5, 5.5) for x in (1.5, 5.5)]
+    assert found.keypoints[4 * m : 4 * m + 4].tolist() == expected
+    *_, third, fourth = backbone.stages(photo[None])
+    part = torch.nn.functional.normalize(third[0, :, 11, 14], dim=0)
+    torch.testing.assert_close(found.descriptors[4 * m + 2], part)
+    cell = torch.nn.functional.normalize(fourth[0, :, 5, 7], dim=0)
+    torch.testing.assert_close(cells[m], cell, atol=1e-5, rtol=1e-4)
+
+
+def test_parts_of_a_reduced_image_are_in_its_own_pixels(backbone, photo):
+    found, cells = describe_parts(backbone, photo, CellOptions(max_cells=300))
+    assert len(cells) <= 300
+    far = found.keypoints.amax(dim=0)
+    assert (torch.tensor([photo.shape[2], photo.shape[1]]) - far < 24).all()
+    assert float(found.scales[0]) > 1
+
+
 def test_a_flat_image_and_a_tiny_one(backbone):
     assert len(describe_cells(backbone, torch.full((3, 31, 47), 0.3), CellOptions())) == 0
     with pytest.raises(ValueError, match="7 x 30 is too small: 8 at least"):
@@ -57,6 +79,8 @@ def test_descriptors_are_not_projected_twice():
     compression = {"dimensions": 64}
     with pytest.raises(ValueError, match="have 128 numbers already"):
         ExtractionOptions(feature="d2net-dense", compression=CompressionOptions(**compression))
+    with pytest.raises(ValueError, match="leave top_k out"):
+        ExtractionOptions(feature="densesfm", top_k=100)
     whole = CellOptions(dimensions=None)
     ExtractionOptions(
         feature="d2net-dense", cells=whole, compression=CompressionOptions(**compression)

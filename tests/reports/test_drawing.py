@@ -7,7 +7,16 @@ import pytest
 from PIL import Image
 
 from d2_hloc.core.pixels import rescale
-from d2_hloc.reports.drawing import GAP, WIDEST, draw_matches, draw_scores, spread
+from d2_hloc.reports.drawing import (
+    GAP,
+    WIDEST,
+    beside,
+    draw_keypoints,
+    draw_matches,
+    draw_scores,
+    draw_seen_points,
+    spread,
+)
 
 NONE = np.empty((0, 2))
 
@@ -122,3 +131,30 @@ def test_the_highest_score_is_the_brightest_place():
         ValueError, match=r"scores must be finite and \(h, w\), not of shape \(2,\)"
     ):
         draw_scores(Image.new("RGB", (8, 8)), np.zeros(2))
+
+
+def test_a_keypoint_is_a_dot_at_its_place():
+    xy = np.array([[10.0, 20], [60, 50]])
+    colours = [(255, 0, 0, 255), (0, 0, 255, 255)]
+    picture = draw_keypoints(grey(100, 80), xy, colours, height=160)
+    places = rescale(xy, 2)
+    assert pixel(picture, places[0]).argmax() == 0
+    assert pixel(picture, places[1]).argmax() == 2
+    assert (colourfulness(picture) > 30).sum() < 100
+    with pytest.raises(ValueError, match="2 keypoints and 1 colours"):
+        draw_keypoints(grey(100, 80), xy, colours[:1])
+
+
+def test_a_view_has_the_near_points_above_and_none_from_behind():
+    xy = np.array([[20.0, 20], [20, 20], [60, 60], [np.nan, np.inf], [500, 20]])
+    rgb = np.array([[0, 0, 255], [255, 0, 0], [0, 255, 0], [9, 9, 9], [0, 255, 0]])
+    picture = draw_seen_points((100, 80), xy, rgb, np.array([9.0, 2, -1, 3, 3]), height=80)
+    assert picture.size == (100, 80)
+    assert pixel(picture, xy[0]).argmax() == 0
+    assert (colourfulness(picture) > 30).sum() < 60
+    empty = draw_seen_points((100, 80), np.empty((0, 2)), np.empty((0, 3)), np.empty(0), height=80)
+    assert colourfulness(empty).max() < 10
+
+
+def test_two_images_stand_side_by_side_at_one_height():
+    assert beside(grey(100, 80), grey(40, 40), height=160).size == (200 + GAP + 160, 160)

@@ -1,5 +1,6 @@
 """The report of a reconstruction, from a model whose parts are known."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,17 @@ import pytest
 from synthetic import synthesize
 
 from d2_hloc.features.extracted import Extracted
+from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.refinement.tracks import RefinedTracks
+from d2_hloc.reports.keypoints import (
+    Fate,
+    counted_fates,
+    keypoint_fates,
+    keypoints_with_verified_match,
+)
 from d2_hloc.reports.model import (
     add_errors,
     add_failures,
@@ -22,6 +30,12 @@ from d2_hloc.reports.model import (
 )
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.pair_graph import link_matrix, verified_links
+from d2_hloc.reports.residuals import (
+    Residuals,
+    image_residuals,
+    residual_figure,
+    residual_map,
+)
 from d2_hloc.reports.unplaced import reason_without_pose, unplaced_images
 from d2_hloc.sfm.database import build_database, verify_geometry
 from d2_hloc.sfm.mapping import model_statistics
@@ -125,11 +139,67 @@ def test_the_report_names_what_is_missing_and_escapes_it(run):
     report = Report("t")
     add_model(report, run)
     html = report.html()
-    for heading in ("Numbers", "Images without a pose", "Pairs", "Reprojection errors", "Skipped"):
+    headings = "Numbers", "Images without a pose", "Pairs", "Reprojection errors", "Skipped"
+    for heading in (*headings, "What became of the keypoints"):
         assert f"<h2>{heading}</h2>" in html
-    assert html.count("<img ") == 3  # drawn though the photographs are gone
+    assert html.count('aria-label="Reprojection errors"') == 2  # how many, and where
+    assert html.count("<img ") == 3 + 6  # drawn though the photographs are gone
     assert "&lt;script&gt;alert(1)" in html
     assert "<script>alert" not in html
+
+
+def test_keypoints_are_told_by_the_last_step_that_they_passed(run):
+    first, second = run.matched.features.names[:2]
+    outside, inside = keypoint_fates(run, [first, second])
+    verified = keypoints_with_verified_match(run, [first])[first]
+    assert (outside.fates == Fate.IN_MODEL).sum() == 0  # it has no pose
+    assert (outside.fates == Fate.VERIFIED).sum() == len(np.unique(verified)) > 50
+    image = next(i for i in run.model.images.values() if i.name == second)
+    assert (inside.fates == Fate.IN_MODEL).sum() == image.num_points3D
+    assert "150 in the model, 0 more verified" in counted_fates(np.full(150, Fate.IN_MODEL))
+    np.testing.assert_allclose(
+        inside.xy, features_h5.read_keypoints(run.matched.features.path, second), atol=1e-4
+    )
+
+
+def test_keypoints_that_match_and_are_not_verified_are_matched(run):
+    name, *_ = run.matched.features.names
+    with open_database(run.database.path) as db:
+        without = replace(run.database, path=run.database.path.with_name("without.db"))
+        shutil.copyfile(run.database.path, without.path)
+    with open_database(without.path) as db:
+        db.clear_two_view_geometries()
+    (found,) = keypoint_fates(replace(run, database=without), [name])
+    assert set(found.fates.tolist()) <= {Fate.MATCHED, Fate.UNMATCHED}
+    assert (found.fates == Fate.MATCHED).sum() > 50
+
+
+def test_a_wrong_focal_length_shows_in_the_map_as_strokes_outwards(run):
+    model = pycolmap.Reconstruction(run.model)
+    for camera in model.cameras.values():
+        camera.params = camera.params * np.array([0.99, 0.99, 1, 1])
+    found = image_residuals(model)
+    assert found.images == 5
+    assert found.size == (1024, 768)
+    cells = residual_map(found)
+    assert cells.errors.shape == (12, 16)
+    outwards = np.stack(np.meshgrid(cells.x - 512, cells.y - 384), axis=2)
+    known = np.isfinite(cells.errors)
+    assert known.sum() > 20
+    along = (cells.residuals[known] * outwards[known]).sum(axis=1)
+    assert (along > 0).all()
+    lengths = np.linalg.norm(outwards[known], axis=1)
+    np.testing.assert_allclose(cells.errors[known], 0.01 * lengths, rtol=0.5, atol=0.6)
+    figure, longest = residual_figure(cells, found.size)
+    assert longest == pytest.approx(np.nanmax(np.linalg.norm(cells.residuals, axis=2)))
+    assert len(figure.data) == 2
+
+
+def test_too_few_observations_make_no_map(run):
+    found = Residuals(size=(64, 48), images=1, xy=np.ones((4, 2)), residuals=np.ones((4, 2)))
+    figure, longest = residual_figure(residual_map(found), found.size)
+    assert (len(figure.data), longest) == (0, 0)
+    assert image_residuals(pycolmap.Reconstruction()) is None
 
 
 def test_skipped_pairs_are_named():

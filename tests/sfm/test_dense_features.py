@@ -5,11 +5,20 @@ import json
 import h5py
 import numpy as np
 import pytest
+from hdf5 import contents
 
 from d2_hloc.app import cli
+from d2_hloc.features.extraction import extract
 from d2_hloc.features.names import reach_of
+from d2_hloc.files.merging import merge
+from d2_hloc.files.shards import Shard
+from d2_hloc.files.staged_h5 import Staged
+from d2_hloc.matching.match_pairs import match
+from d2_hloc.matching.options import MatchingOptions
+from d2_hloc.matching.pairs import read_pairs
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.refinement.patches import Outcome
+from d2_hloc.sfm.localize import extraction_of
 from d2_hloc.sfm.moved_matches import AgreementOptions, RefinedKeypoints
 
 
@@ -61,6 +70,46 @@ def test_the_same_command_again_changes_nothing(small_run, dense_run):
     before = (dense_run / "sparse" / "points3D.bin").read_bytes()
     assert cli.main(arguments(small_run, dense_run)) == 0
     assert (dense_run / "sparse" / "points3D.bin").read_bytes() == before
+
+
+def test_interruptions_in_all_steps_change_nothing(small_run, dense_run, tmp_path, monkeypatch):
+    add, added, stops = Staged.add, [], [3, 5, 4, 8, 4]
+
+    def until_stopped(staged, key, record):
+        added.append(staged.path.name)
+        if len(added) == stops[0]:
+            raise KeyboardInterrupt
+        return add(staged, key, record)
+
+    stopped = set()
+    while stops:
+        added.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Staged, "add", until_stopped)
+            assert cli.main(arguments(small_run, tmp_path)) != 0
+        stopped.add(added[-1][:10])
+        del stops[0]
+    assert {"features.h", "matches.h5"} < stopped
+    assert any(name.startswith(("refined", "matches-mo")) for name in stopped)
+    assert cli.main(arguments(small_run, tmp_path)) == 0
+    for name in ("features.h5", "matches.h5", "refined.h5", "matches-moved.h5"):
+        assert contents(tmp_path / name) == contents(dense_run / name)
+    model = "sparse/points3D.bin"
+    assert (tmp_path / model).read_bytes() == (dense_run / model).read_bytes()
+
+
+def test_shards_make_the_same_features_and_matches(small_run, dense_run, tmp_path):
+    features, matches = tmp_path / "features.h5", tmp_path / "matches.h5"
+    options = extraction_of(dense_run / "features.h5")
+    for shard in Shard.all(2):
+        extract(options, small_run.images, features, shard=shard)
+    merge(features)
+    assert contents(features) == contents(dense_run / "features.h5")
+    for shard in Shard.all(3):
+        grown = MatchingOptions(matcher="grown")
+        match(grown, read_pairs(dense_run / "pairs.txt"), features, matches, shard=shard)
+    merge(matches)
+    assert contents(matches) == contents(dense_run / "matches.h5")
 
 
 def test_a_query_is_placed(small_run, dense_run, tmp_path):

@@ -10,13 +10,15 @@ from synthetic import synthesize
 
 from d2_hloc.core.structs import Matches
 from d2_hloc.files import features_h5
+from d2_hloc.files.atomic import empty_folder
 from d2_hloc.files.colmap import ModelError, check_database, pycolmap, read_model
+from d2_hloc.files.outputs import MAPPING, Outputs
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.matching.pairs import read_pairs
 from d2_hloc.sfm import database as database_module
-from d2_hloc.sfm import pose_errors
+from d2_hloc.sfm import mapping, pose_errors
 from d2_hloc.sfm.database import build_database, verify_geometry
-from d2_hloc.sfm.mapping import is_sound, map_images, model_statistics
+from d2_hloc.sfm.mapping import MAPPERS, is_sound, map_images, mapping_task, model_statistics
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions, VerificationOptions
 from d2_hloc.sfm.reconstruct import reconstruct
 from d2_hloc.sfm.triangulation import triangulate
@@ -71,6 +73,15 @@ def test_mapping_recovers_every_camera(scene, database, tmp_path, mapper):
     assert model_statistics(model).registered_images == len(scene.cameras)
     assert position_errors(model, scene).max() < 1e-3
     assert model_statistics(read_model(tmp_path / "sparse")) == model_statistics(model)
+
+
+def test_a_growing_model_can_be_looked_at(scene, database, tmp_path):
+    work = empty_folder(tmp_path / f"sparse{MAPPING}" / "0")
+    task = mapping_task(OPTIONS, database, tmp_path, work, set(scene.cameras))
+    (model,) = MAPPERS["incremental"](task).values()
+    sizes = [read_model(path).num_reg_images() for path in Outputs(tmp_path).growing_models()]
+    assert len(sizes) >= 2
+    assert all(2 <= size <= model.num_reg_images() for size in sizes)
 
 
 def test_known_intrinsics_stay(scene, database, tmp_path):
@@ -262,3 +273,21 @@ def test_models_of_rigs_with_several_cameras_read_too(tmp_path):
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(ModelError, match="give the folder of a COLMAP model"):
         read_model(tmp_path)
+
+
+def test_mapping_begins_again_from_other_focal_lengths(scene, database, tmp_path, monkeypatch):
+    began, mapper = [], mapping.MAPPERS["incremental"]
+
+    def fails_from_the_guess(task):
+        with pycolmap.Database.open(task.database) as db:
+            began.append(db.read_all_cameras()[0].focal_length_x / 1280)
+        return mapper(task) if began[-1] < 0.9 else {}
+
+    monkeypatch.setitem(mapping.MAPPERS, "incremental", fails_from_the_guess)
+    options = dataclasses.replace(OPTIONS, attempts=1, focal_starts=(1.0, 1.2, 0.8, 2.0))
+    model = map_images(options, database, tmp_path, tmp_path / "sparse")
+    assert began == pytest.approx([1.0, 1.2, 0.8])
+    assert model_statistics(model).registered_images == len(scene.cameras)
+    with pytest.raises(ModelError):  # known focal lengths have one start
+        map_images(options, database, tmp_path, tmp_path / "sparse", set(scene.cameras))
+    assert began[3:] == pytest.approx([1.0])

@@ -30,8 +30,8 @@ from d2_hloc.features.extracted import Extracted
 from d2_hloc.files import features_h5
 from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.reports.curves import Line, accuracy_figure
-from d2_hloc.reports.drawing import draw_matches
-from d2_hloc.reports.model import add_making, add_skipped, open_or_blank
+from d2_hloc.reports.drawing import draw_matches, open_or_blank
+from d2_hloc.reports.model import add_making, add_skipped
 from d2_hloc.reports.page import Report
 
 DRAWN = 2  # best and worst pairs each, of a feature

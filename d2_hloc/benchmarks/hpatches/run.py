@@ -24,6 +24,7 @@ from d2_hloc.benchmarks.tables import write_csv
 from d2_hloc.core import config
 from d2_hloc.features import registry
 from d2_hloc.features.extraction import extract
+from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
@@ -85,7 +86,10 @@ class HPatchesBenchmark(Benchmark[HPatchesEvaluation]):
         refine: Refine | None = None
         if conf.refinement.enabled:
             refine = PairRefiner(
-                conf.refinement, data.folder, options.resize_max, features.orientations
+                conf.refinement.reaching(reach_of(name)),
+                data.folder,
+                options.resize_max,
+                features.orientations,
             )
         with record.timed("score"):
             scores = score_homographies(

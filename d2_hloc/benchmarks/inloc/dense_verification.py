@@ -30,7 +30,7 @@ from d2_hloc.files.colmap import pycolmap
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import digest
 
-METHODS = ("direct", "sparse", "sparse+pv", "pooled")
+METHODS = ("direct", "sparse", "sparse+pv", "dense", "dense+pv", "pooled")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Estimate poses of queries from matches with cutouts and their points: Direct, Sparse, Pooled PE.
+"""Estimate poses of queries from matches with cutouts: Direct, Sparse, Dense, Pooled PE.
 
 Taira et al., "InLoc", CVPR 2018; Dusmanu et al., "D2-Net", CVPR 2019, Section 5.3.
 """
@@ -63,7 +63,7 @@ Method = Callable[[Setting, MatchedCutouts, str, Sequence[Candidate]], list[Rank
 
 
 def pose_queries(method: str, setting: Setting, output: Path) -> list[QueryPoses]:
-    """Find poses of all queries by 'direct', 'sparse' or 'pooled', best first, into `output`.
+    """Find poses of all queries by a method's name (METHODS), best first, into `output`.
 
     Queries that are done are left alone. Ones without a pose have the reason instead.
 
@@ -134,7 +134,7 @@ def direct_poses(
 def sparse_poses(
     setting: Setting, files: MatchedCutouts, query: str, candidates: Sequence[Candidate]
 ) -> list[RankedPose]:
-    """Estimate by Sparse PE: verify spatially, rerank, and pose by each of the best.
+    """Estimate by Sparse PE, or Dense PE: verify spatially, rerank, and pose by each of the best.
 
     The pose of most inliers comes first. A candidate is ranked by its retrieval score plus the
     number of its verified matches.
@@ -165,6 +165,7 @@ def pooled_poses(
 METHODS: dict[str, Method] = {
     "direct": direct_poses,
     "sparse": sparse_poses,
+    "dense": sparse_poses,  # the features make the difference
     "pooled": pooled_poses,
 }
 

@@ -33,9 +33,9 @@ from d2_hloc.benchmarks.inloc.scores import (
 )
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
-from d2_hloc.reports.drawing import draw_matches
+from d2_hloc.reports.drawing import draw_matches, open_or_blank
 from d2_hloc.reports.localization import ends
-from d2_hloc.reports.model import add_making, add_skipped, open_or_blank
+from d2_hloc.reports.model import add_making, add_skipped
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.poses_file import read_poses

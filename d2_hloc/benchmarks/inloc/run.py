@@ -34,6 +34,7 @@ from d2_hloc.benchmarks.inloc.scores import (
 )
 from d2_hloc.core import config
 from d2_hloc.core.ranges import THREADS, check_ranges
+from d2_hloc.features.names import DENSE, reach_of
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
@@ -42,6 +43,7 @@ from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
+from d2_hloc.sfm.options import matching_of
 from d2_hloc.sfm.pose_errors import Poses
 from d2_hloc.sfm.poses_file import read_poses
 
@@ -64,6 +66,12 @@ class InLoc:
     def __post_init__(self) -> None:
         if unknown := set(self.methods) - set(METHODS):
             raise ValueError(f"there is no method {unknown}; known are {', '.join(METHODS)}.")
+        sparse = [feature for feature in self.features if feature not in DENSE]
+        if sparse and any(method.startswith("dense") for method in self.methods):
+            raise ValueError(
+                f"method 'dense' takes features of all cells, {' or '.join(DENSE)}, and "
+                f"{', '.join(sparse)} is of keypoints: give it method 'sparse'."
+            )
         check_ranges(self, workers=THREADS)
 
 
@@ -133,12 +141,20 @@ class InLocBenchmark(Benchmark[InLocEvaluation]):
             points = lift(data.folder, ranked, features, outputs.points, maps, conf.workers)
         with record.timed("match"):
             ranked, files = match_candidates(
-                conf.poses, conf.matching, ranked, features, points, outputs.matches
+                conf.poses,
+                matching_of(options.feature, conf.matching),
+                ranked,
+                features,
+                points,
+                outputs.matches,
             )
         refine = None
         if conf.refinement.enabled:
             refine = PairRefiner(
-                conf.refinement, data.folder, options.resize_max, features.orientations
+                conf.refinement.reaching(reach_of(options.feature)),
+                data.folder,
+                options.resize_max,
+                features.orientations,
             )
         setting = Setting(
             options=conf.poses,

@@ -42,7 +42,7 @@ from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.cameras.sharing import known_or_guessed
 from d2_hloc.sfm.matched import InputImages, match_collection
-from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
+from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions, matching_of
 from d2_hloc.sfm.reconstruct import ModelRun, map_matched, prepare_database
 
 
@@ -74,6 +74,8 @@ def benchmark_mapping() -> ReconstructionOptions:
         attempts=1,
         min_pose_inliers=30,
         hold_distortion=False,
+        focal_starts=(1.0,),
+        triplet_error=None,
         second_look=False,
     )
 
@@ -109,7 +111,7 @@ class PhotoReconstruction:
         return Reconstruct(
             extraction=extraction,
             pairs=self.pairs,
-            matching=matching,
+            matching=matching_of(feature, matching),
             refinement=self.refinement,
             reconstruction=self.mapping,
         )
@@ -125,6 +127,8 @@ class PhotoReconstruction:
             outlier_factor=self.refined_outlier_factor,
             min_pose_inliers=ours.min_pose_inliers,
             hold_distortion=ours.hold_distortion,
+            focal_starts=ours.focal_starts,
+            triplet_error=ours.triplet_error,
             second_look=ours.second_look,
         )
 

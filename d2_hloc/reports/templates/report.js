@@ -27,14 +27,15 @@
   };
   const plots = [...document.querySelectorAll(".plot")];
   const buttons = [["toImage", "resetCameraDefault3d"]];
-  const draw = (plot) => {
-    const { data, layout } = JSON.parse(plot.querySelector("script").textContent);
+  const draw = (plot) => drawFigure(plot, JSON.parse(plot.querySelector("script").textContent));
+  // Drawn again, a figure keeps the view that the reader turned it to.
+  window.drawFigure = (plot, { data, layout }) => {
     delete layout.height;
     layout.template = template();
     const isScene = plot.classList.contains("scene");
     if (isScene) stepBack(layout.scene?.camera, plot);
     const options = { modeBarButtons: buttons, displayModeBar: isScene && !isNarrow };
-    return Plotly.newPlot(plot, data, layout, { responsive: true, displaylogo: false, ...options });
+    return Plotly.react(plot, data, layout, { responsive: true, displaylogo: false, ...options });
   };
   // A view's opening angle is its height's: on a narrow screen the sides would be cut off.
   const stepBack = (camera, plot) => {
@@ -45,7 +46,7 @@
     }
   };
   window.figuresDrawn = Promise.all(plots.map(draw));
-  const recolour = () => plots.forEach((plot) => {
+  const recolour = () => document.querySelectorAll(".plot").forEach((plot) => {
     Plotly.relayout(plot, { template: template(), autosize: true });
   });
   for (const query of ["(prefers-color-scheme: dark)", "print"]) {
