@@ -107,17 +107,13 @@ class Outputs:
     @property
     def results(self) -> list[Path]:
         """Paths that a run writes over once it has features, whatever is there."""
-        others = (
-            self.features,
-            self.matches,
-            self.run_record,
-            self.pair_scores,
-        )  # say what made them
-        dense = self.workspace_record, self.undistorted_images, self.dense, self.dense_statistics
+        # These say themselves what made them.
+        others = {self.features, self.matches, self.run_record, self.pair_scores, self.triangulated}
+        others |= {self.workspace_record, self.undistorted_images, self.dense}
+        others.add(self.dense_statistics)
         paths = [self.folder / v.name for v in vars(Outputs).values() if isinstance(v, Inside)]
         paths += [folder.with_name(folder.name + MAPPING) for folder in (self.mapped, self.sparse)]
-        apart = {*others, *dense}
-        return [p for p in paths if p not in apart and not p.is_relative_to(self.stereo)]
+        return [p for p in paths if p not in others and not p.is_relative_to(self.stereo)]
 
     @property
     def databases(self) -> list[Path]:
