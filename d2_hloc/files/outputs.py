@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+from d2_hloc.core.listing import DENSE_RECORD, RUN_RECORD
+
 MAPPING = ".mapping"  # ends the name of a folder in which a model is made
 SNAPSHOTS = "snapshots"  # folder of what there was of a model while it grew
 
@@ -36,7 +38,7 @@ class Outputs:
     folder: Path
 
     # Every run.
-    run_record = Inside("run.json")  # configuration, versions, counts, timings, scores
+    run_record = Inside(RUN_RECORD)  # configuration, versions, counts, timings, scores
     report = Inside("report.html")
 
     # Features, matches and models.
@@ -63,7 +65,7 @@ class Outputs:
 
     # Dense stereo; `dense` in the output of a benchmark is the folder of such a run.
     dense = Inside("dense")
-    workspace_record = Inside("dense.json")  # what the workspace was made from
+    workspace_record = Inside(DENSE_RECORD)  # what the workspace was made from
     undistorted_images = Inside("images")
     undistorted_masks = Inside("masks")
     stereo = Inside("stereo")
