@@ -213,12 +213,12 @@ def _verify_one_by_one(
     with open_database(database) as db:
         ids = {image.name: image.image_id for image in db.read_all_images()}
         for pair in pairs:
-            both = [ids[name] for name in pair]
-            xy0, xy1 = (from_colmap(db.read_keypoints(i)[:, :2]) for i in both)
-            matches = db.read_matches(*both)
+            id0, id1 = (ids[name] for name in pair)
+            xy0, xy1 = (from_colmap(db.read_keypoints(i)[:, :2]) for i in (id0, id1))
+            matches = db.read_matches(id0, id1)
             taken = cameras[pair[0]], cameras[pair[1]]
             geometry = verify_pair(xy0, xy1, matches, taken, options, seed)
-            db.write_two_view_geometry(*both, geometry)
+            db.write_two_view_geometry(id0, id1, geometry)
 
 
 def _verify_by_poselib(

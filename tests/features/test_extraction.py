@@ -76,6 +76,13 @@ def test_a_name_that_lists_cannot_hold_is_named_and_skipped(folder, tmp_path, na
     assert reason in found
 
 
+def test_a_locale_that_is_not_in_utf8_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    found = unusable_names(["Ã¤.jpg", "a.jpg"])
+    assert list(found) == ["Ã¤.jpg"]
+    assert "the locale's encoding is iso8859-1, not UTF-8: set PYTHONUTF8=1" in found["Ã¤.jpg"]
+
+
 @pytest.mark.parametrize("grown", [True, False], ids=["other size", "same size"])
 def test_a_photograph_that_was_replaced_stops_in_one_sentence(folder, tmp_path, grown):
     names = ["grey.png", "palette.png"]
