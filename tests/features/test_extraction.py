@@ -1,6 +1,7 @@
 """Folders as people have them: every usable image is done, the others are named."""
 
 import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from d2_hloc.features.extraction import (
     extract,
     extraction_configuration,
     recorded_options,
+    unusable_names,
 )
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.files import features_h5
