@@ -18,7 +18,7 @@ from typing import Any, Literal
 from d2_hloc.app.command import run_command
 from d2_hloc.app.scene.exhibition import write_squares
 from d2_hloc.core import config
-from d2_hloc.core.images import list_images
+from d2_hloc.core.listing import list_images
 from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.lightglue import GlueShape

@@ -85,9 +85,10 @@ def open_workspace(
         ModelError, ImageError, ConfigurationChanged, DiskFull: as reconstruct_dense.
     """
     values = config.to_dict(options) | {"backend": backend}
-    others = ("max_image_size", "fusion", "mesh")
+    others = ("max_image_size", "fusion", "mesh") + ("masks",) * (not options.masks.are_asked_for)
     made_by = {k: v for k, v in values.items() if k not in others}
-    prepare_workspace(model_folder, images, output, options.max_image_size, made_by)
+    given = model_folder, images, output, options.max_image_size, made_by
+    prepare_workspace(*given, options.masks)
     return read_workspace(output, max(options.num_sources, options.consistency.num_views))
 
 

@@ -162,6 +162,11 @@ def match_collection(
     check_camera_sizes(cameras, features.sizes)
     record.counts["cameras"] = count_cameras(cameras)
     listed = pairs.unique(choose(conf.pairs, features.names, features.path))
+    if not listed:
+        raise ValueError(
+            f"{inputs.folder}: there are no two images to match among the {len(features.names)} "
+            "that can be used; a model needs 2."
+        )
     pairs.write_pairs(outputs.pairs, listed)
     with record.timed("match"):
         matches = match_on(cluster, conf.matching_rule, listed, features.path, outputs.matches)

@@ -173,7 +173,9 @@ def localize_night(conf: Aachen, data: AachenData, record: RunRecord) -> Localiz
         model=model,
         cameras={n: data.cameras[n] for n in data.queries},
         max_error=(conf.localization or METHODS[conf.method]).max_error,
-        source=ModelSource(folder=record.outputs.folder, images=data.images, has_given_poses=True),
+        source=ModelSource(
+            folder=record.outputs.folder, images=data.images, has_given_poses=True, model=sparse
+        ),
         queries=data.images,
         features=matched.features,
         matches=replace(matched.matches, pairs=tuple(query_first(matched.pairs, matched.queries))),

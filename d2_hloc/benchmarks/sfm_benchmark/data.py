@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from d2_hloc.core.images import list_images
+from d2_hloc.core.listing import list_images
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import write_whole
