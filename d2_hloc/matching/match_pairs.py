@@ -24,6 +24,7 @@ from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
+from d2_hloc.matching.features_of_pairs import FeaturesOfPairs
 from d2_hloc.matching.grown import match_grown, placed_cache
 from d2_hloc.matching.hierarchical import level_cache, match_hierarchical
 from d2_hloc.matching.nearest import match_descriptors
@@ -154,7 +155,8 @@ def match(
     The second image's features are read from `features1` where it is given. Pairs that name an
     image without features are reported at the end and noted in the file. Of each features file,
     descriptors of at most `cache_bytes` are held at once. A `shard` of the pairs that `output`
-    lacks, neighbours in the order that reuses descriptors, goes into the shard's own file.
+    lacks, neighbours in the order that reuses descriptors, goes into the shard's own file. Pairs
+    whose features changed since are matched anew.
 
     Raises:
         StorageError: if features cannot be read, of any pair, or were compressed differently.
@@ -181,25 +183,38 @@ def match(
         is_one_file = file0.filename == file1.filename
         listed = unique(pairs) if is_one_file else list(dict.fromkeys(pairs))
         if shard is not None:
-            listed = _share(listed, staged, output, is_one_file, shard)
+            merged = [p for p in listed if _is_in(staged.merged, p, is_one_file)]
+            FeaturesOfPairs.read(file0, file1, shard.of(merged)).refuse_stale(output)
+            listed = _share(listed, merged, output, shard)
         failures = _without_features(listed, file0, file1)
         usable = [p for p in listed if p not in failures]
+        made_from = FeaturesOfPairs.read(file0, file1, usable)
+        made_from.drop_stale(staged)
         todo = [p for p in usable if not _is_in(staged.done, p, is_one_file)]
         todo = order_for_reuse(todo, BLOCK)
         staged.failures = {pair_text(pair): reason for pair, reason in failures.items()}
         matcher = create_matcher(options, feature)
-        caches = matcher.cache(file0, cache_bytes), matcher.cache(file1, cache_bytes)
-        if features1 is None:
-            caches = caches[0], caches[0]
-        with closing(_records(matcher, todo, *caches)) as records:
-            progress = tqdm(todo, desc="match", unit="pair", disable=not todo)
-            for (name0, name1), record in zip(progress, records, strict=True):
-                staged.add(features_h5.pair_key(name0, name1), record)
+        caches = [matcher.cache(f, cache_bytes) for f in (file0, file1)[: 2 if features1 else 1]]
+        _match_all(matcher, todo, caches, made_from, staged)
         for key, reason in staged.failures.items():
             logger.warning("skipped %s: %s", key, reason)
         if failures and not usable and shard is None:
             raise _nothing_matched(features, failures)
     return MatchedPairs(path=staged.path, pairs=tuple(usable), failures=failures)
+
+
+def _match_all(
+    matcher: Matcher,
+    todo: Sequence[Pair],
+    caches: Sequence[BoundedCache[str, Any]],
+    made_from: FeaturesOfPairs,
+    staged: Staged,
+) -> None:
+    with closing(_records(matcher, todo, caches[0], caches[-1])) as records:
+        progress = tqdm(todo, desc="match", unit="pair", disable=not todo)
+        for pair, record in zip(progress, records, strict=True):
+            key = features_h5.pair_key(*pair)
+            staged.add(key, made_from.noted(key, record))
 
 
 def _nothing_matched(features: Path, failures: Mapping[Pair, str]) -> features_h5.StorageError:
@@ -285,10 +300,11 @@ def _records(
 
 
 def _share(
-    listed: Sequence[Pair], staged: Staged, whole: Path, is_one_file: bool, shard: Shard
+    listed: Sequence[Pair], merged: Sequence[Pair], whole: Path, shard: Shard
 ) -> Sequence[Pair]:
     """The pairs of a shard, of those that the merged file lacks."""
-    missing = [p for p in listed if not _is_in(staged.merged, p, is_one_file)]
+    there = set(merged)
+    missing = [p for p in listed if p not in there]
     note_items(whole, missing)
     return shard.of(order_for_reuse(missing, BLOCK))
 
