@@ -102,9 +102,10 @@ class AachenBenchmark(Benchmark[AachenEvaluation]):
         """Match the listed pairs, triangulate the day, and find the poses of the queries."""
         extraction = replace(self.conf.extraction, feature=feature)
         conf = replace(self.conf, features=(feature,), extraction=extraction)
-        record = RunRecord(outputs.folder, self._configuration(conf))
+        submission = outputs.submission(feature)
+        record = RunRecord(outputs.folder, self._configuration(conf), [submission])
         run = localize_night(conf, self.data, record)
-        write_submission(outputs.submission(feature), run.found)
+        write_submission(submission, run.found)
         return AachenEvaluation(
             feature=feature,
             record=record,

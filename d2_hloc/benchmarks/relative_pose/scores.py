@@ -72,7 +72,7 @@ def score_poses(
         "estimation": config.to_dict(options),
         "matches": features_h5.read_configuration(matches.path),
     }
-    store = pair_store(output, made_by, PoseScore)
+    store = pair_store(output, made_by, PoseScore, matches.path)
     return score_pairs(pairs, features, matches, store, partial(score_pose, options))
 
 
