@@ -22,7 +22,8 @@ from kornia.geometry import get_perspective_transform, warp_perspective
 from tqdm import tqdm
 
 from d2_hloc.core.homography_metrics import transfer
-from d2_hloc.core.images import list_images, read_image
+from d2_hloc.core.images import read_image
+from d2_hloc.core.listing import list_images
 from d2_hloc.core.ranges import MANY
 from d2_hloc.matching.options import GrowingOptions
 from d2_hloc.network.options import CellOptions
