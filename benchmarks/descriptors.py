@@ -43,8 +43,11 @@ from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.reports.model import score_model
 from d2_hloc.sfm.cameras.intrinsics import Intrinsics
-from d2_hloc.sfm.mapping import map_images, model_statistics
+from d2_hloc.sfm.mapping import (
+    map_images,
+)
 from d2_hloc.sfm.options import Reconstruct
+from d2_hloc.sfm.outcome.statistics import model_statistics
 from d2_hloc.sfm.poses_file import read_calibrations
 from d2_hloc.sfm.reconstruct import ModelRun, reconstruct
 
@@ -118,8 +121,8 @@ def run_hpatches(bench: Bench, small: CompressionOptions | None) -> Result:
         ScoringOptions(), data.pairs, features, matches, Outputs(folder).pair_scores
     )
     found = next(s for s in means_by_part("d2net", scores) if s.part == OVERALL)
-    shares = {f"{t} px": found.accuracy[t - 1] for t in (1, 3, 5, 10)}
-    return bytes_of(features) | {"matches": found.num_matches} | shares
+    shares = {f"{t} px": found.accuracy[t - 1] or 0.0 for t in (1, 3, 5, 10)}
+    return bytes_of(features) | {"matches": found.num_matches or 0.0} | shares
 
 
 def run_scene(bench: Bench, small: CompressionOptions | None, name: str) -> Result:
@@ -255,7 +258,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Arguments -> run."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=list(SETS))

@@ -43,8 +43,11 @@ from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.correspondences import observations
 from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
-from d2_hloc.sfm.mapping import map_images, model_statistics
+from d2_hloc.sfm.mapping import (
+    map_images,
+)
 from d2_hloc.sfm.options import ReconstructionOptions
+from d2_hloc.sfm.outcome.statistics import model_statistics
 from d2_hloc.sfm.poses_file import read_poses
 
 BASE = RefinementOptions(enabled=True)
@@ -140,10 +143,11 @@ class Bench:
         poses, found = pose_errors.model_poses(model), model_statistics(model)
         frame = pose_errors.align(poses, self.truth)
         errors = pose_errors.summarize_poses(pose_errors.pose_errors(poses, self.truth, frame))
+        mean = errors.mean or pose_errors.PoseError(float("nan"), float("nan"))
         return (
             f"{name}|{moved:.3f}|{found.points}|{found.mean_track_length:.2f}|"
-            f"{found.mean_reprojection_error:.3f}|{1000 * errors.mean.metres:.2f}|"
-            f"{errors.mean.degrees:.3f}|{seconds:.1f}|"
+            f"{found.mean_reprojection_error:.3f}|{1000 * mean.metres:.2f}|"
+            f"{mean.degrees:.3f}|{seconds:.1f}|"
             f"{seconds / self.extraction_time:.2f}"
         )
 
@@ -194,7 +198,7 @@ def run_second_pass(bench: Bench) -> str:
 
 def main() -> None:
     """Print the table as it grows, and write it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("scene", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--resize-max", type=int, default=1024)

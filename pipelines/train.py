@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from d2_hloc.app.command import run_command
 from d2_hloc.core import config
-from d2_hloc.core.images import list_images
+from d2_hloc.core.listing import list_images
 from d2_hloc.core.option_arguments import OptionArguments, changed, given_options
 from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.files.run_record import RunRecord
@@ -132,6 +132,7 @@ def run(conf: Train, output: Path) -> None:
                 conf.training, train, held_back, output, world,
                 after_epoch=lambda network: write_training_report(finished, network),
             )  # fmt: skip
+            record.write()  # a rerun after a kill knows what it finds
             trainer.run()
         report_training(finished, trainer.network)
 

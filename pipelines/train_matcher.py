@@ -8,6 +8,7 @@ where it was, to the bit, when the same command is run again. OUT/best.safetenso
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from d2_hloc.app.command import run_command
 from d2_hloc.app.scene.exhibition import write_squares
 from d2_hloc.core import config
 from d2_hloc.core.devices import DEVICES, use_device
-from d2_hloc.core.images import list_images
+from d2_hloc.core.listing import list_images
 from d2_hloc.core.option_arguments import OptionArguments, changed, given_options
 from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.files.run_record import RunRecord
@@ -30,7 +31,7 @@ from d2_hloc.training.matcher.report import report_matcher_training
 from d2_hloc.training.matcher.scenes import SceneOptions, ScenePair, scene_pairs
 from d2_hloc.training.matcher.views import ViewOptions
 from d2_hloc.training.pair import split
-from d2_hloc.training.scene_info import find_scenes
+from d2_hloc.training.scene_info import find_scenes, read_scene
 
 CONFIG = Path(__file__).parents[1] / "configs" / "train_matcher.yaml"
 
@@ -79,6 +80,8 @@ def sources(conf: TrainMatcher, output: Path) -> tuple[Source, dict[str, Source]
     """What to train with, and what is held back."""
     if conf.dataset is None:
         raise ValueError("there is no data set; name the folder of photographs by --dataset.")
+    for path in find_scenes(conf.scenes / "scene_info", None) if conf.scenes else ():
+        read_scene(path, (conf.scene.min_overlap, 1.0), math.inf)  # before hours of extraction
     extract = extractor(conf.max_keypoints, conf.precision)
     names = list_images(conf.dataset)
     views = cache_views(

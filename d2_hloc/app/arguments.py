@@ -69,9 +69,12 @@ def add_localize_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", metavar="METHOD", help=text)
     options.add("--matcher", "matching.matcher")
     options.add("--refinement", "refinement.enabled")
+    text = "folder of the model's photographs, if they were moved"
+    parser.add_argument("--images", type=Path, help=text)
     options.add("--intrinsics", "intrinsics")
     options.add("--cameras", "cameras")
     options.add("--camera-model", "camera_model")
+    add_mask_arguments(options)
     add_truth_argument(parser)
     add_download_argument(parser)
     options.add_all()
@@ -84,6 +87,7 @@ def add_dense_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, help="folder of the model's images, if not ours")
     options.add("--max-image-size", "max_image_size")
     options.add("--backend", "backend")
+    add_mask_arguments(options)
     given = {"action": "store_const", "const": True, "default": argparse.SUPPRESS}
     parser.add_argument("--mesh", dest="mesh.enabled", help="make a mesh of the cloud", **given)
     text = "with --shard: prepare once, all maps, all consistency, then this command without them"
@@ -133,8 +137,15 @@ def add_extraction_arguments(
     options.add("--feature", f"{at}feature")
     options.add("--weights", f"{at}d2net.weights")
     options.add("--resize-max", f"{at}resize_max")
+    add_mask_arguments(options, at)
     parser.add_argument("--max-keypoints", type=int, metavar="N", help="the best of an image (all)")
     add_download_argument(parser)
+
+
+def add_mask_arguments(options: OptionArguments, at: str = "") -> None:
+    """Add the arguments that say which parts of images are ignored."""
+    options.add("--masks", f"{at}masks.folder")
+    options.add("--mask-alpha", f"{at}masks.alpha")
 
 
 def add_download_argument(parser: argparse.ArgumentParser) -> None:

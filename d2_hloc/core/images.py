@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,27 +13,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from d2_hloc.core.listing import ImageError
 from d2_hloc.core.orientation import UPRIGHT, upright_image
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"}
-
-
-class ImageError(ValueError):
-    """An image that cannot be used; the text names the file and the reason."""
-
-
-def list_images(folder: Path) -> list[str]:
-    """Names of the images below `folder`, relative to it, sorted.
-
-    Raises:
-        ImageError: if the folder is missing or holds no image.
-    """
-    if not folder.is_dir():
-        raise ImageError(f"{folder}: there is no such folder of images.")
-    paths = [p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file()]
-    if not paths:
-        raise ImageError(f"{folder}: holds no image ({', '.join(sorted(EXTENSIONS))}).")
-    return sorted(p.relative_to(folder).as_posix() for p in paths)
+T = TypeVar("T")
 
 
 def open_image(path: Path) -> Image.Image:
@@ -40,6 +25,24 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         ImageError: for a file that is missing, empty, truncated or not an image.
     """
+    return _decoded(path, _to_rgb)
+
+
+def open_alpha(path: Path) -> np.ndarray | None:
+    """Opacity of an image's pixels (H, W), from 0 to 255; None where the file has none.
+
+    Raises:
+        ImageError: as open_image.
+    """
+
+    def to_alpha(image: Image.Image) -> np.ndarray | None:
+        has_alpha = "A" in image.getbands() or "transparency" in image.info
+        return np.array(image.convert("RGBA").getchannel("A")) if has_alpha else None
+
+    return _decoded(path, to_alpha)
+
+
+def _decoded(path: Path, convert: Callable[[Image.Image], T]) -> T:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ImageError(f"{path}: is a pipe, a socket or a device, and no image.")
     try:
@@ -47,7 +50,7 @@ def open_image(path: Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as file:
                 file.load()
-                return _to_rgb(file)
+                return convert(file)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such image.") from error
     except Exception as error:  # Pillow raises whatever it meets in a damaged file

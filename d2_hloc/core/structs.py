@@ -24,7 +24,10 @@ class Features:
 
     def best(self, count: int | None) -> Features:
         """The `count` features of highest score, best first; all of them for None."""
-        order = torch.argsort(self.scores, descending=True, stable=True)[:count]
+        return self.chosen(torch.argsort(self.scores, descending=True, stable=True)[:count])
+
+    def chosen(self, order: Int[Tensor, " K"]) -> Features:
+        """The features of these indices, in their order."""
         return Features(
             keypoints=self.keypoints[order],
             scores=self.scores[order],

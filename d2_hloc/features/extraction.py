@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -16,7 +18,10 @@ from tqdm import tqdm
 from d2_hloc.core import config
 from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.exif import read_header
-from d2_hloc.core.images import ImageError, list_images, read_image
+from d2_hloc.core.images import read_image
+from d2_hloc.core.listing import ImageError, list_images
+from d2_hloc.core.masks import are_visible, check_masks, visible_pixels
+from d2_hloc.core.names import name_problem
 from d2_hloc.core.orientation import UPRIGHT, to_stored, upright_size
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
@@ -52,6 +57,8 @@ def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
     for key in ("d2net", "cells", "sift", "kornia_keypoints", "batch_size"):
         del values[key]
     del values["compression"]
+    if not options.masks.are_asked_for:  # as before there were any
+        del values["masks"]
     values |= registry.adapter_of(options.feature).configuration(options)
     return values | compression.compression_configuration(options.compression)
 
@@ -84,11 +91,12 @@ def extract(
     create_extractor().
 
     Raises:
-        ImageError: if there is no image at all, or none that can be used.
+        ImageError: if there is no image at all, none that can be used, or no mask.
         ConfigurationChanged, DiskFull: as staged_h5.Staged.
         ValueError: as shards.staged_shard.
     """
     names = list_images(images) if names is None else names
+    check_masks(options.masks, names)
     with staged_shard(output, shard, extraction_configuration(options), "keypoints") as staged:
         unusable = unusable_names(names)  # among all: names can be in each other's way
         names = _share(images, output, names, staged, shard)
@@ -125,18 +133,22 @@ def _share(
 
 
 def unusable_names(names: Sequence[str]) -> dict[str, str]:
-    """Names that lists of pairs or the keys of matches cannot hold, with the reason."""
+    """Names that text files or the keys of matches cannot hold, with the reason."""
     found, keys = {}, {}
+    encoding = sys.getfilesystemencoding().lower()
     for name in names:
         key = features_h5.name_key(name)
-        if len(name.split()) != 1:
-            found[name] = "its name has a space, which lists of pairs cannot hold; rename it"
-        elif name.startswith("#"):
-            found[name] = "its name begins a comment in lists of pairs; rename it"
-        elif not name.isprintable():
-            found[name] = "its name cannot be written in UTF-8; rename it"
+        if (problem := name_problem(name)) is not None:
+            found[name] = f"its name {problem}; rename it"
+        elif not name.isascii() and encoding != "utf-8":
+            found[name] = "its name is not in ASCII"
+        elif name != name.strip():
+            found[name] = "its name begins or ends with a space; rename it"
         elif keys.setdefault(key, name) != name:
             found[name] = f"matches.h5 calls it {key}, as it does {keys[key]}; rename one of them"
+        if name in found and encoding != "utf-8" and not name.isascii():
+            remedy = "set PYTHONUTF8=1 or a locale such as C.UTF-8"
+            found[name] += f", and the locale's encoding is {encoding}, not UTF-8: {remedy}"
     return found
 
 
@@ -202,13 +214,17 @@ def _extract_all(
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright image as it is extracted, its stored size (w, h), and its file's checksum."""
+    """An upright image as it is extracted, its stored size (w, h), and its file's checksum.
+
+    `visible` are the stored pixels that count; None is all.
+    """
 
     name: str
     image: Tensor
     stored_size: tuple[int, int]
     orientation: int
     checksum: tuple[int, int]
+    visible: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -224,7 +240,8 @@ class ImageSource:
         header = None if self.options.rotations == "none" else read_header(path)
         orientation = UPRIGHT if header is None else header.orientation
         image, stored_size = read_image(path, self.options.resize_max, orientation)
-        return Decoded(name, image, stored_size, orientation, file_checksum(path))
+        visible = visible_pixels(self.options.masks, self.folder, name, stored_size)
+        return Decoded(name, image, stored_size, orientation, file_checksum(path), visible)
 
 
 def _decoded(
@@ -269,9 +286,7 @@ def _extract_batch(
 
 
 def _to_record(options: ExtractionOptions, features: Features, of: Decoded) -> Record:
-    """Record of the best features of an image, with keypoints in its stored pixels."""
-    if options.top_k is not None:
-        features = features.best(options.top_k)
+    """Record of the best visible features of an image, with keypoints in its stored pixels."""
     size = torch.tensor([of.image.shape[2], of.image.shape[1]])
     scale = torch.tensor(upright_size(of.stored_size, of.orientation)) / size.double()
     upright = rescale(features.keypoints.cpu().double(), scale)
@@ -280,6 +295,11 @@ def _to_record(options: ExtractionOptions, features: Features, of: Decoded) -> R
         keypoints=to_stored(upright, of.orientation, of.stored_size).float(),
         scales=features.scales * float(scale.mean()),
     )
+    if of.visible is not None:
+        seen = np.flatnonzero(are_visible(of.visible, features.keypoints.numpy()))
+        features = features.chosen(torch.from_numpy(seen))
+    if options.top_k is not None:
+        features = features.best(options.top_k)
     uncertainty = registry.adapter_of(options.feature).noise * float(scale.mean())
     dtype = options.compression.dtype if options.compression else options.descriptor_dtype
     return features_h5.features_record(

@@ -31,6 +31,7 @@ __all__ = [
     "is_model",
     "open_database",
     "opened_copy",
+    "other_models",
     "pycolmap",
     "quiet",
     "read_model",
@@ -125,9 +126,24 @@ def img_from_cam(
 
 
 def sparse_folder(path: Path) -> Path:
-    """The folder of COLMAP's files, whether it is named itself or the output that holds it."""
+    """The folder of COLMAP's files: named itself, or the output or project that holds it.
+
+    COLMAP's own projects have it in sparse/0.
+    """
     sparse = Outputs(path).sparse
-    return sparse if sparse.is_dir() else path
+    found = [folder for folder in (sparse, sparse / "0", path, path / "0") if is_model(folder)]
+    return found[0] if found else sparse if sparse.is_dir() else path
+
+
+def other_models(sparse: Path) -> dict[str, pycolmap.Reconstruction]:
+    """Models of images that the model in `sparse` could not take in, by folder: sparse/1, ...
+
+    Raises:
+        ModelError: as read_model.
+    """
+    folders = [f for f in sparse.glob("[0-9]*") if f.name.isdecimal() and is_model(f)]
+    folders.sort(key=lambda folder: int(folder.name))
+    return {f"{sparse.name}/{folder.name}": read_model(folder) for folder in folders}
 
 
 def _num_params(model_id: int) -> int:

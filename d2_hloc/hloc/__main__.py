@@ -3,12 +3,15 @@
     python -m d2_hloc.hloc extract_features --conf d2net --image_dir images --export_dir out
     python -m d2_hloc.hloc match_features --conf NN-mutual-d2net --features feats-d2net-ots-ss \\
         --pairs out/pairs.txt --export_dir out
+    python -m d2_hloc.hloc geometric_verification --database out/database.db \\
+        --pairs out/pairs.txt --features out/feats-d2net-ots-ss.h5 --matches out/MATCHES.h5
     python -m d2_hloc.hloc pipelines.Aachen.pipeline --feature d2net --dataset aachen
 
 hloc's pipelines name the features and the matcher that they use in their code. `--feature` takes
 the place of every conf of local features there, and `--matcher` that of every matcher; the names of
 the files that a pipeline writes are still its own. Without hloc, extract_features and
-match_features are run by ourselves, with the same arguments and files.
+match_features are run by ourselves, with the same arguments and files. geometric_verification is
+always ours: robust two-view geometry of a database's pairs, for any of hloc's features.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import runpy
 import sys
 import threading
 import traceback
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +37,14 @@ OWN = {
     "extract_features": commands.extract_features,
     "match_features": commands.match_features,
 }
+
+
+def _geometric_verification(arguments: list[str]) -> None:
+    """Run ours; no other command waits for COLMAP to load."""
+    import_module("d2_hloc.hloc.geometric_verification").geometric_verification(arguments)
+
+
+OURS_ALONE = {"geometric_verification": _geometric_verification}
 
 
 def main(arguments: list[str]) -> int:
@@ -59,9 +71,14 @@ def main(arguments: list[str]) -> int:
 def run(command: str, arguments: list[str]) -> None:
     """Run hloc.<command> with ours registered, or our own in its place where hloc is absent.
 
+    geometric_verification, which hloc has not, is always our own.
+
     Raises:
         ImportError: if hloc cannot be imported and we have no such command, or hloc has none.
     """
+    if command in OURS_ALONE:
+        OURS_ALONE[command](arguments)
+        return
     try:
         plugin.register()
     except ImportError as error:

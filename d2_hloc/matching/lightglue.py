@@ -240,12 +240,15 @@ class LightGlue:
     def __call__(self, points0: Points, points1: Points) -> Matches:
         """Matches of two images that were prepared, with scores in [0, 1]."""
         if len(points0) == 0 or len(points1) == 0:
-            return Matches(
-                pairs=torch.empty(0, 2, dtype=torch.int64, device=self.device),
-                scores=torch.empty(0, device=self.device),
-            )
-        pairs, scores = partners(self.glue(points0, points1).log_scores()[0], self.min_score)
+            none = torch.empty(0, 2, dtype=torch.int64, device=self.device)
+            return Matches(pairs=none, scores=torch.empty(0, device=self.device))
+        pairs, scores = partners(self.log_scores(points0, points1), self.min_score)
         return Matches(pairs=pairs, scores=scores)
+
+    @torch.inference_mode()
+    def log_scores(self, points0: Points, points1: Points) -> Float[Tensor, "N0 N1"]:
+        """Logarithms of the scores of all pairs of two images' features; neither is empty."""
+        return self.glue(points0, points1).log_scores()[0]
 
 
 def positions(keypoints: Float[Tensor, "N 2"], image_size: tuple[int, int]) -> Float[Tensor, "N 2"]:

@@ -112,7 +112,7 @@ class MatchingOptions:
     'hierarchical' is for densesfm: coarse cells that match say where fine ones are compared.
 
     Of 'lightglue' are its `weights`, bundled ones or a file; `min_score`, which a match has to
-    exceed; and `precision`.
+    exceed; `min_support`, by the matches around it; and `precision`.
 
     Attributes:
         matcher: nearest neighbours, matches grown from these, within these, or the learned one.
@@ -122,6 +122,8 @@ class MatchingOptions:
         growing: how matches grow; of grown.
         weights: d2_lightglue (bundled), or a file's path; of lightglue.
         min_score: score that a match has to exceed, None for the matcher's own; of lightglue.
+        min_support: by the matches around it that a match has to have, None for what finds most
+            right ones, 0 for the network's matches as they are; of lightglue.
         precision: of the arithmetic; of lightglue.
         min_matches: a pair with fewer has none.
     """
@@ -133,6 +135,7 @@ class MatchingOptions:
     growing: GrowingOptions = field(default_factory=GrowingOptions)
     weights: str = "d2_lightglue"
     min_score: float | None = None
+    min_support: float | None = None
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     min_matches: int = 0  # fewer are none
 
@@ -142,6 +145,7 @@ class MatchingOptions:
             ratio_threshold=RATIOS,
             distance_threshold=(1e-3, 2),
             min_score=(0, 1),
+            min_support=(0, MANY),
             min_matches=(0, MANY),
         )
         for name in ("ratio_threshold", "distance_threshold"):

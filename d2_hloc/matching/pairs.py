@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from d2_hloc.core.names import image_names, shown
+from d2_hloc.core.names import has_space, image_names, shown
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.files.atomic import write_whole
 
@@ -20,29 +20,39 @@ Pair = tuple[str, str]
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Pairs from a text file, `name0 name1` a line.
+    """Pairs from a text file, `name0 name1` a line, with a tab between where names have spaces.
 
     Raises:
-        ValueError: for a missing file, or a line that does not hold two names.
+        ValueError: for a file that is missing or empty, or a line that does not hold two names.
         UnsafeName: for a name that leads out of the folder of images.
     """
     pairs = []
     for number, line in numbered_lines(path):
-        fields = line.split()
+        fields = [f.strip() for f in line.split("\t")] if "\t" in line.strip() else line.split()
         if len(fields) != 2:
-            raise ValueError(f"{path}, line {number}: expected two names, found {shown(line)}.")
+            raise ValueError(
+                f"{path}, line {number}: expected two names, found {shown(line)}; where names have "
+                "spaces, a tab goes between them."
+            )
         name0, name1 = image_names(fields, f"{path}, line {number}")
         pairs.append((name0, name1))
+    if not pairs:
+        raise ValueError(f"{path}: names no pair of images; write 'name0 name1' lines into it.")
     return pairs
 
 
 def pair_text(pair: Pair) -> str:
-    """A pair as lists of pairs and records of failures name it: `name0 name1`."""
-    return " ".join(pair)
+    """A pair as lists of pairs and records of failures name it: `name0 name1`.
+
+    A tab is between them where they have spaces. './' goes before a name that would be a comment.
+    """
+    name0, name1 = pair
+    separator = "\t" if has_space(name0) or has_space(name1) else " "
+    return separator.join((f"./{name0}" if name0.startswith("#") else name0, name1))
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> Path:
-    """Write a pair list in hloc's form, whole or not at all."""
+    """Write a pair list in hloc's form, whole or not at all; hloc reads names without spaces."""
     write_whole(path, "".join(f"{pair_text(pair)}\n" for pair in pairs).encode())
     return path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from d2_hloc.core.mask_options import MaskOptions
 from d2_hloc.core.ranges import EDGES, MANY, PIXELS, check_ranges
 
 MIN_IMAGE_SIZE = 64  # pixels; in less there are no windows to compare
@@ -140,6 +141,7 @@ class DenseOptions:
         consistency: depths that other views confirm.
         fusion: pixels that become one point.
         mesh: surface through the cloud.
+        masks: parts of images that have no depth; those of the model's own run, if none are named.
     """
 
     backend: Literal["auto", "colmap", "torch"] = "auto"
@@ -149,6 +151,7 @@ class DenseOptions:
     consistency: ConsistencyOptions = field(default_factory=ConsistencyOptions)
     fusion: FusionOptions = field(default_factory=FusionOptions)
     mesh: MeshOptions = field(default_factory=MeshOptions)
+    masks: MaskOptions = field(default_factory=MaskOptions)
 
     def __post_init__(self) -> None:
         check_ranges(self, max_image_size=(MIN_IMAGE_SIZE, EDGES[1]), num_sources=(1, MANY))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from d2_hloc.core import config
 from d2_hloc.core.devices import chosen_device
-from d2_hloc.files.atomic import DiskFull, write_whole
+from d2_hloc.files.atomic import DiskFull, clear_unfinished_of, write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap
 from d2_hloc.files.lock import holding_output
 from d2_hloc.files.outputs import Outputs
@@ -86,9 +86,10 @@ def open_workspace(
         ModelError, ImageError, ConfigurationChanged, DiskFull: as reconstruct_dense.
     """
     values = config.to_dict(options) | {"backend": backend}
-    others = ("max_image_size", "fusion", "mesh")
+    others = ("max_image_size", "fusion", "mesh") + ("masks",) * (not options.masks.are_asked_for)
     made_by = {k: v for k, v in values.items() if k not in others}
-    prepare_workspace(model_folder, images, output, options.max_image_size, made_by)
+    given = model_folder, images, output, options.max_image_size, made_by
+    prepare_workspace(*given, options.masks)
     return read_workspace(output, max(options.num_sources, options.consistency.num_views))
 
 
@@ -114,6 +115,7 @@ def sweep_depth_maps(options: DenseOptions, workspace: Workspace, shard: Shard =
     reader = WorkspaceReader(workspace, chosen_device())
     views = shard.of(list(workspace.views.values()))
     todo = [v for v in views if not has_map(workspace, v, "photometric")]
+    clear_unfinished_of(workspace.map_path(v.name, "depth", "photometric") for v in todo)
     for view in tqdm(todo, desc="depth maps", unit="map", disable=not todo):
         depth = sweep_view(options, reader, view)
         write_stereo_map(workspace.map_path(view.name, "depth", "photometric"), depth.cpu().numpy())
@@ -163,6 +165,8 @@ def check_depth_maps(
         for view in shard.of(list(workspace.views.values()))
         if not all(has_map(workspace, view, "geometric", kind) for kind in ("depth", "normal"))
     ]
+    for kind in ("depth", "normal"):
+        clear_unfinished_of(workspace.map_path(v.name, kind, "geometric") for v in todo)
     for view in tqdm(todo, desc="consistency", unit="map", disable=not todo):
         others = ((reader.depth(n), reader.view(n)) for n in view.sources[: options.num_views])
         reference = reader.view(view.name)
@@ -193,7 +197,9 @@ def fuse(options: FusionOptions, workspace: Workspace) -> Path:
     workspace.outputs.mesh.unlink(missing_ok=True)  # of an earlier cloud
     target = workspace.outputs.cloud
     part = target.with_name(f"{target.stem}.writing.ply")
-    part.unlink(missing_ok=True)  # or whatever a link there leads to would be written
+    visibility = Path(f"{part}.vis")
+    for path in (part, visibility):  # or whatever a link there leads to would be written
+        path.unlink(missing_ok=True)
     pixels = sum(v.size[0] * v.size[1] for v in workspace.views.values())
     pycolmap.stereo_fusion(
         part,
@@ -217,7 +223,6 @@ def fuse(options: FusionOptions, workspace: Workspace) -> Path:
     if num_vertices(part) == 0:
         logger.warning("%s: no pixel is seen alike often enough; the cloud is empty.", target)
     part.replace(target)
-    visibility = Path(f"{part}.vis")
     if visibility.is_file():
         visibility.replace(f"{target}.vis")
     return target

@@ -23,14 +23,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc.core.images import ImageError, fit, luma, open_image, read_image
+from d2_hloc.core.mask_options import MaskOptions
+from d2_hloc.core.masks import check_masks
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
 from d2_hloc.core.text import read_json_file
-from d2_hloc.files.atomic import DiskFull, free_space, mebibytes, write_whole
+from d2_hloc.files.atomic import DiskFull, free_space, mebibytes, refuse_links, write_whole
 from d2_hloc.files.colmap import ModelError, camera_of, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration, file_checksum, is_changed
 from d2_hloc.mvs.map_files import read_stereo_map
+from d2_hloc.mvs.masks import masked_depth, undistort_masks
 from d2_hloc.mvs.sources import choose_sources, depth_range
 from d2_hloc.mvs.views import StereoView
 
@@ -82,8 +85,9 @@ def prepare_workspace(
     folder: Path,
     max_image_size: int,
     configuration: Mapping[str, Any],
+    masks: MaskOptions | None = None,
 ) -> Path:
-    """Undistort a model's images into `folder`, unless they are there already.
+    """Undistort a model's images, and their masks, into `folder`, unless they are there already.
 
     `configuration` is stored beside them. The folder appears whole or not at all.
 
@@ -101,14 +105,18 @@ def prepare_workspace(
     wanted = _made_from(model_folder, images, max_image_size, configuration)
     if _is_prepared(folder, wanted, images):
         return folder
+    names = sorted(model.images[i].name for i in model.reg_image_ids())
+    masks = masks or MaskOptions()
+    check_masks(masks, names)
     check_model_images(model, images)
     _check_space(model, folder, max_image_size)
     part = folder.with_name(folder.name + ".undistorting")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    names = sorted(model.images[i].name for i in model.reg_image_ids())
     wanted[PHOTOGRAPHS] = {name: file_checksum(images / name) for name in names}
     _undistort(model_folder, images, part, max_image_size)
+    if masks.are_asked_for:
+        undistort_masks(model, images, masks, Outputs(part))
     write_whole(Outputs(part).workspace_record, json.dumps(wanted, indent=1).encode())
     part.replace(folder)
     return folder
@@ -148,6 +156,8 @@ def _is_prepared(folder: Path, wanted: dict[str, Any], images: Path) -> bool:
                 f"{folder}: holds what this program did not make; choose another folder."
             )
         return False
+    for written in (Outputs(folder).stereo, Outputs(folder).cloud):
+        refuse_links(written)
     made_by = read_json_file(record, "choose another folder")
     photographs = made_by.pop(PHOTOGRAPHS, {})
     check_configuration(folder, made_by, wanted, "Choose another folder.")
@@ -300,6 +310,7 @@ def _read_view(workspace: Workspace, device: torch.device, name: str) -> StereoV
 
 
 def _read_depth(workspace: Workspace, device: torch.device, name: str) -> Float[Tensor, "H W"]:
-    """Depth of a view, 0 wherever COLMAP marks a pixel as invalid by another value."""
+    """Depth of a view, 0 where it is masked, or where COLMAP marks a pixel by another value."""
     depth = read_stereo_map(workspace.map_path(name, "depth", "photometric"))
+    depth = masked_depth(depth, workspace.outputs.undistorted_mask(name))
     return torch.from_numpy(depth).to(device).nan_to_num(0, 0, 0).clamp(min=0)

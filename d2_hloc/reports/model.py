@@ -22,20 +22,22 @@ from d2_hloc.reports.drawing import draw_matches, open_or_blank, spread
 from d2_hloc.reports.keypoints import LEGEND, draw_fates
 from d2_hloc.reports.model_figure import model_figure
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.pair_graph import link_matrix, verified_links
+from d2_hloc.reports.pair_graph import link_matrix
 from d2_hloc.reports.residuals import image_residuals, residual_figure, residual_map
 from d2_hloc.reports.terminal import print_table
-from d2_hloc.reports.unplaced import unplaced_images
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.adjustment.outliers import reprojection_errors
+from d2_hloc.sfm.database import verified_links
 from d2_hloc.sfm.pnp import Localized
-from d2_hloc.sfm.pose_errors import PoseSummary, summarize_poses
+from d2_hloc.sfm.pose_errors import PoseSummary, model_poses, summarize_poses
 from d2_hloc.sfm.poses_file import read_poses
 from d2_hloc.sfm.reconstruct import ModelRun
 
 logger = logging.getLogger(__name__)
 
 MAX_POINTS = 50_000  # of a model that a report is made from
+MAX_NAMED = 20  # images without a pose, on the terminal
+NOT_SHOWN = "images without a pose or points"
 MAX_MATRIX = 300  # images; their squares are still two pixels wide
 MAX_IMAGES = 24  # whose keypoints are drawn
 
@@ -44,6 +46,7 @@ def report_model(run: ModelRun, ground_truth: Path | None = None) -> None:
     """Score a reconstruction, print its table and write its report."""
     scores = score_model(run, ground_truth)
     print_table(model_rows(run, scores))
+    print_left_out(run)
     report = Report("Reconstruction", subtitle=str(run.images))
     add_model(report, run, scores)
     print(f"\n{report.write(run.outputs.report)}")
@@ -164,12 +167,30 @@ def add_model(report: Report, run: ModelRun, scores: PoseSummary | None = None) 
     add_failures(report, features.failures, run.matched.matches.failures)
 
 
-def add_unplaced(report: Report, run: ModelRun) -> None:
-    """Name the images that have features and no pose in a report, and why, if there are any."""
-    columns = "image", "keypoints", "pairs", "verified pairs", "verified matches", "why not"
-    rows = [astuple(image) for image in unplaced_images(run)]
+def print_left_out(run: ModelRun) -> None:
+    """Name the images that the model does not show, with the reason, and the other models."""
+    rows = [(image.name, image.reason) for image in run.unplaced]
     if rows:
-        report.table("Images without a pose", rows, columns=columns)
+        print_table(rows[:MAX_NAMED], columns=(NOT_SHOWN, "why"))
+    if len(rows) > MAX_NAMED:
+        print(f"and {len(rows) - MAX_NAMED} more, in {run.record.path}")
+    for folder, model in run.others.items():
+        print(f"\n{folder}: another model, of {model.num_reg_images()} images, in its own frame")
+
+
+def add_unplaced(report: Report, run: ModelRun) -> None:
+    """Name the images that the model does not show in a report, and why, and the other models."""
+    columns = "image", "keypoints", "pairs", "verified pairs", "verified matches", "why not"
+    rows = [astuple(image) for image in run.unplaced]
+    if rows:
+        report.table(NOT_SHOWN.capitalize(), rows, columns=columns)
+    others = [
+        (str(f), m.num_reg_images(), m.num_points3D(), ", ".join(sorted(model_poses(m))))
+        for f, m in run.others.items()
+    ]
+    if others:
+        columns = "folder", "registered images", "sparse points", "images"
+        report.table("Other models, each in its own frame", others, columns=columns)
 
 
 def add_keypoints(report: Report, run: ModelRun) -> None:

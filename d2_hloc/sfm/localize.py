@@ -7,9 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from d2_hloc.core import config
-from d2_hloc.core.images import list_images
+from d2_hloc.core.listing import ImageError, list_images
+from d2_hloc.core.masks import check_masks
 from d2_hloc.features.extracted import Extracted
-from d2_hloc.features.extraction import extract, extraction_configuration, recorded_options
+from d2_hloc.features.extraction import (
+    extract,
+    extraction_configuration,
+    recorded_options,
+    refuse_changed,
+)
 from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5
@@ -42,6 +48,7 @@ class ModelSource:
     folder: Path
     images: Path
     has_given_poses: bool
+    model: Path  # the folder of COLMAP's files
 
     @property
     def outputs(self) -> Outputs:
@@ -74,21 +81,24 @@ class LocalizationRun:
         return self.record.outputs
 
 
-def localize_queries(conf: Localize, model: Path, queries: Path, output: Path) -> LocalizationRun:
+def localize_queries(
+    conf: Localize, model: Path, queries: Path, output: Path, images: Path | None = None
+) -> LocalizationRun:
     """Queries in, camera poses out: OUT/{features.h5, matches.h5, poses.txt, run.json}.
 
-    `model` is the output of reconstruct() or triangulate_known(), or sparse/ in it.
+    `model` is the output of reconstruct() or triangulate_known(), or sparse/ in it; `images` is the
+    folder of its photographs, if they were moved since.
 
     Raises:
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
-    source = find_model_source(model)
+    source = find_model_source(model, images)
     names = check_queries(conf, source, queries, output)
     asked = {"model": str(source.folder.resolve()), "queries": str(queries.resolve())}
     record = RunRecord(output, {**asked, **config.to_dict(conf)})
-    reconstruction = read_model(source.outputs.sparse)
+    reconstruction = read_model(source.model)
     with record.timed("extract"):
-        options = extraction_of(source.features)
+        options = replace(extraction_of(source.features), masks=conf.masks)
         check_same_weights(options, source.features)
         features = extract(options, queries, record.outputs.features, names)
     known = Intrinsics.read(conf.intrinsics)
@@ -154,11 +164,15 @@ def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Pa
     """Names of the queries, after a look at what should not be found out after an hour.
 
     Raises:
-        ValueError: if there are no queries, or intrinsics or pairs cannot be read.
+        ValueError: if there are no queries, intrinsics or pairs cannot be read, or the model's
+            photographs are needed and not there.
     """
     if output.resolve() == source.folder:
         raise ValueError(f"{output}: is the model's own folder; choose another output.")
     names = list_images(queries)
+    check_masks(conf.masks, names)
+    if conf.refinement.enabled:
+        check_photographs(source)
     Intrinsics.read(conf.intrinsics)
     check_camera_model(conf.camera_model)
     if conf.pairs.is_by_reference:
@@ -180,8 +194,31 @@ def query_refiner(
     return QueryRefiner(options, FeaturedImages(source.images, source.features), queries)
 
 
-def find_model_source(model: Path) -> ModelSource:
-    """Find the parts of a model, by the record of its own run.
+def check_photographs(source: ModelSource) -> None:
+    """Check that the photographs of a model are where they are looked for, and as they were.
+
+    Raises:
+        ImageError: if the folder is not there, lacks images, or holds others.
+    """
+    if not source.images.is_dir():
+        raise ImageError(
+            f"{source.images}: the photographs of {source.folder} are not there any more; name the "
+            "folder that they are in now by --images."
+        )
+    if not source.features.is_file():
+        return
+    names = features_h5.extracted_names(source.features)
+    gone = [name for name in names if not (source.images / name).is_file()]
+    if gone:
+        raise ImageError(
+            f"{source.images}: lacks {len(gone)} of the {len(names)} photographs of "
+            f"{source.folder} (the first: {gone[0]}); name the folder that has them by --images."
+        )
+    refuse_changed(source.images, names, source.features)
+
+
+def find_model_source(model: Path, images: Path | None = None) -> ModelSource:
+    """Find the parts of a model, by the record of its own run; `images`, if they were moved since.
 
     Raises:
         ModelError: if the folder is not the output of such a run.
@@ -189,7 +226,7 @@ def find_model_source(model: Path) -> ModelSource:
     outputs = Outputs.of_model(model.resolve())
     try:
         made_by = read_made_by(outputs.run_record)
-        images, reference = Path(made_by["images"]), made_by.get("reference")
+        images, reference = images or Path(made_by["images"]), made_by.get("reference")
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{outputs.run_record}: cannot be read; give the folder of a COLMAP model that "
@@ -198,6 +235,7 @@ def find_model_source(model: Path) -> ModelSource:
     return ModelSource(
         folder=outputs.folder,
         images=images,
+        model=outputs.sparse if model.resolve() == outputs.folder else model.resolve(),
         has_given_poses=reference is not None and not is_own_frame(Path(reference)),
     )
 
@@ -210,15 +248,14 @@ def is_own_frame(model: Path) -> bool:
         return False
 
 
-def triangulate_anew(model: Path, weights: str, output: Path) -> Path:
+def triangulate_anew(source: ModelSource, weights: str, output: Path) -> Path:
     """The model, at its poses, with points of D2-Net by other weights, to localize in."""
-    source = find_model_source(model)
     options = extraction_of(source.features)
     if options.feature not in ("d2net", "d2net-ms"):
         raise ModelError(f"{source.features}: holds {options.feature}, which has no such weights.")
     options = replace(options, d2net=replace(options.d2net, weights=weights))
     conf = Reconstruct(extraction=options)
-    triangulate_known(conf, source.outputs.sparse, source.images, output)
+    triangulate_known(conf, source.model, source.images, output)
     return output
 
 

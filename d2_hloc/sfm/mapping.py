@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Collection, Set
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from d2_hloc.sfm.adjustment.outliers import (
     adjust_without_outliers,
     drop_absurd,
     drop_wild_images,
-    reprojection_errors,
 )
 from d2_hloc.sfm.adjustment.settling import SettlingTask, settle
 from d2_hloc.sfm.options import ReconstructionOptions
@@ -28,37 +27,6 @@ from d2_hloc.sfm.triplets import without_pairs
 logger = logging.getLogger(__name__)
 
 SNAPSHOTS_OF_MODEL = 20  # while it grows, to be looked at
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelStatistics:
-    """Counts of a model's parts. Reprojection errors, in pixels, are over all observations."""
-
-    registered_images: int
-    points: int
-    observations: int
-    mean_track_length: float
-    observations_per_image: float
-    mean_reprojection_error: float
-    median_track_length: float
-    median_reprojection_error: float
-
-
-def model_statistics(model: pycolmap.Reconstruction) -> ModelStatistics:
-    """Count a model's parts."""
-    lengths = np.array([p.track.length() for p in model.points3D.values()], dtype=float)
-    errors = np.sort(reprojection_errors(model))  # in whichever order images are: the same mean
-    observations = int(lengths.sum())
-    return ModelStatistics(
-        registered_images=model.num_reg_images(),
-        points=len(lengths),
-        observations=observations,
-        mean_track_length=float(lengths.mean()) if observations else 0.0,
-        observations_per_image=observations / max(1, model.num_reg_images()),
-        mean_reprojection_error=float(errors.mean()) if len(errors) else 0.0,
-        median_track_length=float(np.median(lengths)) if observations else 0.0,
-        median_reprojection_error=float(np.median(errors)) if len(errors) else 0.0,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +52,7 @@ def settling_task(task: MappingTask, work: Path) -> SettlingTask:
         database=task.database,
         images=task.images,
         work=work,
-        triangulation=incremental_options(task.options, set(), is_all_known=True),
+        triangulation=incremental_options(task.options, set(), True, task.num_images),
         constant_cameras=task.constant_cameras,
         outlier_factor=task.options.outlier_factor,
         num_threads=task.options.num_threads or -1,
@@ -118,26 +86,34 @@ def map_images(
 ) -> pycolmap.Reconstruction:
     """Reconstruct from a verified database; the model of most images goes to `output`.
 
-    The intrinsics of the images in `known` stay as they are. Pairs of `without` are not used.
+    Models of images that are not in it go to output/1, output/2 and so on. The intrinsics of the
+    images in `known` stay as they are. Pairs of `without` are not used.
 
     Raises:
-        ModelError: if fewer than `min_model_size` images can be reconstructed.
+        ModelError: if fewer than `min_model_size` images can be reconstructed; of two images, two.
     """
     work = empty_folder(output.with_name(output.name + MAPPING))
     used = without_pairs(database, without, work / "agreed.db") if without else database
     task = mapping_task(options, used, images, work, known)
-    best = _best_attempt(task)
-    if best is None:
-        wanted = options.min_model_size
+    models = _best_attempt(task).models
+    if not models:
         why = (
-            f"a model needs {wanted}."
-            if task.num_images < wanted
+            "a model needs 2."
+            if task.num_images < 2
             else "they may share too little, or move too little."
         )
         raise ModelError(
             f"{database}: no model could be reconstructed from its {task.num_images} images; {why}"
         )
-    model = best.model
+    for model in models:
+        _clean(model, task)
+    _put_models(models[0], models[1:], work, output)
+    return models[0]
+
+
+def _clean(model: pycolmap.Reconstruction, task: MappingTask) -> None:
+    """Observations that disagree with a model leave it."""
+    options = task.options
     if (absurd := drop_absurd(model)) > 0:
         logger.info("%d observations behind their camera, or far off, left the model", absurd)
     if options.outlier_factor is not None:
@@ -145,10 +121,21 @@ def map_images(
         constant = task.constant_cameras
         left = adjust_without_outliers(model, options.outlier_factor, constant, threads)
         logger.info("%d observations that disagreed with the model left it", left)
-    model.write(best.folder)
-    replace_folder(best.folder, output)
+
+
+def _put_models(
+    model: pycolmap.Reconstruction,
+    others: Sequence[pycolmap.Reconstruction],
+    work: Path,
+    output: Path,
+) -> None:
+    """Write a model and others of its images, whole or not at all; `work` is deleted."""
+    folder = empty_folder(work / "models")
+    model.write(folder)
+    for k, other in enumerate(others, 1):
+        other.write(empty_folder(folder / str(k)))
+    replace_folder(folder, output)
     shutil.rmtree(work)
-    return model
 
 
 def settle_anew(
@@ -158,50 +145,56 @@ def settle_anew(
     images: Path,
     output: Path,
     known: Set[str],
+    others: Sequence[pycolmap.Reconstruction] = (),
 ) -> None:
-    """Settle a model by the matches of another database of its images; it goes to `output`."""
+    """Settle a model by the matches of another database of its images; it goes to `output`.
+
+    `others`, models of further images, go there as they are.
+    """
     work = empty_folder(output.with_name(output.name + MAPPING))
     task = mapping_task(options, database, images, work, known)
     model = settle(model, settling_task(task, work / "settling"))
-    folder = empty_folder(work / "model")
-    model.write(folder)
-    replace_folder(folder, output)
-    shutil.rmtree(work)
+    _put_models(model, others, work, output)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A model that a mapper made, its folder, and the multiple of focal lengths it began from."""
+    """Models that a mapper made, the largest first, and by how much focal lengths were multiplied.
 
-    folder: Path
-    model: pycolmap.Reconstruction
+    Each further model has images that those before it have not.
+    """
+
+    models: list[pycolmap.Reconstruction]
     start: float
 
     @property
     def size(self) -> tuple[int, int]:
-        """Images, then points: by these attempts are compared."""
-        return self.model.num_reg_images(), self.model.num_points3D()
+        """Images, then points, of the largest model: by these attempts are compared."""
+        return _size(self.models[0]) if self.models else (0, 0)
 
 
-def _best_attempt(task: MappingTask) -> Attempt | None:
-    """The largest model of all attempts: the first from several focal lengths, others the best's.
+def _size(model: pycolmap.Reconstruction) -> tuple[int, int]:
+    return model.num_reg_images(), model.num_points3D()
+
+
+def _best_attempt(task: MappingTask) -> Attempt:
+    """The attempt of the largest model: the first from several focal lengths, others the best's.
 
     The first that holds all images is taken.
     """
-    best: Attempt | None = None
+    best = Attempt(models=[], start=1.0)
     starts = (1.0,) if task.is_calibrated else task.options.focal_starts
     for k in range(task.options.attempts):
         for start in starts:
-            found = [*([best] if best else []), *_attempt(task, k, start)]
-            best = max(found, key=lambda attempt: attempt.size, default=None)
-            if best is not None and best.size[0] == task.num_images:
+            best = max(best, _attempt(task, k, start), key=lambda attempt: attempt.size)
+            if best.size[0] == task.num_images:
                 return best
-        if best is not None:
+        if best.models:
             starts = (best.start,)
     return best
 
 
-def _attempt(task: MappingTask, number: int, start: float) -> list[Attempt]:
+def _attempt(task: MappingTask, number: int, start: float) -> Attempt:
     """Sound models of one run of the mapper."""
     options, attempts = task.options, task.options.attempts
     folder = empty_folder(task.work / f"{number}-from-{start:g}")
@@ -214,16 +207,29 @@ def _attempt(task: MappingTask, number: int, start: float) -> list[Attempt]:
         hold_distortion=options.hold_distortion and number < max(1, attempts - 1),
     )
     inputs = replace(task, options=seeded, work=folder, database=database)
-    models = MAPPERS[options.mapper](inputs)
+    # Of two images, the global mapper makes none.
+    mapper = options.mapper if task.num_images > 2 else "incremental"
+    models = MAPPERS[mapper](inputs)
     for model in models.values():
         if names := drop_wild_images(model, task.constant_cameras):
             logger.info("no camera explains %s; left out", ", ".join(names))
-    sound = {i: m for i, m in models.items() if is_sound(m, options)}
-    sizes = sorted((m.num_reg_images() for m in sound.values()), reverse=True)
+    sound = sorted((m for m in models.values() if is_sound(m, options)), key=_size, reverse=True)
+    sizes = [m.num_reg_images() for m in sound]
     if sizes[:1] != [task.num_images]:
         text = "attempt %d, from %g times the focal lengths: models of %s of %d images"
         logger.info(text, number + 1, start, sizes or 0, task.num_images)
-    return [Attempt(folder=folder / str(i), model=m, start=start) for i, m in sound.items()]
+    return Attempt(models=_apart(sound), start=start)
+
+
+def _apart(models: Sequence[pycolmap.Reconstruction]) -> list[pycolmap.Reconstruction]:
+    """Leave out models without an image that those before them have not."""
+    seen: set[int] = set()
+    found = []
+    for model in models:
+        if not seen.issuperset(model.reg_image_ids()):
+            found.append(model)
+        seen.update(model.reg_image_ids())
+    return found
 
 
 def with_other_focals(database: Path, factor: float, constant: Set[int], folder: Path) -> Path:
@@ -247,7 +253,7 @@ def is_sound(model: pycolmap.Reconstruction, options: ReconstructionOptions) -> 
 
 
 def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
-    conf = incremental_options(task.options, task.constant_cameras, task.is_calibrated)
+    conf = mapper_options(task)
     conf.snapshot_path = empty_folder(task.work / SNAPSHOTS)
     conf.snapshot_frames_freq = max(2, task.num_images // SNAPSHOTS_OF_MODEL)
     with tqdm(total=task.num_images, desc="map", unit="image") as progress:
@@ -290,9 +296,7 @@ def _global(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
 
 def _hierarchical(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:
     options = pycolmap.HierarchicalPipelineOptions(num_threads=task.options.num_threads)
-    options.incremental_options = incremental_options(
-        task.options, task.constant_cameras, task.is_calibrated
-    )
+    options.incremental_options = mapper_options(task)
     try:
         return pycolmap.hierarchical_mapping(task.database, task.images, task.work, options)
     except IndexError:  # its answer where it finds no model
@@ -306,10 +310,17 @@ MAPPERS: dict[str, Callable[[MappingTask], dict[int, pycolmap.Reconstruction]]] 
 }
 
 
+def mapper_options(task: MappingTask) -> pycolmap.IncrementalPipelineOptions:
+    """COLMAP's options for a task."""
+    return incremental_options(
+        task.options, task.constant_cameras, task.is_calibrated, task.num_images
+    )
+
+
 def incremental_options(
-    options: ReconstructionOptions, constant: set[int], is_all_known: bool
+    options: ReconstructionOptions, constant: set[int], is_all_known: bool, num_images: int
 ) -> pycolmap.IncrementalPipelineOptions:
-    """COLMAP's options; known intrinsics are never refined."""
+    """COLMAP's options; known intrinsics are never refined, and two images have two-view tracks."""
     conf = pycolmap.IncrementalPipelineOptions(
         min_num_matches=options.min_num_matches,
         min_model_size=options.min_model_size,
@@ -320,6 +331,7 @@ def incremental_options(
         ba_use_gpu=False,
     )
     conf.mapper.abs_pose_min_num_inliers = options.min_pose_inliers
+    conf.triangulation.ignore_two_view_tracks = num_images > 2
     if options.hold_distortion:
         conf.ba_refine_extra_params = conf.mapper.abs_pose_refine_extra_params = False
     if is_all_known:

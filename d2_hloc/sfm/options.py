@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from d2_hloc.core.mask_options import MaskOptions
 from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, THREADS, check_ranges
 from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
@@ -131,7 +132,7 @@ class ReconstructionOptions:
         verification: two-view geometry of pairs.
         min_num_matches: a pair with fewer matches is left out of mapping.
         structure_less_registration_fallback: place images without common points by their matches.
-        min_model_size: images of the smallest model that is kept.
+        min_model_size: images of the smallest model that is kept; of two images, two.
         attempts: most trials of a small collection, each with another seed, while images are
             missing.
         min_pose_inliers: fewest inliers that place an image.
@@ -180,12 +181,13 @@ class ReconstructionOptions:
         )
 
     def for_images(self, count: int) -> ReconstructionOptions:
-        """The same with threads, attempts and starts for a collection of so many images."""
+        """The same for so many images: threads, attempts, starts and the smallest model."""
         is_small = count <= self.small_collection
         return replace(
             self,
             num_threads=self.num_threads or (1 if is_small else -1),
             attempts=self.attempts if is_small else 1,
+            min_model_size=min(self.min_model_size, max(2, count)),
             focal_starts=self.focal_starts if is_small else self.focal_starts[:1],
         )
 
@@ -263,6 +265,7 @@ class Localize:
         intrinsics: known cameras: file of 'name MODEL width height params...' lines, or a model.
         cameras: which queries without known intrinsics one camera took; auto is by size and EXIF.
         camera_model: COLMAP's model of cameras without known intrinsics.
+        masks: parts of queries in which no features are kept.
     """
 
     pairs: PairsOptions = field(default_factory=PairsOptions)
@@ -272,6 +275,7 @@ class Localize:
     intrinsics: Path | None = None
     cameras: CameraSharing = "auto"
     camera_model: str = MODEL  # of cameras without known intrinsics
+    masks: MaskOptions = field(default_factory=MaskOptions)
 
 
 @dataclass(frozen=True, kw_only=True)

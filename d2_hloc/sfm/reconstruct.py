@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence, Set
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from d2_hloc.core import config
-from d2_hloc.core.images import list_images
+from d2_hloc.core.listing import list_images
 from d2_hloc.features.names import reach_of
 from d2_hloc.files.colmap import (
     ModelError,
     camera_of,
     check_database,
     open_database,
+    other_models,
     pycolmap,
     read_model,
     sparse_folder,
@@ -30,10 +31,16 @@ from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.cameras.rigs import has_rigs
 from d2_hloc.sfm.cameras.sharing import cameras_of
 from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
-from d2_hloc.sfm.mapping import ModelStatistics, map_images, model_statistics, settle_anew
+from d2_hloc.sfm.mapping import (
+    map_images,
+    settle_anew,
+)
 from d2_hloc.sfm.matched import Cameras, InputImages, Matched, listed_poses, match_collection
 from d2_hloc.sfm.moved_matches import RefinedKeypoints, keep_moved
 from d2_hloc.sfm.options import Reconstruct
+from d2_hloc.sfm.outcome.statistics import ModelStatistics, model_statistics
+from d2_hloc.sfm.outcome.unplaced import UnplacedImage, unplaced_images
+from d2_hloc.sfm.pose_errors import model_poses
 from d2_hloc.sfm.second_look import matches_by_model, second_database
 from d2_hloc.sfm.triangulation import triangulate
 from d2_hloc.sfm.triplets import contradicted_pairs
@@ -64,6 +71,8 @@ class ModelRun:
     database: VerifiedDatabase
     model: pycolmap.Reconstruction
     statistics: ModelStatistics
+    others: Mapping[str, pycolmap.Reconstruction] = field(default_factory=dict)  # by folder
+    unplaced: tuple[UnplacedImage, ...] = ()
 
     @property
     def record(self) -> RunRecord:
@@ -167,12 +176,9 @@ def map_matched(
         *keypoints_identity(matched, matched.keypoints),
     )
     second = second_look(matched, database, mapped)
-    return finish(
-        matched,
-        second,
-        "settle",
-        lambda: settle_anew(options, mapped, second.path, matched.images, outputs.sparse, known),
-    )
+    given = options, mapped, second.path, matched.images, outputs.sparse, known
+    others = tuple(other_models(outputs.mapped).values())
+    return finish(matched, second, "settle", lambda: settle_anew(*given, others))
 
 
 def disagreeing_pairs(matched: Matched, database: VerifiedDatabase) -> list[Pair]:
@@ -227,6 +233,9 @@ def prepare_database(matched: Matched) -> VerifiedDatabase:
     """Verify the matches, of refined keypoints where they are asked for.
 
     Tracks need verified matches, so refinement has a database of its own before.
+
+    Raises:
+        ModelError: if no pair is verified.
     """
     outputs, refined, sources = matched.outputs, None, Sources(features=matched.features.path)
     keypoints, matches = matched.features.path, matched.matches.path
@@ -246,7 +255,13 @@ def prepare_database(matched: Matched) -> VerifiedDatabase:
             keep_moved(*given, refines_both=matched.queries.isdisjoint)
             sources = replace(sources, is_chosen_from=True)
     path = verified_database(matched, outputs.database, keypoints, matches, sources)
-    return counted(matched, path, refined)
+    database = counted(matched, path, refined)
+    if not database.inlier_pairs:
+        raise ModelError(
+            f"{path}: none of its {len(matched.pairs)} pairs of images has matches that agree on "
+            "how the cameras stand to each other; do they show the same place?"
+        )
+    return database
 
 
 def counted(matched: Matched, path: Path, refined: RefinedTracks | None) -> VerifiedDatabase:
@@ -304,7 +319,7 @@ def finish(
     make: Callable[[], object],
     *inputs: Any,
 ) -> ModelRun:
-    """Make the model, of further `inputs` as Matched.once() has them, and note its statistics.
+    """Make the model, of further `inputs` as Matched.once() has them; note what it holds.
 
     Raises:
         ModelError: if the model holds no image.
@@ -314,7 +329,17 @@ def finish(
     model = matched.once(stage, make, lambda: read_model(sparse), *inputs)
     if model.num_reg_images() == 0:
         raise ModelError(f"{sparse}: holds no image; choose another output.")
-    statistics = model_statistics(model)
+    statistics, others = model_statistics(model), other_models(sparse)
+    unplaced = unplaced_images(matched, database.path, model, others)
     matched.record.scores |= asdict(statistics)
+    matched.record.counts["images_left_out"] = {image.name: image.reason for image in unplaced}
+    matched.record.counts["other_models"] = {f: sorted(model_poses(m)) for f, m in others.items()}
     matched.record.write()
-    return ModelRun(matched=matched, database=database, model=model, statistics=statistics)
+    return ModelRun(
+        matched=matched,
+        database=database,
+        model=model,
+        statistics=statistics,
+        others=others,
+        unplaced=unplaced,
+    )

@@ -37,8 +37,9 @@ def triangulate(
     if model.num_reg_images() == 0:
         raise ModelError(f"{database}: holds none of the images of the model.")
     work = empty_folder(output.with_name(output.name + MAPPING))
-    options = options.for_images(model.num_reg_images())
-    conf = incremental_options(options, set(), is_all_known=True)
+    count = model.num_reg_images()
+    options = options.for_images(count)
+    conf = incremental_options(options, set(), is_all_known=True, num_images=count)
     model = pycolmap.triangulate_points(
         model, database, images, work, clear_points=True, options=conf, refine_intrinsics=False
     )

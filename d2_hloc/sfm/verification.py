@@ -98,25 +98,38 @@ def look_again(
 
     Where a guided match has a keypoint of an inlier, it replaces it.
     """
-    keypoints, fundamental = pair.keypoints, np.asarray(geometry.F)
-    camera0, camera1 = pair.cameras
-    are_known = camera0.has_prior_focal_length and camera1.has_prior_focal_length
-    pose = geometry.cam2_from_cam1 if geometry.config == Config.CALIBRATED else None
-    if are_known and pose is not None:
-        keypoints = rays(camera0, keypoints[0]), rays(camera1, keypoints[1])
-        fundamental = fundamental_of(pose, focal_matrix(camera0), focal_matrix(camera1))
+    keypoints, guide = guide_of(pair, geometry)
     found, _ = guided_matches(
         options.guided,
         keypoints,
         descriptors,
         (keypoints[0][inliers[:, 0]], keypoints[1][inliers[:, 1]]),
-        ("F", fundamental),
+        guide,
         band,
         pair.noise,
     )
     is_free = ~(np.isin(inliers[:, 0], found[:, 0]) | np.isin(inliers[:, 1], found[:, 1]))
     joined = np.concatenate([inliers[is_free], found])
     return joined[np.argsort(joined[:, 0], kind="stable")]
+
+
+def guide_of(
+    pair: PairToVerify, geometry: pycolmap.TwoViewGeometry
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[str, np.ndarray]]:
+    """Keypoints of both images, and the matrix by which matches are looked for among them.
+
+    Of a plane, or a camera that only turned, it is the homography. Where both focal lengths are
+    known, keypoints are those of an image without distortion, about its principal point.
+    """
+    if geometry.config in (Config.PLANAR, Config.PANORAMIC) and geometry.H is not None:
+        return pair.keypoints, ("H", np.asarray(geometry.H))
+    camera0, camera1 = pair.cameras
+    are_known = camera0.has_prior_focal_length and camera1.has_prior_focal_length
+    pose = geometry.cam2_from_cam1 if geometry.config == Config.CALIBRATED else None
+    if not are_known or pose is None:
+        return pair.keypoints, ("F", np.asarray(geometry.F))
+    undistorted = rays(camera0, pair.keypoints[0]), rays(camera1, pair.keypoints[1])
+    return undistorted, ("F", fundamental_of(pose, focal_matrix(camera0), focal_matrix(camera1)))
 
 
 def verify_pairs(

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.core.images import ImageError, open_image, to_tensor
+from d2_hloc.core.mask_options import MaskOptions
+from d2_hloc.core.masks import are_visible, visible_pixels
 from d2_hloc.core.pixels import resize_matrix
 from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.training.pair import (
@@ -82,6 +84,7 @@ class PhotographOptions:
     crop: int = CROP
     view: PhotoViewOptions = field(default_factory=PhotoViewOptions)
     photometric: PhotometricOptions = field(default_factory=PhotometricOptions)
+    masks: MaskOptions = field(default_factory=MaskOptions)
 
     def __post_init__(self) -> None:
         check_crop(self.crop)
@@ -114,21 +117,33 @@ class PhotographPairs:
         name = self.names[index % len(self.names)]
         try:
             photo = open_image(self.folder / name)
+            visible = visible_pixels(self.options.masks, self.folder, name, photo.size)
         except ImageError as error:
             warn_once(f"{error} It is left out.")
             return None
-        return pair_from_photograph(name, photo, self.options, generator(self.seed, epoch, index))
+        rng = generator(self.seed, epoch, index)
+        return pair_from_photograph(name, photo, self.options, rng, visible)
 
 
 def pair_from_photograph(
-    name: str, photo: Image.Image, options: PhotographOptions, rng: np.random.Generator
+    name: str,
+    photo: Image.Image,
+    options: PhotographOptions,
+    rng: np.random.Generator,
+    visible: np.ndarray | None = None,
 ) -> TrainingPair:
-    """Make a pair of two random views of a photograph, drawn again while they share too little."""
+    """Make a pair of two random views of a photograph, drawn again while they share too little.
+
+    `visible` are the photograph's pixels (H, W) that may correspond; None is all.
+    """
     size = options.crop, options.crop
     for _ in range(ATTEMPTS):
         crops_from_photo = draw_views(photo.size, options.view, options.crop, rng)
         first, second = crops_from_photo
         xy0, xy1 = homography_correspondences(second @ np.linalg.inv(first), size)
+        if visible is not None:
+            seen = are_visible(visible, transfer(xy0, np.linalg.inv(first)))
+            xy0, xy1 = xy0[seen], xy1[seen]
         if len(xy0) >= MIN_CORRESPONDENCES:
             break
     image0, image1 = (

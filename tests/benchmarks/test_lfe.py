@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from killing import run_until_killed
+from killing import go_on_after_interruptions, run_until_killed
 from PIL import Image
 from scripts import load
 
@@ -238,3 +238,11 @@ def test_depth_is_drawn_near_bright_and_none_black():
     assert pixels[0, 0] == 0
     assert pixels[0, 1] > pixels[1, 0] > pixels[1, 1]
     assert np.asarray(draw_depth(np.zeros((2, 2)))).max() == 0
+
+
+def test_goes_on_after_an_interruption_before_its_first_record(scene, tmp_path, conf):
+    conf.write_text("extraction: {resize_max: 400}\n")
+    output = tmp_path / "out"
+    features = ["--feature", "sift", "--export"]
+    go_on_after_interruptions(lambda: run(scene, output, conf, *features), most=2)
+    assert (output / "sparse").is_dir()

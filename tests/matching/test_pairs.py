@@ -15,10 +15,23 @@ def test_a_list_comes_back_as_it_was(tmp_path):
     assert pairs.read_pairs(path) == listed
 
 
+def test_names_with_spaces_and_signs_come_back(tmp_path):
+    listed = [
+        ("a b.jpg", "c.jpg"),
+        ("c.jpg", "ä\u3000日/d e.jpg"),
+        ("#1.jpg", "#2.jpg"),
+        ("x", "y"),
+    ]
+    path = pairs.write_pairs(tmp_path / "pairs.txt", listed)
+    assert path.read_text().splitlines()[::2] == ["a b.jpg\tc.jpg", "./#1.jpg #2.jpg"]
+    assert pairs.read_pairs(path) == listed
+
+
 @pytest.mark.parametrize("text", ["", "\n\n  \n"])
-def test_an_empty_list_is_read(tmp_path, text):
+def test_an_empty_list_is_named(tmp_path, text):
     (tmp_path / "pairs.txt").write_text(text)
-    assert pairs.read_pairs(tmp_path / "pairs.txt") == []
+    with pytest.raises(ValueError, match=r"pairs\.txt: names no pair of images"):
+        pairs.read_pairs(tmp_path / "pairs.txt")
 
 
 def test_blank_lines_tabs_and_other_line_ends_do_not_matter(tmp_path):

@@ -29,18 +29,18 @@ from d2_hloc.reports.model import (
     score_rows,
 )
 from d2_hloc.reports.page import Report
-from d2_hloc.reports.pair_graph import link_matrix, verified_links
+from d2_hloc.reports.pair_graph import link_matrix
 from d2_hloc.reports.residuals import (
     Residuals,
     image_residuals,
     residual_figure,
     residual_map,
 )
-from d2_hloc.reports.unplaced import reason_without_pose, unplaced_images
-from d2_hloc.sfm.database import build_database, verify_geometry
-from d2_hloc.sfm.mapping import model_statistics
+from d2_hloc.sfm.database import build_database, verified_links, verify_geometry
 from d2_hloc.sfm.matched import Matched
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
+from d2_hloc.sfm.outcome.statistics import model_statistics
+from d2_hloc.sfm.outcome.unplaced import reason_left_out, unplaced_images
 from d2_hloc.sfm.pose_errors import PoseError, summarize_poses
 from d2_hloc.sfm.reconstruct import ModelRun, VerifiedDatabase
 
@@ -72,8 +72,13 @@ def run(tmp_path_factory) -> ModelRun:
     database = VerifiedDatabase(
         path=path, matches=matches, inlier_pairs=pairs, inlier_matches=matches, refined=refined
     )
-    statistics = model_statistics(model)
-    return ModelRun(matched=matched, database=database, model=model, statistics=statistics)
+    return ModelRun(
+        matched=matched,
+        database=database,
+        model=model,
+        statistics=model_statistics(model),
+        unplaced=unplaced_images(matched, path, model, {}),
+    )
 
 
 def test_the_rows_are_the_runs_own_numbers(run):
@@ -97,11 +102,11 @@ def test_scores_of_no_pose_and_failures_of_none_have_no_rows():
 
 
 def test_an_image_without_a_pose_is_named_with_the_reason(run):
-    (image,) = unplaced_images(run)
+    (image,) = run.unplaced
     assert image.name == min(run.matched.features.names)
     assert (image.pairs, image.verified_pairs) == (5, 5)
     assert image.keypoints > 100
-    expected = f"its {image.verified_matches} verified matches with 5 images of the model did not"
+    expected = f"its {image.verified_matches} verified matches with 5 images of the model were"
     assert image.reason.startswith(expected)
 
 
@@ -117,7 +122,7 @@ def test_an_image_without_a_pose_is_named_with_the_reason(run):
     ],
 )
 def test_the_reason_is_the_first_step_that_was_not_passed(keypoints, pairs, links, reason):
-    assert reason in reason_without_pose(keypoints, pairs, links, {"a", "c"})
+    assert reason in reason_left_out(keypoints, pairs, links, {"a", "c"})
 
 
 def test_the_pair_graph_is_that_of_the_database(run):
@@ -139,7 +144,8 @@ def test_the_report_names_what_is_missing_and_escapes_it(run):
     report = Report("t")
     add_model(report, run)
     html = report.html()
-    headings = "Numbers", "Images without a pose", "Pairs", "Reprojection errors", "Skipped"
+    left_out = "Images without a pose or points"
+    headings = "Numbers", left_out, "Pairs", "Reprojection errors", "Skipped"
     for heading in (*headings, "What became of the keypoints"):
         assert f"<h2>{heading}</h2>" in html
     assert html.count('aria-label="Reprojection errors"') == 2  # how many, and where

@@ -11,15 +11,29 @@ from synthetic import synthesize
 from d2_hloc.core.structs import Matches
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import empty_folder
-from d2_hloc.files.colmap import ModelError, check_database, pycolmap, read_model
+from d2_hloc.files.colmap import (
+    ModelError,
+    check_database,
+    other_models,
+    pycolmap,
+    read_model,
+    sparse_folder,
+)
 from d2_hloc.files.outputs import MAPPING, Outputs
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.matching.pairs import read_pairs
 from d2_hloc.sfm import database as database_module
 from d2_hloc.sfm import mapping, pose_errors
 from d2_hloc.sfm.database import build_database, verify_geometry
-from d2_hloc.sfm.mapping import MAPPERS, is_sound, map_images, mapping_task, model_statistics
+from d2_hloc.sfm.mapping import (
+    MAPPERS,
+    is_sound,
+    map_images,
+    mapping_task,
+    settle_anew,
+)
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions, VerificationOptions
+from d2_hloc.sfm.outcome.statistics import model_statistics
 from d2_hloc.sfm.reconstruct import reconstruct
 from d2_hloc.sfm.triangulation import triangulate
 
@@ -188,13 +202,56 @@ def test_no_model_is_one_sentence(scene, tmp_path, mapper):
         map_images(options, path, tmp_path, tmp_path / "sparse")
 
 
-def test_two_images_are_said_to_be_too_few(scene, tmp_path):
-    path, names = tmp_path / "database.db", sorted(scene.cameras)[:2]
+def database_of_some(scene, path, names):
+    """A verified database of some of the images."""
     cameras = {name: scene.cameras[name] for name in names}
-    build_database(path, cameras, [tuple(names)], scene.features, scene.matches)
-    verify_geometry(path, [tuple(names)], OPTIONS, scene.matches)
-    with pytest.raises(ModelError, match="from its 2 images; a model needs 3"):
+    pairs = [pair for pair in scene.pairs if set(pair) <= set(names)]
+    build_database(path, cameras, pairs, scene.features, scene.matches)
+    verify_geometry(path, pairs, OPTIONS, scene.matches)
+    return path
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global", "hierarchical"])
+def test_two_images_give_a_model(scene, tmp_path, mapper):
+    names = sorted(scene.cameras)[::2][:2]
+    path = database_of_some(scene, tmp_path / "database.db", names)
+    options = dataclasses.replace(OPTIONS, mapper=mapper)
+    model = map_images(options, path, tmp_path, tmp_path / "sparse", set(names))
+    assert model.num_reg_images() == 2
+    assert model.num_points3D() > 100
+    (tmp_path / "known").mkdir()
+    known = triangulate(OPTIONS, scene.model, path, tmp_path, tmp_path / "known" / "sparse")
+    assert known.num_points3D() > 100
+    assert model_statistics(known).mean_reprojection_error < 0.1
+
+
+def test_one_image_is_said_to_be_too_few(scene, tmp_path):
+    path = database_of_some(scene, tmp_path / "database.db", sorted(scene.cameras)[:1])
+    with pytest.raises(ModelError, match="from its 1 images; a model needs 2"):
         map_images(OPTIONS, path, tmp_path, tmp_path / "sparse")
+
+
+def test_images_of_two_places_give_two_models(tmp_path):
+    scene = synthesize(tmp_path, num_images=8)
+    names = sorted(scene.cameras)
+    pairs = [p for p in scene.pairs if (p[0] in names[:5]) == (p[1] in names[:5])]
+    path = tmp_path / "database.db"
+    build_database(path, scene.cameras, pairs, scene.features, scene.matches)
+    verify_geometry(path, pairs, OPTIONS, scene.matches)
+    model = map_images(OPTIONS, path, tmp_path, tmp_path / "sparse", set(names))
+    assert sorted(pose_errors.model_poses(model)) == names[:5]
+    (folder,), (other,) = zip(*other_models(tmp_path / "sparse").items(), strict=True)
+    assert folder == "sparse/1"
+    assert sorted(pose_errors.model_poses(other)) == names[5:]
+    settle_anew(OPTIONS, model, path, tmp_path, tmp_path / "settled", set(names), [other])
+    assert list(other_models(tmp_path / "settled")) == ["settled/1"]
+
+
+@pytest.mark.parametrize("place", [".", "0", "sparse", "sparse/0"])
+def test_a_model_is_found_in_a_project_of_colmaps(scene, tmp_path, place):
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    scene.model.write(tmp_path / place)
+    assert sparse_folder(tmp_path) == tmp_path / place
 
 
 def test_a_model_of_almost_nothing_is_none(scene):

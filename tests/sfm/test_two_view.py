@@ -1,14 +1,18 @@
 """Two-view geometry on points of known poses."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from d2_hloc.core.pixels import from_colmap
+from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.structs import Matches
 from d2_hloc.files.colmap import pycolmap
+from d2_hloc.matching.options import GuidedOptions
 from d2_hloc.sfm.options import VerificationOptions
 from d2_hloc.sfm.two_view import Config, estimate_two_view, matched_points, verify_pair
+from d2_hloc.sfm.verification import PairToVerify, guide_of, verify_one
 
 POSELIB = VerificationOptions(estimator="poselib")
 OPTIONS = VerificationOptions(estimator="poselib", max_error=2.0)
@@ -199,3 +203,23 @@ def test_the_package_offers_it():
     assert d2_hloc.VerificationOptions is VerificationOptions
     with pytest.raises(AttributeError, match="verify_pears"):
         d2_hloc.verify_pears  # noqa: B018
+
+
+@pytest.mark.parametrize("turns", [True, False])
+def test_matches_of_a_plane_and_of_a_camera_that_turns_are_guided_by_the_homography(turns):
+    cameras = camera(), camera()
+    relative = pose((0.0, 0.0, 0.0)) if turns else pose()
+    xy0, xy1, _ = scene(relative, cameras, depth=2.0 if turns else 0.0, noise=0.0)
+    descriptors = np.linalg.qr(np.random.default_rng(0).normal(size=(len(xy0), len(xy0))))[0]
+    pair = PairToVerify(
+        keypoints=(to_colmap(xy0), to_colmap(xy1)),
+        cameras=cameras,
+        pairs=identity(len(xy0))[::2],
+        descriptors=(descriptors, descriptors),
+    )
+    guided = dataclasses.replace(OPTIONS, guided=GuidedOptions(enabled=True))
+    found = verify_one(guided, pair, 0, 2.0)
+    assert found.config == (Config.PANORAMIC if turns else Config.PLANAR)
+    assert guide_of(pair, found)[1][0] == "H"
+    assert (found.inlier_matches[:, 0] == found.inlier_matches[:, 1]).all()
+    assert len(found.inlier_matches) > 0.9 * len(xy0)

@@ -11,6 +11,8 @@ from skimage import data
 
 from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.core.images import to_tensor
+from d2_hloc.core.mask_options import MaskOptions
+from d2_hloc.core.masks import save_mask
 from d2_hloc.core.pixels import TRAINING_STRIDE, pixels_to_cells
 from d2_hloc.training.pair import split
 from d2_hloc.training.photographs import (
@@ -50,6 +52,19 @@ def test_both_ends_show_the_same_place_of_the_photograph(seed):
     apart = 255 * (ends[0] - ends[1])[inner, :2]
     assert apart.abs().max() < 1  # a step of 8 bits is a pixel of the photograph
     assert apart.mean(dim=0).abs().max() < 0.1
+
+
+def test_masked_parts_of_a_photograph_correspond_to_nothing(tmp_path):
+    ramps(255, 255).save(tmp_path / "a.png")
+    shown = np.ones((255, 255), bool)
+    shown[:, :120] = False
+    save_mask(tmp_path / "masks" / "a.png.png", shown)
+    masks = MaskOptions(folder=tmp_path / "masks")
+    options = PhotographOptions(crop=128, photometric=STEADY, masks=masks)
+    found = [PhotographPairs(options, tmp_path, ["a.png"], seed).pair(0, 0) for seed in range(6)]
+    x = torch.cat([255 * sample(pair.image0, pair.xy0)[:, 0] for pair in found])
+    assert len(x) > 128
+    assert x.min() > 118  # red counts columns
 
 
 def test_a_crop_is_where_its_homography_says():

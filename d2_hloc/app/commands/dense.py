@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from d2_hloc.app.commands.common import cluster_of, shard_of
-from d2_hloc.features.extraction import refuse_changed
-from d2_hloc.files import features_h5
-from d2_hloc.files.colmap import sparse_folder
+from d2_hloc.core.mask_options import MaskOptions
+from d2_hloc.files.colmap import ModelError, sparse_folder
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.shards import Shard
 from d2_hloc.mvs.options import DenseOptions
 from d2_hloc.mvs.reconstruct import reconstruct_dense
 from d2_hloc.mvs.report import report_dense
 from d2_hloc.mvs.shards import dense_shard, reconstruct_dense_on
-from d2_hloc.sfm.localize import find_model_source
+from d2_hloc.sfm.localize import check_photographs, extraction_of, find_model_source
 from d2_hloc.training.make_scene import make_training_scene
 
 
 def run_dense(options: DenseOptions, args: argparse.Namespace) -> None:
     """Run d2-hloc dense."""
     cluster = cluster_of(args)
+    if not options.masks.are_asked_for:
+        options = replace(options, masks=masks_of(args.model))
     given = options, sparse_folder(args.model), images_of(args), args.output
     if args.stage is not None:
         print(dense_shard(*given, args.stage, shard_of(args) or Shard(1, 1)))
@@ -40,9 +42,17 @@ def images_of(args: argparse.Namespace) -> Path:
     if not any(o.run_record.is_file() for o in outputs):
         raise ValueError(f"{args.model}: does not say where its images are; name them by --images.")
     source = find_model_source(args.model)
-    if source.features.is_file():
-        refuse_changed(source.images, features_h5.extracted_names(source.features), source.features)
+    check_photographs(source)
     return source.images
+
+
+def masks_of(model: Path) -> MaskOptions:
+    """The masks that a model of ours was made with; none of another model."""
+    try:
+        features = find_model_source(model).features
+        return extraction_of(features).masks if features.is_file() else MaskOptions()
+    except ModelError:
+        return MaskOptions()
 
 
 def run_make_training_scene(_: None, args: argparse.Namespace) -> None:

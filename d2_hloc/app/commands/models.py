@@ -10,6 +10,7 @@ from d2_hloc.files.outputs import Outputs
 from d2_hloc.reports.localization import report_localization
 from d2_hloc.reports.model import report_model
 from d2_hloc.sfm.localize import (
+    check_photographs,
     check_queries,
     extraction_of,
     find_model_source,
@@ -40,12 +41,13 @@ def run_triangulate(conf: Reconstruct, args: argparse.Namespace) -> Path:
 
 def run_localize(conf: Localize, args: argparse.Namespace) -> Path:
     """Run d2-hloc localize."""
-    model, source = args.model, find_model_source(args.model)
+    model, source = args.model, find_model_source(args.model, args.images)
     check_truth(args, is_aligned=not source.has_given_poses)
     fetch_weights(extraction_of(source.features), args)
     if args.weights:
         check_queries(conf, source, args.queries, args.output)
-        model = triangulate_anew(model, args.weights, Outputs(args.output).triangulated)
-    run = localize_queries(conf, model, args.queries, args.output)
+        check_photographs(source)
+        model = triangulate_anew(source, args.weights, Outputs(args.output).triangulated)
+    run = localize_queries(conf, model, args.queries, args.output, args.images)
     report_localization(run, args.ground_truth)
     return run.outputs.run_record

@@ -117,9 +117,10 @@ class AachenBenchmark(Benchmark[AachenEvaluation]):
         """Match the listed pairs, triangulate the day, and find the poses of the queries."""
         extraction = replace(self.conf.extraction, feature=feature)
         conf = replace(self.conf, features=(feature,), extraction=extraction)
-        record = RunRecord(outputs.folder, self._configuration(conf))
+        submission = outputs.submission(feature)
+        record = RunRecord(outputs.folder, self._configuration(conf), [submission])
         run = localize_night(conf, self.data, record)
-        write_submission(outputs.submission(feature), run.found)
+        write_submission(submission, run.found)
         return AachenEvaluation(
             feature=feature,
             record=record,
@@ -187,7 +188,9 @@ def localize_night(conf: Aachen, data: AachenData, record: RunRecord) -> Localiz
         model=model,
         cameras={n: data.cameras[n] for n in data.queries},
         max_error=(conf.localization or METHODS[conf.method]).max_error,
-        source=ModelSource(folder=record.outputs.folder, images=data.images, has_given_poses=True),
+        source=ModelSource(
+            folder=record.outputs.folder, images=data.images, has_given_poses=True, model=sparse
+        ),
         queries=data.images,
         features=matched.features,
         matches=replace(matched.matches, pairs=tuple(query_first(matched.pairs, matched.queries))),

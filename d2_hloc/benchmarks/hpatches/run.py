@@ -81,7 +81,8 @@ class HPatchesBenchmark(Benchmark[HPatchesEvaluation]):
         options = replace(self.conf.extraction, feature=name)
         conf, data = replace(self.conf, features=(feature,), extraction=options), self.data
         conf = replace(conf, matching=matching)
-        record = RunRecord(outputs.folder, self._configuration(conf))
+        cache = outputs.accuracies(registry.file_name(feature))
+        record = RunRecord(outputs.folder, self._configuration(conf), [cache])
         with record.timed("extract"):
             features = extract(options, data.folder, outputs.features, data.image_names)
         with record.timed("match"):
@@ -101,7 +102,6 @@ class HPatchesBenchmark(Benchmark[HPatchesEvaluation]):
             scores = score_homographies(
                 conf.scoring, data.pairs, features.path, matches, outputs.pair_scores, refine
             )
-        cache = outputs.accuracies(registry.file_name(feature))
         write_accuracy_cache(cache, to_cache(scores))
         return HPatchesEvaluation(
             feature=feature,

@@ -83,7 +83,7 @@ def score_homographies(
         "is_refined": refine is not None,
         "matches": features_h5.read_configuration(matches.path),
     }
-    store = pair_store(output, made_by, HomographyScore)
+    store = pair_store(output, made_by, HomographyScore, matches.path)
     return score_pairs(pairs, features, matches, store, partial(score_homography, options), refine)
 
 

@@ -84,7 +84,7 @@ def score_poses(
         "is_refined": refine is not None,
         "matches": features_h5.read_configuration(matches.path),
     }
-    store = pair_store(output, made_by, PoseScore)
+    store = pair_store(output, made_by, PoseScore, matches.path)
     return score_pairs(pairs, features, matches, store, partial(score_pose, options), refine)
 
 

@@ -26,6 +26,7 @@ from d2_hloc.core.ranges import MANY, SEEDS, SHARES, check_ranges
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.matching.lightglue import Assignment, Glue, GlueShape, load_glue, locate, save_glue
 from d2_hloc.network.d2net import DTYPES
+from d2_hloc.training.checkpoint import load_optimizer
 from d2_hloc.training.history import Row, Table
 from d2_hloc.training.matcher.examples import Example, Source, stacked
 from d2_hloc.training.matcher.loss import Measures, assignment_loss, measure
@@ -249,10 +250,12 @@ class MatcherTrainer:
             values = torch.load(self.last, map_location="cpu", weights_only=True)
             self.glue.net.load_state_dict(values["glue"])
             self.mean.net.load_state_dict(values["mean"])
-            self.optimizer.load_state_dict(values["optimizer"])
+            load_optimizer(self.optimizer, values["optimizer"])
             progress = values["progress"]
             self.step, self.best = int(progress["step"]), float(progress["best"])
             self.validated = int(progress["validated"])
+            if not -1 <= self.validated <= self.step or self.step < 0:
+                raise ValueError(f"{progress} is no place in a schedule")
         except Exception as error:  # a damaged pickle can raise anything
             raise ValueError(
                 f"{self.last}: is not a checkpoint of this run; delete it to begin again."
