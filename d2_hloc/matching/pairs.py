@@ -119,7 +119,7 @@ def bridges(
             scores[:, inside] = -np.inf
             row, column = divmod(int(scores.argmax()), len(names))
             if scores[row, column] > best:
-                best, i, j = scores[row, column], inside[rows.start + row], column
+                best, i, j = float(scores[row, column]), int(inside[rows.start + row]), column
         found.append((names[i], names[j]))
         groups[inside] = groups[j]
         groups = np.unique(groups, return_inverse=True)[1]
