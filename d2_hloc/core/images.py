@@ -13,29 +13,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from d2_hloc.core.listing import ImageError
 from d2_hloc.core.orientation import UPRIGHT, upright_image
 
 T = TypeVar("T")
-
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"}
-
-
-class ImageError(ValueError):
-    """An image that cannot be used; the text names the file and the reason."""
-
-
-def list_images(folder: Path) -> list[str]:
-    """Names of the images below `folder`, relative to it, sorted.
-
-    Raises:
-        ImageError: if the folder is missing or holds no image.
-    """
-    if not folder.is_dir():
-        raise ImageError(f"{folder}: there is no such folder of images.")
-    paths = [p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file()]
-    if not paths:
-        raise ImageError(f"{folder}: holds no image ({', '.join(sorted(EXTENSIONS))}).")
-    return sorted(p.relative_to(folder).as_posix() for p in paths)
 
 
 def open_image(path: Path) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,9 +16,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2_hloc.core import config
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.exif import read_header
-from d2_hloc.core.images import ImageError, list_images, read_image
+from d2_hloc.core.images import read_image
+from d2_hloc.core.listing import ImageError, list_images
 from d2_hloc.core.masks import are_visible, check_masks, visible_pixels
+from d2_hloc.core.names import name_problem
 from d2_hloc.core.orientation import UPRIGHT, to_stored, upright_size
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
@@ -40,10 +44,10 @@ CreateExtractor = Callable[[FeatureOptions], Extractor]
 
 
 def create_extractor(options: FeatureOptions) -> Extractor:
-    """The network or algorithm that the options name, on a GPU where there is one."""
+    """The network or algorithm that the options name, on the chosen device."""
     extractor = registry.adapter_of(options.feature).create(options)
     if isinstance(extractor, nn.Module):
-        extractor.to("cuda" if torch.cuda.is_available() else "cpu")
+        extractor.to(chosen_device())
     return extractor
 
 
@@ -129,18 +133,22 @@ def _share(
 
 
 def unusable_names(names: Sequence[str]) -> dict[str, str]:
-    """Names that lists of pairs or the keys of matches cannot hold, with the reason."""
+    """Names that text files or the keys of matches cannot hold, with the reason."""
     found, keys = {}, {}
+    encoding = sys.getfilesystemencoding().lower()
     for name in names:
         key = features_h5.name_key(name)
-        if len(name.split()) != 1:
-            found[name] = "its name has a space, which lists of pairs cannot hold; rename it"
-        elif name.startswith("#"):
-            found[name] = "its name begins a comment in lists of pairs; rename it"
-        elif not name.isprintable():
-            found[name] = "its name cannot be written in UTF-8; rename it"
+        if (problem := name_problem(name)) is not None:
+            found[name] = f"its name {problem}; rename it"
+        elif not name.isascii() and encoding != "utf-8":
+            found[name] = "its name is not in ASCII"
+        elif name != name.strip():
+            found[name] = "its name begins or ends with a space; rename it"
         elif keys.setdefault(key, name) != name:
             found[name] = f"matches.h5 calls it {key}, as it does {keys[key]}; rename one of them"
+        if name in found and encoding != "utf-8" and not name.isascii():
+            remedy = "set PYTHONUTF8=1 or a locale such as C.UTF-8"
+            found[name] += f", and the locale's encoding is {encoding}, not UTF-8: {remedy}"
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
-from d2_hloc.core.images import ImageError, list_images
+from d2_hloc.core.listing import ImageError, list_images
 from d2_hloc.features.adapter import Extractor
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.extraction import create_extractor, extract

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+from d2_hloc.core.listing import DENSE_RECORD, RUN_RECORD
+
 MAPPING = ".mapping"  # ends the name of a folder in which a model is made
 SNAPSHOTS = "snapshots"  # folder of what there was of a model while it grew
 
@@ -36,7 +38,7 @@ class Outputs:
     folder: Path
 
     # Every run.
-    run_record = Inside("run.json")  # configuration, versions, counts, timings, scores
+    run_record = Inside(RUN_RECORD)  # configuration, versions, counts, timings, scores
     report = Inside("report.html")
 
     # Features, matches and models.
@@ -63,7 +65,7 @@ class Outputs:
 
     # Dense stereo; `dense` in the output of a benchmark is the folder of such a run.
     dense = Inside("dense")
-    workspace_record = Inside("dense.json")  # what the workspace was made from
+    workspace_record = Inside(DENSE_RECORD)  # what the workspace was made from
     undistorted_images = Inside("images")
     undistorted_masks = Inside("masks")
     stereo = Inside("stereo")
@@ -110,11 +112,20 @@ class Outputs:
     @property
     def results(self) -> list[Path]:
         """Paths that a run writes over once it has features, whatever is there."""
-        folders = [folder.with_name(folder.name + MAPPING) for folder in (self.mapped, self.sparse)]
-        models = [self.mapped, self.sparse, *folders]
-        databases = [self.raw_database, self.database, self.second_database]
-        keypoints = [self.pairs, self.refined, self.refined_again, self.moved_matches]
-        return [*models, *databases, *keypoints, self.report, self.poses, self.poses_table]
+        # These say themselves what made them.
+        others = {self.features, self.matches, self.run_record, self.pair_scores, self.triangulated}
+        others |= {self.workspace_record, self.undistorted_images, self.dense}
+        others.add(self.dense_statistics)
+        paths = [self.folder / v.name for v in vars(Outputs).values() if isinstance(v, Inside)]
+        paths += [folder.with_name(folder.name + MAPPING) for folder in (self.mapped, self.sparse)]
+        return [p for p in paths if p not in others and not p.is_relative_to(self.stereo)]
+
+    @property
+    def databases(self) -> list[Path]:
+        """Databases of a run, which are changed in place, and what SQLite puts beside them."""
+        files = self.raw_database, self.database, self.second_database
+        ends = "", "-wal", "-shm", "-journal"
+        return [file.with_name(file.name + end) for file in files for end in ends]
 
     def growing_models(self) -> list[Path]:
         """Folders of models that are there, and of what there is of the one in the making."""

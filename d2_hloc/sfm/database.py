@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from d2_hloc.core.pixels import to_colmap
+from d2_hloc.core.names import has_space
+from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.files import features_h5
+from d2_hloc.files.atomic import unfinished_name
 from d2_hloc.files.checked_arrays import check_matches
 from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.hdf5_guard import GuardedFile
@@ -17,8 +20,8 @@ from d2_hloc.matching.pairs import Pair, unique, write_pairs
 from d2_hloc.matching.tracks import PairMatches
 from d2_hloc.sfm.cameras.rigs import write_rigs
 from d2_hloc.sfm.cameras.sharing import NO_ID
-from d2_hloc.sfm.options import ReconstructionOptions
-from d2_hloc.sfm.two_view import by_poselib, colmap_options
+from d2_hloc.sfm.options import ReconstructionOptions, VerificationOptions
+from d2_hloc.sfm.two_view import by_poselib, colmap_options, verify_pair
 from d2_hloc.sfm.verification import Sources, enlargements, verify_pairs
 
 Links = Mapping[str, Mapping[str, int]]  # verified matches by image and by image
@@ -42,8 +45,7 @@ def build_database(
     Raises:
         StorageError: if a pair was not matched, or its matches do not belong to the features.
     """
-    part = path.with_name(path.name + ".writing")
-    _remove_database(part)
+    part = unfinished_name(path)
     with pycolmap.Database.open(part) as database, features_h5.open_h5(features) as file:
         names = [name for name in sorted(cameras) if name in file]
         camera_ids = _write_cameras(database, {name: cameras[name] for name in names})
@@ -57,11 +59,6 @@ def build_database(
         _write_matches(database, pairs, ids, counts, matches)
     part.replace(path)
     return path
-
-
-def _remove_database(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _write_cameras(
@@ -188,10 +185,35 @@ def _verify_by_colmap(
     if sources.is_chosen_from:
         width = max(enlargements(cameras, sources.resize_max).values())
         verification = verification.for_moved(width)
+    spaced = [pair for pair in pairs if has_space(pair[0]) or has_space(pair[1])]
+    _verify_one_by_one(database, spaced, cameras, verification, options.random_seed)
+    pairs = [pair for pair in pairs if pair not in spaced]
+    if not pairs:
+        return
     listed = write_pairs(database.with_name(database.name + ".pairs.txt"), pairs)
     two_view = colmap_options(verification, options.random_seed)
     pycolmap.verify_matches(database, listed, two_view)
     listed.unlink(missing_ok=True)
+
+
+def _verify_one_by_one(
+    database: Path,
+    pairs: Sequence[Pair],
+    cameras: Mapping[str, pycolmap.Camera],
+    options: VerificationOptions,
+    seed: int,
+) -> None:
+    """Estimate as COLMAP does, for names that its lists of pairs cannot hold."""
+    options = replace(options, estimator="colmap")
+    with open_database(database) as db:
+        ids = {image.name: image.image_id for image in db.read_all_images()}
+        for pair in pairs:
+            id0, id1 = (ids[name] for name in pair)
+            xy0, xy1 = (from_colmap(db.read_keypoints(i)[:, :2]) for i in (id0, id1))
+            matches = db.read_matches(id0, id1)
+            taken = cameras[pair[0]], cameras[pair[1]]
+            geometry = verify_pair(xy0, xy1, matches, taken, options, seed)
+            db.write_two_view_geometry(id0, id1, geometry)
 
 
 def _verify_by_poselib(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from d2_hloc.core.names import image_name
+from d2_hloc.core.names import has_space, image_name, split_entry
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
@@ -18,12 +18,17 @@ FARTHEST = 1e9  # of a translation, in any unit
 
 
 def write_poses(path: Path, poses: Mapping[str, pycolmap.Rigid3d]) -> None:
-    """Write a line `name qw qx qy qz tx ty tz` for each pose, world to camera."""
+    """Write a line `name qw qx qy qz tx ty tz` for each pose, world to camera.
+
+    A tab is after names with spaces.
+    """
     lines = []
     for name, pose in sorted(poses.items()):
         x, y, z, w = pose.rotation.quat
         numbers = [w, x, y, z, *pose.translation]
-        lines.append(" ".join([name, *(f"{n:.12g}" for n in numbers)]) + "\n")
+        start = name + ("\t" if has_space(name) else " ")
+        start = f"./{start}" if name.startswith("#") else start
+        lines.append(start + " ".join(f"{n:.12g}" for n in numbers) + "\n")
     write_atomically(path, "".join(lines).encode())
 
 
@@ -41,15 +46,16 @@ def read_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:
         return {name: pose for name, (_, pose) in read_calibrations(path).items()}
     poses = {}
     for number, line in numbered_lines(path):
-        name, *fields = line.split()
         where = f"{path}, line {number}"
+        name, fields = split_entry(line, pycolmap.CameraModelId.__members__)
+        name = image_name(name, where)
         try:
             numbers = np.array([float(field) for field in fields[-7:]])
         except ValueError as error:
             raise ValueError(f"{where}: expected 'name qw qx qy qz tx ty tz'.") from error
         if len(numbers) != 7:
             raise ValueError(f"{where}: expected 'name qw qx qy qz tx ty tz'.")
-        if image_name(name, where) in poses:
+        if name in poses:
             raise ValueError(f"{where}: gives the pose of {name} for the second time.")
         poses[name] = checked_pose(rotation_of(numbers[:4], where), numbers[4:], where)
     return poses

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from d2_hloc.core import config
-from d2_hloc.core.images import list_images
+from d2_hloc.core.listing import list_images
 from d2_hloc.features.names import reach_of
 from d2_hloc.files.colmap import (
     ModelError,

@@ -21,7 +21,7 @@ from PIL import Image
 from skimage import data
 
 from d2_hloc.app.cli import main
-from d2_hloc.core.images import list_images
+from d2_hloc.core.listing import list_images
 from d2_hloc.core.threads import one_thread_an_operation
 from d2_hloc.features import on_cluster
 from d2_hloc.features.extraction import extract

@@ -1,21 +1,16 @@
 """Reading images of every kind, and refusing what is none in one sentence."""
 
 import os
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
-from d2_hloc.core.images import (
-    ImageError,
-    fit,
-    list_images,
-    luma,
-    open_image,
-    read_image,
-    to_tensor,
-)
+from d2_hloc.core.images import fit, luma, open_image, read_image, to_tensor
+from d2_hloc.core.listing import ImageError, list_images
 
 
 @pytest.fixture
@@ -109,6 +104,46 @@ def test_images_are_listed_below_folders_sorted_with_slashes(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "folder.jpg").mkdir()
     assert list_images(tmp_path) == ["b.JPG", "db/sub/a.png", "db/z.webp"]
+
+
+def test_links_are_followed_once_and_what_a_run_made_is_left_out(tmp_path, colours):
+    photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    made, hidden = photos / "out" / "images", photos / ".thumbnails"
+    for folder in (photos / "a", elsewhere / "deep", made, hidden):
+        folder.mkdir(parents=True)
+        saved(folder / "1.png", colours[:4, :4])
+    saved(photos / "._a.png", colours[:4, :4])
+    (photos / "out" / "dense.json").write_text("{}")
+    (photos / "linked").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "back").symlink_to(photos, target_is_directory=True)
+    (photos / "again").symlink_to(photos / "a", target_is_directory=True)
+    assert list_images(photos) == ["a/1.png", "linked/deep/1.png"]
+    assert list_images(photos / "out") == ["images/1.png"]  # asked for by its own name
+
+
+def test_images_that_cannot_be_read_are_counted_and_named(tmp_path, colours, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for name in ("a.HEIC", "b.heic", "c.dng", "d.cr2", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(ImageError, match=r"4 images cannot be read here .*pip install pillow-heif"):
+        list_images(tmp_path)
+    saved(tmp_path / "e.png", colours[:4, :4])
+    assert list_images(tmp_path) == ["e.png"]
+    assert "(1 .cr2, 1 .dng, 2 .heic: a.HEIC, b.heic, c.dng and 1 more)" in caplog.text
+    assert "save the others as JPEG or PNG" in caplog.text
+
+
+def test_heic_is_an_image_where_something_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=list))
+    (tmp_path / "a.HEIC").touch()
+    assert list_images(tmp_path) == ["a.HEIC"]
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_avif_is_read(tmp_path, colours):
+    saved(tmp_path / "a.avif", colours, quality=100)
+    assert list_images(tmp_path) == ["a.avif"]
+    assert open_image(tmp_path / "a.avif").size == (471, 313)
 
 
 def test_a_folder_that_is_missing_or_empty_is_named(tmp_path):

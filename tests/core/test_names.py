@@ -2,7 +2,7 @@
 
 import pytest
 
-from d2_hloc.core.names import UnsafeName, image_name, image_names
+from d2_hloc.core.names import UnsafeName, image_name, image_names, split_entry
 
 
 @pytest.mark.parametrize(
@@ -12,13 +12,36 @@ from d2_hloc.core.names import UnsafeName, image_name, image_names
         "db/1/photo 1.jpg",
         "..a/b..jpg",
         ".hidden.png",
-        "./a.jpg",
         "ä/日本.png",
         "ab:c/d.jpg",
     ],
 )
 def test_names_below_the_folder_stay_as_they_are(name):
     assert image_name(name, "list.txt") == name
+
+
+@pytest.mark.parametrize("name", ["./a/b.jpg", "a/./b.jpg", "a//b.jpg", ".//./a/b.jpg"])
+def test_an_image_has_one_name(name):
+    assert image_name(name, "list.txt") == "a/b.jpg"
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "fields"),
+    [
+        ("a.jpg 1 2", "a.jpg", "1 2"),
+        ("a b\t1 2", "a b", "1 2"),
+        ("IMG 5\t1 2", "IMG 5", "1 2"),
+        ("my photo 1.jpg 1 2e3", "my photo 1.jpg", "1 2e3"),
+        ("my  photo.jpg PINHOLE 640 480", "my  photo.jpg", "PINHOLE 640 480"),
+        ("旅行 写真.png -1 .5", "旅行 写真.png", "-1 .5"),
+        ("a.jpg day 1 2", "a.jpg", "day 1 2"),
+        ("0012 1 2", "0012", "1 2"),
+        ("12 13", "12", "13"),
+        ("a.jpg", "a.jpg", ""),
+    ],
+)
+def test_a_line_is_a_name_and_its_fields(line, name, fields):
+    assert split_entry(line, {"PINHOLE"}) == (name, fields.split())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Folders as people have them: every usable image is done, the others are named."""
 
 import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,12 @@ from skimage import data
 from d2_hloc.core.images import ImageError
 from d2_hloc.features import extraction
 from d2_hloc.features.compression import compress
-from d2_hloc.features.extraction import extract, extraction_configuration, recorded_options
+from d2_hloc.features.extraction import (
+    extract,
+    extraction_configuration,
+    recorded_options,
+    unusable_names,
+)
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import ConfigurationChanged
@@ -57,9 +63,8 @@ def test_extracts_what_it_can_and_names_the_rest(folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("grey photo.png", "has a space"),
-        ("grey\nphoto.png", "has a space"),
-        ("#grey.png", "begins a comment"),
+        ("grey\nphoto.png", "holds control characters"),
+        (" grey.png", "begins or ends with a space"),
         ("nested-palette.png", "matches.h5 calls it nested-palette.png"),
         (os.fsdecode(b"gr\xe9.png"), "cannot be written in UTF-8"),
     ],
@@ -71,6 +76,13 @@ def test_a_name_that_lists_cannot_hold_is_named_and_skipped(folder, tmp_path, na
     assert features_h5.extracted_names(path) == ["nested/palette.png"]
     (found,) = features_h5.read_failures(path).values()
     assert reason in found
+
+
+def test_a_locale_that_is_not_in_utf8_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    found = unusable_names(["Ã¤.jpg", "a.jpg"])
+    assert list(found) == ["Ã¤.jpg"]
+    assert "the locale's encoding is iso8859-1, not UTF-8: set PYTHONUTF8=1" in found["Ã¤.jpg"]
 
 
 @pytest.mark.parametrize("grown", [True, False], ids=["other size", "same size"])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from d2_hloc.core.images import EXTENSIONS
+from d2_hloc.core.listing import EXTENSIONS
 from d2_hloc.matching.pairs import Pair
 
 LEFT_OUT = frozenset(

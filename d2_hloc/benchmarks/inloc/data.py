@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Float
 
-from d2_hloc.core.images import EXTENSIONS
+from d2_hloc.core.listing import EXTENSIONS
 from d2_hloc.core.text import read_text
 
 CUTOUTS = "database/cutouts"

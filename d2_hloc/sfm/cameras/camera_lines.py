@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from d2_hloc.core.names import image_name
+from d2_hloc.core.names import image_name, split_entry
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.files.colmap import pycolmap
@@ -23,8 +23,8 @@ def read_camera_lines(path: Path) -> dict[str, pycolmap.Camera]:
 
     `name MODEL width height params...` is hloc's and COLMAP's form: pixel centres at half-integers.
     `name width height fx fy cx cy [pose...]` is a pinhole camera with pixel centres at integers.
-    The name `*` is of all images, `folder/*` of those in a folder, that have no line of their own:
-    one camera took them.
+    Names may hold spaces; a tab after one ends it for sure. The name `*` is of all images,
+    `folder/*` of those in a folder, that have no line of their own: one camera took them.
 
     Raises:
         ValueError: for a file that is missing or names no image.
@@ -32,14 +32,15 @@ def read_camera_lines(path: Path) -> dict[str, pycolmap.Camera]:
     """
     cameras: dict[str, pycolmap.Camera] = {}
     for number, line in numbered_lines(path):
-        name, *fields = line.split()
         where = f"{path}, line {number}"
+        name, fields = split_entry(line, pycolmap.CameraModelId.__members__)
+        name = image_name(name, where)
         camera = _parse_camera(fields, where)
         if EVERY in name:
             if name.rpartition("/")[2] != EVERY or name.count(EVERY) > 1:
                 raise CameraError(f"{where}: {name} is neither * nor folder/*, nor an image.")
             camera.camera_id = number
-        known = cameras.setdefault(image_name(name, where), camera)
+        known = cameras.setdefault(name, camera)
         if _numbers(known) != _numbers(camera):
             raise CameraError(f"{where}: gives {name} another camera than a line before.")
     if not cameras:
