@@ -25,6 +25,7 @@ from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.tracks import RefinedTracks, refine_tracks
+from d2_hloc.sfm.adjustment.triplets import contradicted_pairs
 from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.cameras.rigs import has_rigs
 from d2_hloc.sfm.cameras.sharing import cameras_of
@@ -45,7 +46,6 @@ from d2_hloc.sfm.prepared_database import (
 )
 from d2_hloc.sfm.second_look import matches_by_model, second_database
 from d2_hloc.sfm.triangulation import triangulate
-from d2_hloc.sfm.triplets import contradicted_pairs
 
 logger = logging.getLogger(__name__)
 
