@@ -63,7 +63,7 @@ def main() -> None:
         run = reconstruct(conf, args.images, args.output / "run")
     rate = peak_rate()
     print(
-        f"{len(names)} images, {args.threads} threads, a matrix product at {rate / 1e9:.0f} GFLOP/s"
+        f"{len(names)} images, {args.threads} threads, a matrix product at {rate / 1e9:.0f} GFLOP a second of the processor"
     )
     print_times(times, limits(run, sizes, rate))
 
