@@ -14,9 +14,14 @@ from d2_hloc.core.structs import Matches
 from d2_hloc.files import features_h5
 from d2_hloc.files.checked_arrays import check_matches
 from d2_hloc.files.hdf5_guard import GuardedFile
+from d2_hloc.files.provenance import file_checksum
 from d2_hloc.files.result_store import ResultStore
 from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.matching.pairs import Pair
+from d2_hloc.refinement.options import RefinementOptions
+
+# A pair has no third image to put a keypoint right: windows of 10 pixels find more of them.
+PAIRWISE = RefinementOptions(enabled=True, coarse_window=5, ambiguity=0.02)
 
 Size = tuple[int, int]  # w, h
 Points = Float[np.ndarray, "_ 2"]  # pixels; (0, 0) is the centre of the first
@@ -83,14 +88,17 @@ def score_pairs(
         return store.complete(todo, score_one, "score", "pair")
 
 
-def pair_store(path: Path, configuration: Mapping[str, Any], kind: type[S]) -> ResultStore[S]:
-    """Open a file of scores in the making.
+def pair_store(
+    path: Path, configuration: Mapping[str, Any], kind: type[S], matches: Path
+) -> ResultStore[S]:
+    """Open a file of scores in the making; scores of other matches are made again.
 
     Raises:
         ConfigurationChanged: if it was made with another configuration.
         ValueError: if it is damaged.
     """
-    return ResultStore(path, configuration, kind, lambda score: score.names, "pairs")
+    made_from = file_checksum(matches)
+    return ResultStore(path, configuration, kind, lambda score: score.names, "pairs", made_from)
 
 
 def read_pair(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +18,7 @@ class DiskFull(OSError):
 
 
 WRITING = ".writing"  # ends the name of a file that is not whole
+UNFINISHED = re.compile(rf"(.+)\.[0-9a-f]{{8}}{re.escape(WRITING)}(-wal|-shm|-journal)?")
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 ALMOST_FULL = 16 << 20  # bytes: a library that fails with less left has probably run out of it
 
@@ -57,7 +61,7 @@ def _disk_full(path: Path) -> DiskFull:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; links that wait under the name of its part are not used."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{WRITING}")
+    part = unfinished_name(path)
     try:
         with open_new(part) as file:
             file.write(data)
@@ -74,10 +78,41 @@ def open_new(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, NEW_FILE, 0o666), "wb")
 
 
+def unfinished_name(path: Path) -> Path:
+    """Name for a file while it is not whole, which nobody can foresee and leave a link at."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{WRITING}")
+
+
 def clear_unfinished(folder: Path) -> None:
     """Delete what killed runs left half-written in a folder that no other process writes to."""
-    for path in folder.glob(f"*.{'[0-9a-f]' * 8}{WRITING}"):
-        path.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def clear_unfinished_of(paths: Iterable[Path]) -> None:
+    """Delete what killed runs left half-written of files that no other process writes."""
+    names: dict[Path, set[str]] = defaultdict(set)
+    for path in paths:
+        names[path.parent].add(path.name)
+    for folder, those in names.items():
+        for path in folder.iterdir() if folder.is_dir() else ():
+            found = UNFINISHED.fullmatch(path.name)
+            if found and found[1] in those:
+                path.unlink(missing_ok=True)
+
+
+def refuse_links(path: Path) -> None:
+    """Raise ValueError for a link where a run writes in place: at a path, or anywhere below it."""
+    links = [path] if path.is_symlink() else []
+    if path.is_dir() and not links:
+        for folder, folders, files in os.walk(path):
+            links += [p for p in (Path(folder, n) for n in (*folders, *files)) if p.is_symlink()]
+    if links:
+        raise ValueError(
+            f"{links[0]}: is a link, and a run writes into its own folder alone; put what it leads "
+            "to in its place, or choose another output."
+        )
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -105,6 +140,8 @@ def empty_folder(path: Path) -> Path:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Put a folder in the place of another one, which is deleted if it is there."""
+    """Put a folder in the place of another one, or of a link, which is deleted if it is there."""
+    if target.is_symlink():
+        target.unlink()
     shutil.rmtree(target, ignore_errors=True)
     source.replace(target)

@@ -219,14 +219,13 @@ def keypoints_of(file: GuardedFile, name: str) -> np.ndarray:
     return single_precision(read_array(group, "keypoints", 2, of)[:, :2], f"{of}: its keypoints")
 
 
-def image_digests(path: Path, names: Iterable[str]) -> dict[str, int]:
+def image_digests(file: GuardedFile, names: Iterable[str]) -> dict[str, int]:
     """CRC-32 of each image's keypoints, photograph and options, to tell features from others."""
-    with open_h5(path) as file:
-        made_by = zlib.crc32(str(file.attrs.get("configuration")).encode())
-        found = {}
-        for name in names:
-            source = zlib.crc32(repr(checksum_of(file, name)).encode(), made_by)
-            found[name] = zlib.crc32(np.ascontiguousarray(keypoints_of(file, name)).data, source)
+    made_by = zlib.crc32(str(file.attrs.get("configuration")).encode())
+    found = {}
+    for name in names:
+        source = zlib.crc32(repr(checksum_of(file, name)).encode(), made_by)
+        found[name] = zlib.crc32(np.ascontiguousarray(keypoints_of(file, name)).data, source)
     return found
 
 

@@ -27,6 +27,7 @@ class FileLock:
 
     Raises:
         Busy: if another process holds it.
+        ValueError: if a link is in its place.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,6 +86,8 @@ class OutputLock(PassingLock):
 
 
 def _acquired(path: Path, where: Path) -> filelock.BaseFileLock:
+    if path.is_symlink():  # older versions of filelock would empty what it leads to
+        raise ValueError(f"{path}: is a link where a lock has to be; delete it.")
     lock = filelock.FileLock(path, timeout=0, thread_local=False)
     try:
         lock.acquire()

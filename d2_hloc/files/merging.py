@@ -12,8 +12,9 @@ from pathlib import Path
 import h5py
 
 from d2_hloc.files import features_h5
+from d2_hloc.files.atomic import clear_unfinished_of, refuse_links
 from d2_hloc.files.hdf5_guard import GuardedFile, Refused
-from d2_hloc.files.lock import FileLock
+from d2_hloc.files.lock import OutputLock
 from d2_hloc.files.provenance import check_configuration
 from d2_hloc.files.shards import Shard, is_finished, shard_count, shard_path, shards_folder
 from d2_hloc.files.staged_h5 import copy_new, write_merged
@@ -30,23 +31,26 @@ def merge(output: Path, link: bool = False) -> Path:
     With `link` they stay where they are, and `output` leads to them (HDF5's external links).
 
     Raises:
+        Busy: if another process is making `output`.
         ValueError: if there are no shards, or one is missing, unfinished or damaged.
         ConfigurationChanged: if they were not all made with one configuration.
         DiskFull: if there is no space.
     """
     folder = shards_folder(output)
     merged = folder.with_name(folder.name + ".merged")
-    if merged.exists():  # of a merge that was killed while it deleted them
-        shutil.rmtree(merged)
-        if not folder.exists():
-            return output
-    shards = {shard_path(output, shard): shard for shard in finished_shards(output)}
-    with FileLock(folder / "merge.lock"):
+    with OutputLock(output):
+        clear_unfinished_of([output])
+        for path in (folder, merged):
+            refuse_links(path)
+        if merged.exists():  # of a merge that was killed while it deleted them
+            shutil.rmtree(merged)
+            if not folder.exists():
+                return output
+        shards = {shard_path(output, shard): shard for shard in finished_shards(output)}
         failures = _join(output, shards, link)
         if not link:
             folder.replace(merged)  # at once: half of the shards would be taken for unfinished ones
-    if not link:
-        shutil.rmtree(merged)
+            shutil.rmtree(merged)
     for name, reason in sorted(failures.items()):
         logger.warning("skipped %s: %s", name, reason)
     return output

@@ -112,11 +112,20 @@ class Outputs:
     @property
     def results(self) -> list[Path]:
         """Paths that a run writes over once it has features, whatever is there."""
-        folders = [folder.with_name(folder.name + MAPPING) for folder in (self.mapped, self.sparse)]
-        models = [self.mapped, self.sparse, *folders]
-        databases = [self.raw_database, self.database, self.second_database]
-        keypoints = [self.pairs, self.refined, self.refined_again, self.moved_matches]
-        return [*models, *databases, *keypoints, self.report, self.poses, self.poses_table]
+        # These say themselves what made them.
+        others = {self.features, self.matches, self.run_record, self.pair_scores, self.triangulated}
+        others |= {self.workspace_record, self.undistorted_images, self.dense}
+        others.add(self.dense_statistics)
+        paths = [self.folder / v.name for v in vars(Outputs).values() if isinstance(v, Inside)]
+        paths += [folder.with_name(folder.name + MAPPING) for folder in (self.mapped, self.sparse)]
+        return [p for p in paths if p not in others and not p.is_relative_to(self.stereo)]
+
+    @property
+    def databases(self) -> list[Path]:
+        """Databases of a run, which are changed in place, and what SQLite puts beside them."""
+        files = self.raw_database, self.database, self.second_database
+        ends = "", "-wal", "-shm", "-journal"
+        return [file.with_name(file.name + end) for file in files for end in ends]
 
     def growing_models(self) -> list[Path]:
         """Folders of models that are there, and of what there is of the one in the making."""

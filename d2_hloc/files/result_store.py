@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from d2_hloc.core.text import read_json_file
 from d2_hloc.core.threads import in_threads
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.provenance import check_configuration
+
+logger = logging.getLogger(__name__)
 
 SAVE_SECONDS = 2.0  # at most this much work is lost to a kill
 
@@ -43,8 +46,11 @@ class ResultStore(Generic[Result]):
         kind: type[Result],
         key_of: Callable[[Result], Hashable],
         name: str,
+        made_from: Sequence[int | str] = (),
     ) -> None:
+        """`made_from` tells the inputs from others: results of others are made again."""
         self._path, self._kind, self._key_of, self._name = path, kind, key_of, name
+        self._made_from = list(made_from)
         self._configuration = json.loads(json.dumps(configuration))
         self._since = time.monotonic()
         self.found: dict[Hashable, Result] = {}
@@ -60,6 +66,11 @@ class ResultStore(Generic[Result]):
             raise ValueError(f"{self._path}: is damaged; delete it and run again.") from error
         remedy = "Choose another output, or delete it."
         check_configuration(self._path, made_by, self._configuration, remedy)
+        if content.get("made_from", []) != self._made_from:
+            logger.warning(
+                "%s: was made from other files than are there now; made anew.", self._path
+            )
+            return
         self.found = {self._key_of(result): result for result in found}
 
     def complete(
@@ -94,6 +105,7 @@ class ResultStore(Generic[Result]):
 
     def _write(self) -> None:
         results = [asdict(cast(Any, result)) for result in self.found.values()]
-        content = {"configuration": self._configuration, self._name: results}
+        made_from = {"made_from": self._made_from} if self._made_from else {}
+        content = {"configuration": self._configuration, **made_from, self._name: results}
         write_atomically(self._path, json.dumps(content).encode())
         self._since = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,12 @@ from time import perf_counter
 from typing import Any
 
 from d2_hloc.core.text import read_json_file
-from d2_hloc.files.atomic import clear_unfinished, disk_full_in_a_sentence, write_atomically
+from d2_hloc.files.atomic import (
+    clear_unfinished,
+    disk_full_in_a_sentence,
+    refuse_links,
+    write_atomically,
+)
 from d2_hloc.files.lock import lock_folder
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration
@@ -34,10 +39,14 @@ class RunRecord:
 
     Raises:
         ConfigurationChanged: if the folder was made with another configuration.
-        ValueError: if it was made by something else, or another run is at work in it.
+        ValueError: if it was made by something else, another run is at work in it, or a link is in
+            the place of what is written in place.
     """
 
-    def __init__(self, output: Path, configuration: dict[str, Any]) -> None:
+    def __init__(
+        self, output: Path, configuration: dict[str, Any], further: Sequence[Path] = ()
+    ) -> None:
+        """`further` are results beside those that Outputs knows by itself."""
         self.outputs = Outputs(output)
         self.path = self.outputs.run_record
         self._lock = lock_folder(output)
@@ -50,7 +59,9 @@ class RunRecord:
         if self.path.is_file():
             self._resume()
         else:
-            _refuse_foreign(self.outputs)
+            _refuse_foreign(self.outputs, further)
+        for path in (*self.outputs.databases, self.outputs.dense, self.outputs.exported):
+            refuse_links(path)
 
     def _resume(self) -> None:
         try:
@@ -102,9 +113,9 @@ class RunRecord:
         write_atomically(self.path, json.dumps(values, indent=1).encode())
 
 
-def _refuse_foreign(outputs: Outputs) -> None:
+def _refuse_foreign(outputs: Outputs, further: Sequence[Path]) -> None:
     """Files that no run of ours made are never written over, nor deleted."""
-    for path in outputs.results:
+    for path in (*outputs.results, *further):
         if path.exists() or path.is_symlink():
             raise ValueError(
                 f"{outputs.folder}: holds a {path.name} that this program did not make; choose "

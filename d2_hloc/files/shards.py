@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from d2_hloc.files.atomic import refuse_links, write_atomically
 from d2_hloc.files.lock import FileLock
 from d2_hloc.files.staged_h5 import Staged
 
@@ -111,7 +112,7 @@ def note_items(output: Path, items: Sequence[Any]) -> None:
             "they are merged, or items are missing.",
             record.parent, before.split(",")[0], found.split(",")[0],
         )  # fmt: skip
-    record.write_text(found)
+    write_atomically(record, found.encode())
 
 
 @contextmanager
@@ -130,6 +131,7 @@ def staged_shard(
             yield staged
         return
     folder = shards_folder(output)
+    refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if (begun := shard_count(output)) not in (None, shard.count):
         raise ValueError(

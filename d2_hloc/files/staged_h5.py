@@ -28,7 +28,14 @@ import h5py
 import numpy as np
 
 from d2_hloc.core.text import read_json_file
-from d2_hloc.files.atomic import disk_full_in_a_sentence, mebibytes, write_atomically
+from d2_hloc.files.atomic import (
+    clear_unfinished_of,
+    disk_full_in_a_sentence,
+    mebibytes,
+    refuse_links,
+    unfinished_name,
+    write_atomically,
+)
 from d2_hloc.files.checked_arrays import read_json
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.lock import OutputLock
@@ -85,6 +92,8 @@ class Staged:
         with disk_full_in_a_sentence(self.path):
             self._lock = OutputLock(self.path)
         try:
+            clear_unfinished_of([self.path])
+            refuse_links(self.parts)
             self.done |= self._keys_of(self.path)
             if self.whole is not None:
                 self.merged |= self._keys_of(self.whole)
@@ -153,6 +162,24 @@ class Staged:
             else:
                 kept |= keys
         self.done -= dropped - kept
+
+    def drop(self, is_stale: Callable[[GuardedFile, str], bool]) -> list[str]:
+        """Delete the stale records of the file, and parts that have one; their keys in the file."""
+        self.drop_parts(is_stale)
+        if not self.path.exists():
+            return []
+        with GuardedFile(self.path) as file:
+            stale = sorted(key for key in file.keys_with(self.marker) if is_stale(file, key))
+        if stale:
+            without = unfinished_name(self.path)
+            with disk_full_in_a_sentence(self.path):
+                shutil.copyfile(self.path, without)
+                with h5py.File(without, "a") as file:
+                    for key in stale:
+                        del file[key]
+            without.replace(self.path)
+            self.done -= set(stale)
+        return stale
 
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("*.h5"))
@@ -239,13 +266,11 @@ def write_merged(
     Raises:
         DiskFull: if there is no space.
     """
-    merged = path.with_name(path.name + ".merging")
+    merged = unfinished_name(path)
     with disk_full_in_a_sentence(path):
         _check_space(path, sources if is_copied else [])
         if path.exists():
             shutil.copyfile(path, merged)
-        else:
-            merged.unlink(missing_ok=True)
         with h5py.File(merged, "a") as file:
             for source in sources:
                 copy(source, file)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.orientation import to_upright, upright_size
 from d2_hloc.core.structs import Matches
 from d2_hloc.core.threads import in_threads, one_thread_an_operation
@@ -24,6 +25,7 @@ from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
+from d2_hloc.matching.features_of_pairs import FeaturesOfPairs
 from d2_hloc.matching.grown import match_grown, placed_cache
 from d2_hloc.matching.hierarchical import level_cache, match_hierarchical
 from d2_hloc.matching.nearest import match_descriptors
@@ -32,15 +34,12 @@ from d2_hloc.matching.pairs import Pair, order_for_reuse, pair_text, unique
 from d2_hloc.matching.prepared import PreparedDescriptors, prepare_descriptors
 from d2_hloc.matching.published import PACKAGED, glue_digests
 
-if TYPE_CHECKING:
-    from d2_hloc.matching.lightglue import LightGlue
-    from d2_hloc.matching.published import PublishedGlue
-
 logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 2 << 30  # of descriptors held at once
 OWN = ("d2net", "d2net-ms")  # what our weights of 'lightglue' were learned from
 OF_NEIGHBOURS = ("mutual", "ratio_threshold", "distance_threshold", "growing")  # options
+OF_LIGHTGLUE = ("weights", "min_score", "min_support", "precision")
 BLOCK = 32  # images; pairs are ordered so that blocks of them stay in the cache
 
 
@@ -78,7 +77,7 @@ def descriptor_cache(
     file: GuardedFile, capacity: int = CACHE_BYTES
 ) -> BoundedCache[str, PreparedDescriptors]:
     """Descriptors (N, D) of a features file, read and prepared once while they are in use."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device()
 
     def read(name: str) -> PreparedDescriptors:
         return prepare_descriptors(features_h5.descriptors_of(file, name).to(device))
@@ -109,7 +108,23 @@ def create_matcher(options: MatchingOptions, feature: str = "d2net") -> Matcher:
         return Matcher(cache=placed_cache, match=lambda a, b: match_grown(options, a, b))
     if options.matcher == "hierarchical":
         return Matcher(cache=level_cache, match=lambda a, b: match_hierarchical(options, a, b))
-    glue = create_glue(options, feature)
+    return learned_matcher(options, feature)
+
+
+def learned_matcher(options: MatchingOptions, feature: str) -> Matcher:
+    """Our own LightGlue, or that of another feature. They import kornia, which takes seconds.
+
+    Raises:
+        WeightsError: if its weights cannot be used.
+    """
+    if feature in OWN:
+        from d2_hloc.matching.grown_glue import GrownGlue
+
+        own = GrownGlue(options)
+        return Matcher(cache=own.cache, match=own)
+    from d2_hloc.matching.published import PublishedGlue
+
+    glue = PublishedGlue(feature, options.min_score)
 
     def cache(file: GuardedFile, capacity: int) -> BoundedCache[str, Any]:
         def read(name: str) -> Any:
@@ -127,21 +142,6 @@ def create_matcher(options: MatchingOptions, feature: str = "d2net") -> Matcher:
     return Matcher(cache=cache, match=lambda a, b: glue(a, b).at_least(options.min_matches))
 
 
-def create_glue(options: MatchingOptions, feature: str) -> LightGlue | PublishedGlue:
-    """Our own LightGlue, or that of another feature. They import kornia, which takes seconds.
-
-    Raises:
-        WeightsError: if its weights cannot be used.
-    """
-    if feature in OWN:
-        from d2_hloc.matching.lightglue import LightGlue
-
-        return LightGlue(options.weights, options.min_score, options.precision)
-    from d2_hloc.matching.published import PublishedGlue
-
-    return PublishedGlue(feature, options.min_score)
-
-
 def match(
     options: MatchingOptions,
     pairs: Sequence[Pair],
@@ -156,7 +156,8 @@ def match(
     The second image's features are read from `features1` where it is given. Pairs that name an
     image without features are reported at the end and noted in the file. Of each features file,
     descriptors of at most `cache_bytes` are held at once. A `shard` of the pairs that `output`
-    lacks, neighbours in the order that reuses descriptors, goes into the shard's own file.
+    lacks, neighbours in the order that reuses descriptors, goes into the shard's own file. Pairs
+    whose features changed since are matched anew.
 
     Raises:
         StorageError: if features cannot be read, of any pair, or were compressed differently.
@@ -183,25 +184,38 @@ def match(
         is_one_file = file0.filename == file1.filename
         listed = unique(pairs) if is_one_file else list(dict.fromkeys(pairs))
         if shard is not None:
-            listed = _share(listed, staged, output, is_one_file, shard)
+            merged = [p for p in listed if _is_in(staged.merged, p, is_one_file)]
+            FeaturesOfPairs.read(file0, file1, shard.of(merged)).refuse_stale(output)
+            listed = _share(listed, merged, output, shard)
         failures = _without_features(listed, file0, file1)
         usable = [p for p in listed if p not in failures]
+        made_from = FeaturesOfPairs.read(file0, file1, usable)
+        made_from.drop_stale(staged)
         todo = [p for p in usable if not _is_in(staged.done, p, is_one_file)]
         todo = order_for_reuse(todo, BLOCK)
         staged.failures = {pair_text(pair): reason for pair, reason in failures.items()}
         matcher = create_matcher(options, feature)
-        caches = matcher.cache(file0, cache_bytes), matcher.cache(file1, cache_bytes)
-        if features1 is None:
-            caches = caches[0], caches[0]
-        with closing(_records(matcher, todo, *caches)) as records:
-            progress = tqdm(todo, desc="match", unit="pair", disable=not todo)
-            for (name0, name1), record in zip(progress, records, strict=True):
-                staged.add(features_h5.pair_key(name0, name1), record)
+        caches = [matcher.cache(f, cache_bytes) for f in (file0, file1)[: 2 if features1 else 1]]
+        _match_all(matcher, todo, caches, made_from, staged)
         for key, reason in staged.failures.items():
             logger.warning("skipped %s: %s", key, reason)
         if failures and not usable and shard is None:
             raise _nothing_matched(features, failures)
     return MatchedPairs(path=staged.path, pairs=tuple(usable), failures=failures)
+
+
+def _match_all(
+    matcher: Matcher,
+    todo: Sequence[Pair],
+    caches: Sequence[BoundedCache[str, Any]],
+    made_from: FeaturesOfPairs,
+    staged: Staged,
+) -> None:
+    with closing(_records(matcher, todo, caches[0], caches[-1])) as records:
+        progress = tqdm(todo, desc="match", unit="pair", disable=not todo)
+        for pair, record in zip(progress, records, strict=True):
+            key = features_h5.pair_key(*pair)
+            staged.add(key, made_from.noted(key, record))
 
 
 def _nothing_matched(features: Path, failures: Mapping[Pair, str]) -> features_h5.StorageError:
@@ -215,18 +229,18 @@ def configuration(options: MatchingOptions, feature: str = "d2net") -> dict[str,
     """Everything that matches depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     if options.matcher == "nearest":  # as before there was another
-        unused = ("matcher", "growing", "weights", "min_score", "precision")
+        unused = ("matcher", "growing", *OF_LIGHTGLUE)
     elif options.matcher == "grown":
-        unused = ("weights", "min_score", "precision")
+        unused = OF_LIGHTGLUE
     elif options.matcher == "hierarchical":
-        unused = ("growing", "weights", "min_score", "precision")
+        unused = ("growing", *OF_LIGHTGLUE)
     elif feature in OWN:
         unused = OF_NEIGHBOURS
         from d2_hloc.matching.lightglue import locate
 
         values["weights_sha256"] = file_sha256(locate(options.weights))
     else:
-        unused = (*OF_NEIGHBOURS, "weights", "precision")
+        unused = (*OF_NEIGHBOURS, "weights", "min_support", "precision")
         values["weights_sha256"] = glue_digests(feature)
     return {key: value for key, value in values.items() if key not in unused}
 
@@ -281,16 +295,17 @@ def _records(
         return features_h5.matches_record(matcher.match(set0, set1), len(set0))
 
     with one_thread_an_operation() as count:
-        workers = 1 if torch.cuda.is_available() else count
+        workers = count if chosen_device().type == "cpu" else 1
         with closing(in_threads(work, pairs, workers)) as records:
             yield from records
 
 
 def _share(
-    listed: Sequence[Pair], staged: Staged, whole: Path, is_one_file: bool, shard: Shard
+    listed: Sequence[Pair], merged: Sequence[Pair], whole: Path, shard: Shard
 ) -> Sequence[Pair]:
     """The pairs of a shard, of those that the merged file lacks."""
-    missing = [p for p in listed if not _is_in(staged.merged, p, is_one_file)]
+    there = set(merged)
+    missing = [p for p in listed if p not in there]
     note_items(whole, missing)
     return shard.of(order_for_reuse(missing, BLOCK))
 

@@ -16,7 +16,8 @@ import torch
 from tqdm import tqdm
 
 from d2_hloc.core import config
-from d2_hloc.files.atomic import DiskFull, write_whole
+from d2_hloc.core.devices import chosen_device
+from d2_hloc.files.atomic import DiskFull, clear_unfinished_of, write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap
 from d2_hloc.files.lock import holding_output
 from d2_hloc.files.outputs import Outputs
@@ -105,15 +106,16 @@ def choose_backend(backend: Literal["auto", "colmap", "torch"]) -> Literal["colm
             "take 'torch' or 'auto'."
         )
     if backend == "auto":
-        return "colmap" if can_colmap else "torch"
+        return "colmap" if can_colmap and chosen_device().type == "cuda" else "torch"
     return backend
 
 
 def sweep_depth_maps(options: DenseOptions, workspace: Workspace, shard: Shard = WHOLE) -> None:
     """Write the photometric depth map of every view of the shard that has none yet."""
-    reader = WorkspaceReader(workspace, default_device())
+    reader = WorkspaceReader(workspace, chosen_device())
     views = shard.of(list(workspace.views.values()))
     todo = [v for v in views if not has_map(workspace, v, "photometric")]
+    clear_unfinished_of(workspace.map_path(v.name, "depth", "photometric") for v in todo)
     for view in tqdm(todo, desc="depth maps", unit="map", disable=not todo):
         depth = sweep_view(options, reader, view)
         write_stereo_map(workspace.map_path(view.name, "depth", "photometric"), depth.cpu().numpy())
@@ -153,21 +155,18 @@ def has_map(workspace: Workspace, view: DenseView, stage: str, kind: str = "dept
     return is_stereo_map(workspace.map_path(view.name, kind, stage), *view.size, channels)
 
 
-def default_device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def check_depth_maps(
     options: ConsistencyOptions, workspace: Workspace, shard: Shard = WHOLE
 ) -> None:
     """Write what other views confirm of each depth map of the shard, and its normals."""
-    reader = WorkspaceReader(workspace, default_device())
+    reader = WorkspaceReader(workspace, chosen_device())
     todo = [
         view
         for view in shard.of(list(workspace.views.values()))
         if not all(has_map(workspace, view, "geometric", kind) for kind in ("depth", "normal"))
     ]
+    for kind in ("depth", "normal"):
+        clear_unfinished_of(workspace.map_path(v.name, kind, "geometric") for v in todo)
     for view in tqdm(todo, desc="consistency", unit="map", disable=not todo):
         others = ((reader.depth(n), reader.view(n)) for n in view.sources[: options.num_views])
         reference = reader.view(view.name)
@@ -198,7 +197,9 @@ def fuse(options: FusionOptions, workspace: Workspace) -> Path:
     workspace.outputs.mesh.unlink(missing_ok=True)  # of an earlier cloud
     target = workspace.outputs.cloud
     part = target.with_name(f"{target.stem}.writing.ply")
-    part.unlink(missing_ok=True)  # or whatever a link there leads to would be written
+    visibility = Path(f"{part}.vis")
+    for path in (part, visibility):  # or whatever a link there leads to would be written
+        path.unlink(missing_ok=True)
     pixels = sum(v.size[0] * v.size[1] for v in workspace.views.values())
     pycolmap.stereo_fusion(
         part,
@@ -222,7 +223,6 @@ def fuse(options: FusionOptions, workspace: Workspace) -> Path:
     if num_vertices(part) == 0:
         logger.warning("%s: no pixel is seen alike often enough; the cloud is empty.", target)
     part.replace(target)
-    visibility = Path(f"{part}.vis")
     if visibility.is_file():
         visibility.replace(f"{target}.vis")
     return target

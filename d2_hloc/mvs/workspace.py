@@ -30,7 +30,7 @@ from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
 from d2_hloc.core.text import read_json_file
 from d2_hloc.core.tones import has_wide, is_wide, to_eight_bits
-from d2_hloc.files.atomic import DiskFull, free_space, mebibytes, write_whole
+from d2_hloc.files.atomic import DiskFull, free_space, mebibytes, refuse_links, write_whole
 from d2_hloc.files.colmap import ModelError, camera_of, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration, file_checksum, is_changed
@@ -160,6 +160,8 @@ def _is_prepared(folder: Path, wanted: dict[str, Any], images: Path) -> bool:
                 f"{folder}: holds what this program did not make; choose another folder."
             )
         return False
+    for written in (Outputs(folder).stereo, Outputs(folder).cloud):
+        refuse_links(written)
     made_by = read_json_file(record, "choose another folder")
     photographs = made_by.pop(PHOTOGRAPHS, {})
     check_configuration(folder, made_by, wanted, "Choose another folder.")

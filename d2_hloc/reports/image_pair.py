@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from typing import Any
@@ -64,7 +65,9 @@ def report_pair(pair: ImagePair, record: RunRecord) -> None:
         image0, image1, pair.xy0, pair.xy1, pair.inliers, max_lines=MAX_LINES, height=720
     )
     write_atomically(outputs.matches_table, pair.to_csv().encode())
-    drawn.save(outputs.matches_picture, quality=92, subsampling=0)
+    picture = io.BytesIO()
+    drawn.save(picture, "JPEG", quality=92, subsampling=0)
+    write_atomically(outputs.matches_picture, picture.getvalue())
     names = " and ".join(path.name for path in pair.paths)
     report = Report("Two images", subtitle=names)
     rows = pair_rows(pair)

@@ -47,8 +47,16 @@ def compare_runs(folders: Sequence[Path], page: Path) -> Path:
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:
-    """Names of the runs: of their folders, or the whole paths where those are equal."""
-    short = [folder.resolve().name for folder in folders]
+    """Names of the runs: of their folders, or the whole paths where those are equal.
+
+    Raises:
+        ValueError: if a folder is there twice.
+    """
+    whole = [folder.resolve() for folder in folders]
+    for folder in folders:
+        if whole.count(folder.resolve()) > 1:
+            raise ValueError(f"{folder}: is named twice; name two different runs.")
+    short = [folder.name for folder in whole]
     return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from d2_hloc.core.names import has_space
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.files import features_h5
+from d2_hloc.files.atomic import unfinished_name
 from d2_hloc.files.checked_arrays import check_matches
 from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.hdf5_guard import GuardedFile
@@ -44,8 +45,7 @@ def build_database(
     Raises:
         StorageError: if a pair was not matched, or its matches do not belong to the features.
     """
-    part = path.with_name(path.name + ".writing")
-    _remove_database(part)
+    part = unfinished_name(path)
     with pycolmap.Database.open(part) as database, features_h5.open_h5(features) as file:
         names = [name for name in sorted(cameras) if name in file]
         camera_ids = _write_cameras(database, {name: cameras[name] for name in names})
@@ -59,11 +59,6 @@ def build_database(
         _write_matches(database, pairs, ids, counts, matches)
     part.replace(path)
     return path
-
-
-def _remove_database(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _write_cameras(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -132,19 +131,6 @@ def listed_poses(model: pycolmap.Reconstruction) -> list[tuple[str, list[float]]
     return [(i.name, i.cam_from_world().matrix().ravel().tolist()) for i in images]
 
 
-def drop_stale_matches(record: RunRecord, features: Extracted) -> None:
-    """Delete the matches of a run whose features are not those that it had; note those it has."""
-    found = features_h5.image_digests(features.path, features.names)
-    before = record.done.get(FEATURES, {})
-    changed = [name for name in found if before.get(name, found[name]) != found[name]]
-    if changed:
-        matches = record.outputs.matches
-        logger.warning("%s: %s has other features now; matched anew.", matches, changed[0])
-        for path in matches.parent.glob(matches.name + "*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    record.mark_done(FEATURES, found)
-
-
 def match_collection(
     conf: Reconstruct,
     inputs: InputImages,
@@ -168,7 +154,8 @@ def match_collection(
         features = extract_on(
             cluster, conf.extraction, inputs.folder, outputs.features, inputs.names
         )
-    drop_stale_matches(record, features)
+    with features_h5.open_h5(features.path) as file:
+        record.mark_done(FEATURES, features_h5.image_digests(file, features.names))
     record.counts["images"] = len(features.names)
     record.counts["failed_images"] = features.failures
     cameras = inputs.cameras(features.names)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.files import features_h5
+from d2_hloc.files.atomic import unfinished_name
 from d2_hloc.files.colmap import camera_of, img_from_cam, open_database, pycolmap
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.guided import GuidedOptions, guided_matches
@@ -132,7 +133,7 @@ def second_database(
 
     Pairs of fewer than `fewest` matches are left out. It appears whole or not at all.
     """
-    part = output.with_name(output.name + ".writing")
+    part = unfinished_name(output)
     shutil.copyfile(first, part)
     poses = {model.images[i].name: model.images[i].cam_from_world() for i in model.reg_image_ids()}
     with open_database(part) as db, features_h5.open_h5(keypoints) as file:

@@ -14,13 +14,17 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
+from d2_hloc.core import config
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.network.backbone import CONV4, LAYERS
 from d2_hloc.network.weights.catalogue import BUNDLED
 from d2_hloc.network.weights.state import to_backbone, to_published
 from d2_hloc.training.network import Network
+
+LARGEST = 1e3  # learning rate or other number of Adam's
 
 
 @dataclass(kw_only=True)
@@ -32,6 +36,49 @@ class Progress:
     total_steps: int = 0  # of all epochs
     best_epoch: int = -1  # after how many epochs matching was best; -1: never measured
     best_accuracy: float = -1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.step <= self.total_steps or min(self.epoch, self.best_epoch + 1) < 0:
+            raise ValueError(f"{self} is no place in a schedule.")
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put an optimizer back into a state of its own form.
+
+    Raises:
+        ValueError: if the state is of another form, or not finite: torch would find out in a step.
+        TypeError, KeyError, AttributeError: if it is no state at all.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    for given, own in zip(state["param_groups"], groups, strict=True):
+        if given.keys() != own.keys() or given["params"] != own["params"]:
+            raise ValueError("its groups of parameters are others")
+        for name, value in own.items():
+            if type(given[name]) is not type(value):
+                raise ValueError(f"its {name} is no {type(value).__name__}")
+            if isinstance(value, float | int) and not 0 <= given[name] <= LARGEST:
+                raise ValueError(f"its {name} is {given[name]}")
+            if isinstance(value, tuple) and not all(0 <= beta < 1 for beta in given[name]):
+                raise ValueError(f"its {name} are {given[name]}")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    found = {k: _moments(values, parameters[k]) for k, values in state["state"].items()}
+    if found and len(found) != len(parameters):
+        raise ValueError("it is not of all parameters")
+    optimizer.load_state_dict(state | {"state": found})
+
+
+def _moments(values: dict[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
+    """State of one parameter, in memory of its own."""
+    if values.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+        raise ValueError("its state is not Adam's")
+    for name, value in values.items():
+        shape = torch.Size() if name == "step" else parameter.shape
+        if value.shape != shape or not value.is_floating_point() or not value.isfinite().all():
+            raise ValueError(f"its {name} is of another form")
+    if float(values["step"]) < 1 or float(values["exp_avg_sq"].min()) < 0:
+        raise ValueError("it is no state of Adam's")
+    form = torch.contiguous_format
+    return {name: value.clone(memory_format=form) for name, value in values.items()}
 
 
 def save_checkpoint(
@@ -74,10 +121,13 @@ def load_checkpoint(
         values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         state = to_backbone(values["model"], path)
         network.backbone.load_state_dict(state)
-        optimizer.load_state_dict(values["optimizer"])
-        if values["scaler"]:
+        load_optimizer(optimizer, values["optimizer"])
+        own = {name: type(value) for name, value in scaler.state_dict().items()}
+        if {name: type(value) for name, value in values["scaler"].items()} != own:
+            raise ValueError("its scaler is another one")
+        if own:
             scaler.load_state_dict(values["scaler"])
-        return Progress(**values["progress"])
+        return config.from_dict(Progress, values["progress"])
     except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(
             f"{path}: is not a checkpoint of this run; delete it to begin again."

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from d2_hloc.core.images import open_image
-from d2_hloc.files.atomic import write_whole
+from d2_hloc.files.atomic import refuse_links, write_whole
 from d2_hloc.files.colmap import ModelError, camera_of, pycolmap, sparse_folder
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.mvs.map_files import read_stereo_map, write_depth_h5
@@ -52,6 +52,8 @@ def make_training_scene(
     check_pinholes(model, registered)
     maps = find_maps(depth, images, [image.name for image in registered])
     rows = [_geometry(image, reconstruction) for image in registered]
+    for folder in ("scene_info", "depths"):
+        refuse_links(output / folder)
     images_below = within(output, images, name, "images")
     maps_below = within(output, maps_folder(depth), name, "depths")
     for row, image in tqdm(list(zip(rows, registered, strict=True)), desc="scene", unit="image"):

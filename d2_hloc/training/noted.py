@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from d2_hloc.core.text import read_json_file
-from d2_hloc.files.atomic import write_whole
+from d2_hloc.files.atomic import refuse_links, write_whole
 from d2_hloc.files.provenance import check_configuration
 
 
@@ -16,8 +16,10 @@ def note_configuration(folder: Path, configuration: dict[str, Any]) -> None:
 
     Raises:
         ConfigurationChanged: if it is something else.
+        ValueError: if a link is in it.
         DiskFull: if there is no space.
     """
+    refuse_links(folder)
     path = folder / "configuration.json"
     wanted = json.loads(json.dumps(configuration))
     if path.is_file():

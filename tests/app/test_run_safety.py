@@ -2,7 +2,12 @@
 
 import shutil
 
+import numpy as np
+
 from d2_hloc.app import cli
+from d2_hloc.files.colmap import read_model
+from d2_hloc.sfm.pose_errors import model_poses
+from d2_hloc.sfm.poses_file import read_poses
 
 
 def test_queries_named_as_images_of_the_model_are_drawn_by_their_own_pairs(small_run, tmp_path):
@@ -18,6 +23,24 @@ def test_queries_named_as_images_of_the_model_are_drawn_by_their_own_pairs(small
     assert cli.main(list(map(str, arguments))) == 0
     assert len((tmp_path / "out" / "poses.txt").read_text().splitlines()) == 2
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_replaced_query_leaves_nothing_of_the_old_one(small_run, tmp_path):
+    """Its features were deleted, as the refusal of the replaced photograph may lead one to do."""
+    queries, output = tmp_path / "queries", tmp_path / "out"
+    shutil.copytree(small_run.queries, queries)
+    query = next(queries.iterdir())
+    arguments = ["localize", small_run.output, queries, output, "--refinement", "off"]
+    arguments = [*map(str, arguments), *small_run.intrinsics]
+    assert cli.main(arguments) == 0
+    other = small_run.images / "view_05.jpg"
+    shutil.copyfile(other, query)
+    assert cli.main(arguments) == 1
+    (output / "features.h5").unlink()
+    assert cli.main(arguments) == 0
+    found = read_poses(output / "poses.txt")[query.name]
+    expected = model_poses(read_model(small_run.output / "sparse"))[other.name]
+    assert np.allclose(found.translation, expected.translation, atol=0.05)
 
 
 def test_a_model_that_cannot_be_aligned_is_written_and_reported_all_the_same(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from killing import go_on_after_interruptions
 from PIL import Image
 from scripts import load
 
@@ -279,3 +280,10 @@ def test_several_features_are_compared(dataset, whole, conf, tmp_path, capsys):
     assert "sift, refined" in report
     assert run(dataset, output, conf, "--feature", "d2net", "sift", "--method", "pnp") == 1
     assert '"method": "pnp"' in capsys.readouterr().err
+
+
+def test_goes_on_after_interruptions_before_its_first_records(dataset, whole, tmp_path, conf):
+    output = tmp_path / "out"
+    go_on_after_interruptions(lambda: run(dataset, output, conf), most=3)
+    for name in ("poses.txt", "Aachen_eval_[d2net].txt"):
+        assert (output / name).read_text() == (whole / name).read_text()

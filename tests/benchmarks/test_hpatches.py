@@ -14,9 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
+from killing import go_on_after_interruptions
 from PIL import Image
 from scripts import load
 from skimage import data, transform
@@ -109,7 +111,9 @@ def pipeline():
 
 
 def arguments(dataset, output, *more):
-    return [str(a) for a in ("--dataset", dataset, "--output", output, *more)]
+    """`more` may switch refinement on again."""
+    given = "--dataset", dataset, "--output", output, "--refinement", "off"
+    return [str(a) for a in (*given, *more)]
 
 
 def run(pipeline, dataset, output, *more):
@@ -353,7 +357,7 @@ def test_unusable_images_and_their_pairs_are_named(pipeline, copied, tmp_path, c
         (["--feature", "surf"], "there is no feature 'surf'; known are d2net"),
         (["--feature", "disk"], "the weights of disk are not here: run with --download"),
         (["--feature", "hloc:any"], "hloc:any: hloc cannot be used"),
-        (["--top-k", "0"], "top_k must be from 1 to 1000000000, not 0"),
+        (["--top-k", "0"], "extraction.top_k must be from 1 to 1000000000, not 0"),
         (["--compare", "nowhere.npy"], "nowhere.npy: cannot be read"),
     ],
 )
@@ -401,6 +405,24 @@ def test_goes_on_after_a_kill(pipeline, dataset, finished, tmp_path):
     assert scores[0] == scores[1]
 
 
+def test_goes_on_after_interruptions_before_any_record(pipeline, dataset, finished, tmp_path):
+    output = tmp_path / "out"
+
+    def compare():
+        return run(pipeline, dataset, output, "--feature", "sift", "cells-128")
+
+    assert go_on_after_interruptions(compare, most=3)
+    before, after = ((o / "sift" / "scores.json").read_text() for o in (finished, output))
+    assert json.loads(before)["pairs"] == json.loads(after)["pairs"]
+
+
+def test_accuracies_of_others_are_not_written_over(pipeline, dataset, tmp_path, capsys):
+    (tmp_path / "sift.npy").write_bytes(b"mine")
+    assert run(pipeline, dataset, tmp_path, "--feature", "sift") == 1
+    assert "holds a sift.npy that this program did not make" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["sift.npy"]
+
+
 def scored(options, pairs, features, matches, output, refine=None):
     """The step, for the matches of a file that some other step has made."""
     found = MatchedPairs.read(matches, [pair.names for pair in pairs])
@@ -430,6 +452,21 @@ def test_scoring_goes_on_from_what_is_there(finished, dataset, tmp_path, monkeyp
     files[2].write_text('{"pairs": [')
     with pytest.raises(ValueError, match=r"scores\.json: is damaged; delete it"):
         scored(ScoringOptions(), pairs, *files)
+
+
+def test_scores_of_other_matches_are_made_again(finished, dataset, tmp_path, caplog):
+    pairs, folder = read_hpatches(dataset).pairs, finished / "sift"
+    matches = Path(shutil.copy(folder / "matches.h5", tmp_path))
+    files = folder / "features.h5", matches, tmp_path / "scores.json"
+    first = scored(ScoringOptions(), pairs, *files)
+    with h5py.File(matches, "a") as file:
+        for name0 in file:
+            for name1 in file[name0]:
+                file[name0][name1]["matches0"][...] = -1
+    found = scored(ScoringOptions(), pairs, *files)
+    assert "was made from other files than are there now" in caplog.text
+    assert first != found
+    assert all(score.num_matches == 0 for score in found)
 
 
 def test_scores_do_not_hold_the_features_of_other_pairs(tmp_path):

@@ -21,6 +21,7 @@ from inloc_scene import (
     write_mat5,
     write_scene,
 )
+from killing import go_on_after_interruptions
 from PIL import Image
 from scripts import load
 
@@ -35,7 +36,6 @@ from d2_hloc.core import config
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
-from d2_hloc.files.run_record import RunRecord
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.poses_file import read_poses
 
@@ -61,8 +61,9 @@ def pipeline():
 
 
 def arguments(scene, output, *more):
+    """`more` may switch refinement on again."""
     given = "--dataset", scene.folder, "--output", output, "--ground-truth", scene.truth
-    return [str(a) for a in (*given, *more)]
+    return [str(a) for a in (*given, "--refinement", "off", *more)]
 
 
 def run(pipeline, scene, output, *more):
@@ -164,18 +165,22 @@ def test_goes_on_after_a_kill(pipeline, scene, finished, tmp_path):
     assert (output / "poses.txt").read_text() == poses
 
 
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def test_goes_on_after_a_kill_before_its_record_is_written(pipeline, scene, tmp_path, monkeypatch):
+def test_goes_on_after_interruptions_before_any_record(pipeline, scene, finished, tmp_path):
     output = tmp_path / "out"
     more = "--feature", "sift", "--method", "sparse"
-    with monkeypatch.context() as patched:
-        patched.setattr(RunRecord, "write", interrupt)
-        assert run(pipeline, scene, output, *more) != 0
-    assert (output / "features.h5").exists()
-    assert run(pipeline, scene, output, *more) == 0
+    assert go_on_after_interruptions(lambda: run(pipeline, scene, output, *more)) > 2
+    poses = (finished / "sparse" / "poses.txt").read_text()
+    assert (output / "poses.txt").read_text() == poses
+
+
+def test_a_combination_goes_on_after_an_interruption(pipeline, finished, tmp_path):
+    lists = [str(finished / name / "ImgList.mat") for name in ("sparse", "pooled")]
+    arguments = ["--combine", *lists, "--output", str(tmp_path / "out")]
+
+    def combine():
+        return pipeline.run_command("inloc", lambda: pipeline.main(arguments))
+
+    assert go_on_after_interruptions(combine) > 0
 
 
 def test_queries_that_are_done_stay(pipeline, scene, finished, tmp_path, monkeypatch):

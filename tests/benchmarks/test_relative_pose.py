@@ -9,6 +9,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from killing import go_on_after_interruptions
 from scripts import load
 
 from d2_hloc.app.scene.demo import write_demo
@@ -89,7 +90,7 @@ def intrinsics_of(camera):
 
 def run(pipeline, scene, output, *more):
     given = ("--pairs", scene / "pairs.txt", "--images", scene / "images", "--output", output)
-    arguments = [str(a) for a in (*given, *more)]
+    arguments = [str(a) for a in (*given, "--refinement", "off", *more)]
     return pipeline.run_command("relative_pose", lambda: pipeline.main(arguments))
 
 
@@ -236,3 +237,9 @@ def test_the_camera_is_colmaps():
     found = pinhole_camera(K, SIZE)
     assert found.model == pycolmap.CameraModelId.PINHOLE
     assert found.params.tolist() == [500, 510, 320.5, 240.5]
+
+
+def test_goes_on_after_interruptions_before_any_record(pipeline, scene, tmp_path):
+    output = tmp_path / "out"
+    assert go_on_after_interruptions(lambda: run(pipeline, scene, output, "--feature", "sift")) > 2
+    assert json.loads((output / "run.json").read_text())["scores"]["auc_20deg"] > 0.8

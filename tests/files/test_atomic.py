@@ -2,7 +2,14 @@
 
 import pytest
 
-from d2_hloc.files.atomic import empty_folder, mebibytes, write_atomically
+from d2_hloc.files.atomic import (
+    clear_unfinished_of,
+    empty_folder,
+    mebibytes,
+    refuse_links,
+    replace_folder,
+    write_atomically,
+)
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.pairs import write_pairs
 
@@ -25,6 +32,34 @@ def test_what_a_killed_run_left_half_written_is_swept(tmp_path):
     RunRecord(tmp_path, {})
     assert not (tmp_path / "report.html.0123abcd.writing").exists()
     assert (tmp_path / "my.writing").exists()
+
+
+def test_the_sweep_of_some_files_leaves_all_others(tmp_path):
+    names = ("a.h5.0123abcd.writing", "b.h5.0123abcd.writing", "a.h5.writing", "a.h5")
+    for name in (*names, "a.h5.0123abcd.writing-wal"):
+        (tmp_path / name).touch()
+    clear_unfinished_of([tmp_path / "a.h5", tmp_path / "nowhere" / "c.h5"])
+    assert {path.name for path in tmp_path.iterdir()} == set(names[1:])
+
+
+def test_a_link_in_the_place_of_a_folder_is_replaced(tmp_path):
+    mine, made, target = (tmp_path / name for name in ("mine", "made", "target"))
+    for folder in (mine, made):
+        folder.mkdir()
+        (folder / folder.name).touch()
+    target.symlink_to(mine)
+    replace_folder(made, target)
+    assert [path.name for path in target.iterdir()] == ["made"]
+    assert (mine / "mine").exists()
+
+
+def test_a_link_below_a_folder_is_named(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    refuse_links(tmp_path)
+    refuse_links(tmp_path / "nowhere")
+    (tmp_path / "a" / "b" / "c").symlink_to("nowhere")
+    with pytest.raises(ValueError, match="a/b/c: is a link"):
+        refuse_links(tmp_path)
 
 
 def test_a_link_in_the_place_of_a_folder_goes_alone(tmp_path):

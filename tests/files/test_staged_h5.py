@@ -257,7 +257,7 @@ def test_a_kill_while_records_are_added_to_a_finished_file_keeps_the_old_ones(pa
 
 def test_a_merge_that_was_cut_off_is_begun_anew(path, undisturbed):
     path.parent.mkdir()
-    path.with_name("features.h5.merging").write_bytes(b"half a file")
+    path.with_name("features.h5.0123abcd.writing").write_bytes(b"half a file")
     write_all(path)
     assert_whole(path, undisturbed)
 

@@ -1,11 +1,15 @@
 """Matches files: every pair once, both orders readable, unknown images named."""
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
 from d2_hloc.core.structs import Features
 from d2_hloc.files import features_h5
+from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import ConfigurationChanged
+from d2_hloc.files.shards import Shard
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.matching import match_pairs
 from d2_hloc.matching.match_pairs import descriptor_cache, match
@@ -74,6 +78,40 @@ def test_matches_of_other_features_are_not_gone_on_with(features, tmp_path):
     other = write(tmp_path / "other.h5", {"db/a.jpg": [0, 1, 2, 3]}, tag="b")
     with pytest.raises(ConfigurationChanged, match=r'"tag": "a".*"tag": "b"'):
         match(OPTIONS, [], other, path)
+
+
+def test_matches_of_features_that_changed_are_made_again(features, tmp_path, caplog):
+    pairs = [("db/a.jpg", "db/b.jpg"), ("c.jpg", "db/a.jpg"), ("c.jpg", "db/b.jpg")]
+    path = match(OPTIONS, pairs, features, tmp_path / "matches.h5").path
+    match(OPTIONS, [p[::-1] for p in pairs], features, path)
+    assert "other features" not in caplog.text
+    before = features_h5.read_matches(path, *pairs[0])
+    with GuardedFile(features) as file:
+        kept = features_h5.image_digests(file, ["db/a.jpg", "db/b.jpg"])
+    with h5py.File(features, "a") as file:
+        file["c.jpg/keypoints"][...] += 1
+        file["c.jpg/descriptors"][...] = np.eye(4)[:, [3, 0, 2, 1]]
+    match(OPTIONS, pairs, features, path)
+    assert "2 pairs are matched anew" in caplog.text
+    assert features_h5.read_matches(path, *pairs[0]).pairs.tolist() == before.pairs.tolist()
+    fresh = match(OPTIONS, pairs, features, tmp_path / "fresh.h5").path
+    for pair in pairs:
+        found, expected = (features_h5.read_matches(p, *pair) for p in (path, fresh))
+        assert found.pairs.tolist() == expected.pairs.tolist()
+    with GuardedFile(features) as file:
+        assert features_h5.image_digests(file, kept) == kept
+
+
+def test_a_shard_of_a_file_of_other_features_is_refused(features, tmp_path):
+    pairs = [("db/a.jpg", "db/b.jpg"), ("c.jpg", "db/a.jpg")]
+    path = match(OPTIONS, pairs[:1], features, tmp_path / "matches.h5").path
+    match(OPTIONS, pairs, features, path, shard=Shard(1, 1))
+    with h5py.File(features, "a") as file:
+        file["db/a.jpg/keypoints"][...] += 1
+    with pytest.raises(
+        features_h5.StorageError, match=r"matches\.h5: was made from other features"
+    ):
+        match(OPTIONS, pairs, features, path, shard=Shard(1, 1))
 
 
 def test_the_cache_stays_within_its_bound_and_reads_once(features, monkeypatch):

@@ -114,12 +114,19 @@ def test_a_killed_run_goes_on_to_the_same_result(scene, whole, copy):
     stereo = copy / "stereo"
     (stereo / "depth_maps" / "view/0.png.photometric.bin").unlink()
     (stereo / "depth_maps" / "view/1.png.photometric.bin").write_bytes(b"211&160&1&cut")
-    (stereo / "depth_maps" / "view/2.png.photometric.bin.writing").write_bytes(b"half")
+    halves = [
+        stereo / "depth_maps" / "view/0.png.photometric.bin.0123abcd.writing",
+        stereo / "depth_maps" / "view/3.png.geometric.bin.0123abcd.writing",
+        stereo / "normal_maps" / "view/4.png.geometric.bin.0123abcd.writing",
+    ]
+    for half in halves:
+        half.write_bytes(b"half")
     (stereo / "depth_maps" / "view/3.png.geometric.bin").unlink()
     (stereo / "normal_maps" / "view/4.png.geometric.bin").write_bytes(b"")
     (copy / "fused.ply").unlink()
     (copy / "fused.writing.ply").write_bytes(b"ply")
     assert run(scene, copy).share_within_1_percent == whole[1].share_within_1_percent
+    assert not any(half.exists() for half in halves)
     before, after = files_of(whole[0]), files_of(copy)
     assert before == after
     assert clouds_equal(whole[0], copy)
@@ -153,6 +160,17 @@ def test_a_kill_while_undistorting_leaves_no_workspace(scene, whole, tmp_path, m
     run(scene, tmp_path / "out")
     assert not (tmp_path / "out.undistorting").exists()
     assert files_of(tmp_path / "out") == files_of(whole[0])
+
+
+@pytest.mark.parametrize("name", ["stereo", "stereo/depth_maps/view", "fused.ply"])
+def test_a_workspace_is_written_through_no_link(scene, whole, copy, tmp_path, name):
+    outside = tmp_path / "outside"
+    (copy / name).rename(outside)
+    (copy / name).symlink_to(outside)
+    before = {p: p.stat().st_mtime_ns for p in (outside, *outside.rglob("*"))}
+    with pytest.raises(ValueError, match=f"{name}: is a link, and a run writes into its own"):
+        run(scene, copy)
+    assert {p: p.stat().st_mtime_ns for p in (outside, *outside.rglob("*"))} == before
 
 
 def test_fusion_may_change_but_depth_maps_may_not(scene, whole, copy):

@@ -19,7 +19,10 @@ import numpy as np
 import scipy.io
 import torch
 from hostile_pickles import BYTES_AS_OBJECTS, Call
+from PIL import Image
 from safetensors.torch import save_file
+
+from d2_hloc.files.colmap import pycolmap
 
 CAMERA = "PINHOLE 64 48 50 50 32 24"
 NAMES = {"absolute": "/etc/evil.jpg", "upwards": "../../evil.jpg"}
@@ -115,6 +118,18 @@ def scene(paths, pickled=None):
     return write
 
 
+def megadepth(paths, pickled=None):
+    """A writer of a data set that is nothing but such a file."""
+
+    def write(folder):
+        path = folder / "megadepth"
+        path.mkdir()
+        scene(paths, None if pickled is None else pickle.dumps(pickled, protocol=4))(path)
+        return path
+
+    return write
+
+
 def npy(array, pickled=None):
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=True)
@@ -189,21 +204,99 @@ def images(*contents):
     return write
 
 
-def pipe(folder):
-    os.mkfifo(folder / "pairs.txt")
-    return folder / "pairs.txt"
+def named_images(*names):
+    """A writer of a folder of images that are whole, under names that may be bytes."""
+
+    def write(folder):
+        path = folder / "photos"
+        path.mkdir()
+        for k, name in enumerate(names):
+            with Path(os.fsdecode(os.fsencode(path) + b"/" + name)).open("wb") as file:
+                photograph(k).save(file, "PNG")
+        return path
+
+    return write
 
 
-def unix_socket(folder):
-    path = folder / "s.txt"
+def photograph(seed, size=(64, 48)):
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def pipe(folder, name="pairs.txt"):
+    os.mkfifo(folder / name)
+    return folder / name
+
+
+def unix_socket(folder, name="s.txt"):
+    path = folder / name
     with socket.socket(socket.AF_UNIX) as made:
         here = Path.cwd()
         os.chdir(folder)
         try:
-            made.bind("s.txt")
+            made.bind(name)
         finally:
             os.chdir(here)
     return path
+
+
+def device(folder, name="zero.txt"):
+    (folder / name).symlink_to("/dev/zero")
+    return folder / name
+
+
+def no_images(make):
+    """A writer of a folder whose images are all pipes, say."""
+
+    def write(folder):
+        path = folder / "photos"
+        path.mkdir()
+        for name in ("a.png", "b.png"):
+            make(path, name)
+        return path
+
+    return write
+
+
+def database(*names):
+    """A writer of a collection: images/, and COLMAP's database of images of these names."""
+
+    def write(folder):
+        path = folder / "collection"
+        (path / "images").mkdir(parents=True)
+        with pycolmap.Database.open(path / "database.db") as made:
+            camera = pycolmap.Camera(model="PINHOLE", width=64, height=48, params=[50, 50, 32, 24])
+            camera_id = made.write_camera(camera)
+            for name in names:
+                made.write_image(pycolmap.Image(name=name, camera_id=camera_id))
+        return path
+
+    return write
+
+
+AACHEN = {
+    "3D-models/aachen_cvpr2018_db.nvm": "NVM_V3\n\n2\na.png 50 1 0 0 0 0 0 0 0 0\n"
+    "b.png 50 1 0 0 0 1 0 0 0 0\n0\n",
+    "3D-models/database_intrinsics.txt": f"a.png {CAMERA}\nb.png {CAMERA}\n",
+    "queries/night_time_queries_with_intrinsics.txt": f"q.png {CAMERA}\n",
+    "image_pairs_to_match.txt": "a.png b.png\nq.png a.png\n",
+}
+
+
+def aachen(name, old="", new=""):
+    """A writer of a data set in Aachen's layout, one of whose files is changed."""
+
+    def write(folder):
+        path = folder / "aachen"
+        for place, content in AACHEN.items():
+            (path / place).parent.mkdir(parents=True, exist_ok=True)
+            (path / place).write_text(content.replace(old, new) if place == name else content)
+        (path / "images" / "images_upright").mkdir(parents=True)
+        for k, image in enumerate(("a.png", "b.png", "q.png")):
+            photograph(k).save(path / "images" / "images_upright" / image)
+        return path
+
+    return write
 
 
 def snapshot(folder, without=()):

@@ -1,11 +1,15 @@
-"""Commands that are killed midway."""
+"""Commands that are killed midway, or interrupted before their record is written."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from d2_hloc.files.run_record import RunRecord
 
 
 def run_until_killed(command: Sequence[str], seconds: float, sign: bytes = b"") -> bool:
@@ -28,3 +32,28 @@ def run_until_killed(command: Sequence[str], seconds: float, sign: bytes = b"") 
         return True
     assert process.returncode == 0
     return False
+
+
+def go_on_after_interruptions(run: Callable[[], int], most: int = 60) -> int:
+    """Run a command that is interrupted before its first record, then its second, ... to its end.
+
+    Every run goes on from what the one before left. Returns how often it was interrupted; after
+    `most` times it is left alone.
+    """
+    write = RunRecord.write
+    for k in range(most):
+        let_through = iter(range(k))
+
+        def interrupted(record: RunRecord, let_through: object = let_through) -> None:
+            if next(let_through, None) is None:
+                raise KeyboardInterrupt
+            write(record)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(RunRecord, "write", interrupted)
+            status = run()
+        if status == 0:
+            return k
+        assert status == 130
+    assert run() == 0
+    return most

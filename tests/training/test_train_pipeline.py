@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from killing import go_on_after_interruptions
 from PIL import Image
 from scripts import load
 from skimage import data
@@ -89,6 +90,26 @@ def test_the_same_command_again_trains_nothing_more_and_more_epochs_do(pipeline,
     assert run(pipeline, *command, "--epochs", 2) == 0
     assert (output / "losses.csv").read_text().startswith(before)
     assert len((output / "losses.csv").read_text().splitlines()) == 5
+
+
+def test_goes_on_after_interruptions_before_any_record(pipeline, photos, finished, tmp_path):
+    output = tmp_path / "out"
+    conf = write_config(tmp_path / "tiny.yaml")
+    command = "--config", conf, "--dataset", photos, "--output", output
+    assert go_on_after_interruptions(lambda: run(pipeline, *command)) > 1
+    for name in ("losses.csv", "validation.csv"):
+        assert (output / name).read_text() == (finished[0] / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["losses.csv", "last.pth", "best.safetensors"])
+def test_files_of_others_are_not_written_over(pipeline, photos, tmp_path, capsys, name):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / name).write_text("mine")
+    conf = write_config(tmp_path / "tiny.yaml")
+    assert run(pipeline, "--config", conf, "--dataset", photos, "--output", output) == 1
+    assert f"holds a {name} that this program did not make" in capsys.readouterr().err
+    assert [path.name for path in output.iterdir()] == [name]
 
 
 def test_another_configuration_is_refused(pipeline, finished, photos, tmp_path, capsys):

@@ -35,6 +35,11 @@ class ScoringOptions:
 
     Repeatability and matching score count a keypoint as found within `threshold`. A homography's
     inliers are within `ransac_error`.
+
+    Attributes:
+        threshold: error within which repeatability and matching score count a keypoint,
+            pixels.
+        ransac_error: largest error of a homography's inlier, pixels.
     """
 
     threshold: float = 3.0
@@ -78,7 +83,7 @@ def score_homographies(
         "is_refined": refine is not None,
         "matches": features_h5.read_configuration(matches.path),
     }
-    store = pair_store(output, made_by, HomographyScore)
+    store = pair_store(output, made_by, HomographyScore, matches.path)
     return score_pairs(pairs, features, matches, store, partial(score_homography, options), refine)
 
 

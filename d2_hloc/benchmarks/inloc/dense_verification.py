@@ -103,9 +103,9 @@ def verify_poses(
         ConfigurationChanged: if `output` was made with another configuration.
     """
     poses = [[query.name, *(p.pose for p in query.poses)] for query in found]
-    made_by = {"dense": config.to_dict(verifier.options), "poses": digest(poses)}
+    made_by = {"dense": config.to_dict(verifier.options)}
     queries = {query.name: query for query in found}
-    store = query_store(output, made_by)
+    store = query_store(output, made_by, [digest(poses)])
     return store.complete(queries, lambda q: rerank(verifier, q), "dense PV", "query", workers)
 
 

@@ -27,6 +27,8 @@ from d2_hloc.files.staged_h5 import Staged, Value
 
 logger = logging.getLogger(__name__)
 
+MADE_FROM = "features_crc32"  # attribute of points: digest of the keypoints that they are of
+
 
 @dataclass(frozen=True, kw_only=True)
 class LiftedPoints:
@@ -47,8 +49,8 @@ def lift(
 ) -> LiftedPoints:
     """Look up the points of the ranked cutouts' keypoints, in the building's frame.
 
-    Cutouts that are done stay as they are. Ones that cannot be used are noted with the reason: a
-    damaged or missing map, one without depth, a missing alignment.
+    Cutouts that are done stay as they are, unless their features changed. Ones that cannot be used
+    are noted with the reason: a damaged or missing map, one without depth, a missing alignment.
 
     Raises:
         StorageError: if the features file cannot be used.
@@ -58,6 +60,13 @@ def lift(
     cutouts = {c.cutout for found in ranked.values() for c in found}
     names = [name for name in features.names if name in cutouts]
     with Staged(output, made_by, "points") as staged, features_h5.open_h5(features.path) as file:
+        digests = features_h5.image_digests(file, names)
+
+        def is_stale(points: GuardedFile, name: str) -> bool:
+            made_from = points[name]["points"].attrs.get(MADE_FROM)
+            return made_from is not None and int(made_from) != digests.get(name, made_from)
+
+        staged.drop(is_stale)
         todo = [name for name in names if name not in staged.done]
         found = in_threads(partial(_try, folder, file, maps), todo, workers)
         progress = tqdm(
@@ -67,7 +76,7 @@ def lift(
             if isinstance(points, str):
                 staged.failures[name] = points
             else:
-                staged.add(name, {"points": Value(points)})
+                staged.add(name, {"points": Value(points, {MADE_FROM: digests[name]})})
         for name, reason in staged.failures.items():
             logger.warning("skipped %s: %s", name, reason)
     return LiftedPoints(

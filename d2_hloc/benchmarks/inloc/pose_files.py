@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,17 @@ def pose_numbers(pose: pycolmap.Rigid3d) -> Numbers:
     return tuple(float(n) for n in (w, x, y, z, *pose.translation))
 
 
-def query_store(path: Path, configuration: Mapping[str, Any]) -> ResultStore[QueryPoses]:
-    """Open a file of the poses of queries in the making.
+def query_store(
+    path: Path, configuration: Mapping[str, Any], made_from: Sequence[int | str] = ()
+) -> ResultStore[QueryPoses]:
+    """Open a file of the poses of queries in the making; those made from others are made again.
 
     Raises:
         ConfigurationChanged: if it was made with another configuration.
         ValueError: if it is damaged.
     """
-    return ResultStore(path, configuration, QueryPoses, lambda query: query.name, "queries")
+    key_of = attrgetter("name")
+    return ResultStore(path, configuration, QueryPoses, key_of, "queries", made_from)
 
 
 def best_poses(found: Sequence[QueryPoses]) -> dict[str, pycolmap.Rigid3d]:

@@ -39,7 +39,7 @@ from d2_hloc.benchmarks.inloc.pose_files import (
 from d2_hloc.core import config
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
-from d2_hloc.files.provenance import digest
+from d2_hloc.files.provenance import digest, file_checksum
 from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.sfm.pnp import absolute_pose
 
@@ -71,7 +71,9 @@ def pose_queries(method: str, setting: Setting, output: Path) -> list[QueryPoses
         StorageError: if a file of features, matches or points cannot be used.
         ConfigurationChanged: if `output` was made with another configuration.
     """
-    store = query_store(output, pose_configuration(method, setting))
+    store = query_store(
+        output, pose_configuration(method, setting), file_checksum(setting.files.matches.path)
+    )
     names = {name: name for name in setting.ranked}
     with setting.files.open() as files:
 

@@ -15,6 +15,7 @@ import numpy as np
 from d2_hloc.core.listing import list_images
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.files import features_h5
+from d2_hloc.files.atomic import write_whole
 from d2_hloc.files.colmap import opened_copy, pycolmap
 from d2_hloc.matching.pairs import Pair
 
@@ -86,4 +87,4 @@ def _flat(name: str) -> str:
 def _write(path: Path, table: np.ndarray, dtype: type) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     header = np.array(table.shape, dtype=np.int32)
-    path.write_bytes(header.tobytes() + np.ascontiguousarray(table, dtype=dtype).tobytes())
+    write_whole(path, header.tobytes() + np.ascontiguousarray(table, dtype=dtype).tobytes())

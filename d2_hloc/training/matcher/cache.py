@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc.core import config
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.images import ImageError, open_image
 from d2_hloc.core.structs import Features
 from d2_hloc.features.options import BUNDLED
@@ -34,6 +35,8 @@ from d2_hloc.training.pair import generator, warn_once
 
 Extract = Callable[[Tensor], Features]
 
+LONGEST_EDGE = 1 << 20  # pixels
+SINGULAR = 1e-12  # determinant
 LARGEST = 0.4  # of a projected descriptor's numbers, as a byte's 127; larger ones are rare
 
 
@@ -54,7 +57,7 @@ class CachedView:
 def extractor(max_keypoints: int, precision: Literal["float32", "bfloat16"] = "float32") -> Extract:
     """D2-Net, its descriptors through the bundled projection."""
     network = D2Net(D2NetOptions(max_keypoints=max_keypoints, precision=precision))
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(chosen_device())
     projection = load_projection(BUNDLED)
     weight = next(network.parameters())
 
@@ -172,14 +175,44 @@ def read_views(path: Path) -> list[CachedView] | None:
     try:
         with safe_open(path, "pt") as file:
             return [
-                CachedView(
-                    keypoints=file.get_tensor(f"{k}.keypoints"),
-                    descriptors=file.get_tensor(f"{k}.descriptors"),
-                    view_from_photo=file.get_tensor(f"{k}.homography").numpy(),
-                    size=tuple(one["size"]),
-                    photo_size=tuple(one["photo_size"]),
+                _checked(
+                    file.get_tensor(f"{k}.keypoints"),
+                    file.get_tensor(f"{k}.descriptors"),
+                    file.get_tensor(f"{k}.homography"),
+                    tuple(one["size"]),
+                    tuple(one["photo_size"]),
                 )
                 for k, one in enumerate(json.loads(file.metadata()["views"]))
             ]
     except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError):
         return None
+
+
+def _checked(
+    keypoints: Tensor,
+    descriptors: Tensor,
+    homography: Tensor,
+    size: tuple[int, ...],
+    photo_size: tuple[int, ...],
+) -> CachedView:
+    """A view of what a file holds; ValueError if it cannot be one."""
+    dtypes = keypoints.dtype, descriptors.dtype, homography.dtype
+    shapes = keypoints.shape[1:], descriptors.shape[:1], homography.shape
+    if dtypes != (torch.float32, torch.int8, torch.float64):
+        raise ValueError(f"numbers of {dtypes}")
+    if shapes != ((2,), keypoints.shape[:1], (3, 3)) or descriptors.ndim != 2:
+        raise ValueError(f"shapes {shapes}")
+    if not (keypoints.isfinite().all() and homography.isfinite().all()):
+        raise ValueError("numbers that are not finite")
+    if abs(float(torch.linalg.det(homography))) < SINGULAR:
+        raise ValueError("a homography without an inverse")
+    for edges in (size, photo_size):
+        if len(edges) != 2 or not all(type(e) is int and 0 < e <= LONGEST_EDGE for e in edges):
+            raise ValueError(f"an image of {edges} pixels")
+    return CachedView(
+        keypoints=keypoints,
+        descriptors=descriptors,
+        view_from_photo=homography.numpy(),
+        size=(size[0], size[1]),
+        photo_size=(photo_size[0], photo_size[1]),
+    )
