@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -102,7 +102,7 @@ def _by_ffmpeg(program: str, video: Path) -> Iterator[Image.Image]:
             raise VideoError(f"{video}: cannot be read as a video ({reason}).")
 
 
-def _read_ppm(stream: BinaryIO) -> Image.Image | None:
+def _read_ppm(stream: IO[bytes]) -> Image.Image | None:
     """The next picture of a stream of them, as ffmpeg writes it; None at its end."""
     header = [stream.readline() for _ in range(3)]
     if header[0].strip() != b"P6":
