@@ -15,7 +15,7 @@ from torch import Tensor
 
 from d2_hloc.core.listing import ImageError
 from d2_hloc.core.orientation import UPRIGHT, upright_image
-from d2_hloc.core.tones import Span, is_wide, to_eight_bits
+from d2_hloc.core.photographs.tones import Span, is_wide, to_eight_bits
 
 T = TypeVar("T")
 

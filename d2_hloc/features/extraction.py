@@ -20,12 +20,12 @@ from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.exif import read_header
 from d2_hloc.core.images import read_image
 from d2_hloc.core.listing import ImageError, list_images
-from d2_hloc.core.masks import are_visible, check_masks, visible_pixels
 from d2_hloc.core.names import name_problem
 from d2_hloc.core.orientation import UPRIGHT, to_stored, upright_size
+from d2_hloc.core.photographs.masks import are_visible, check_masks, visible_pixels
+from d2_hloc.core.photographs.tones import Span, folder_span
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
-from d2_hloc.core.tones import Span, folder_span
 from d2_hloc.features import compression, registry
 from d2_hloc.features.adapter import Extractor
 from d2_hloc.features.extracted import Extracted

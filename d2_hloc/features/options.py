@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from d2_hloc.core.mask_options import MaskOptions
+from d2_hloc.core.photographs.mask_options import MaskOptions
 from d2_hloc.core.ranges import EDGES, MANY, check_ranges
 from d2_hloc.features.names import DENSE, check_name
 from d2_hloc.network.options import MULTISCALE, CellOptions, D2NetOptions

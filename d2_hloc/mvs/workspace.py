@@ -24,12 +24,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc.core.images import ImageError, fit, luma, open_image, read_image
-from d2_hloc.core.mask_options import MaskOptions
-from d2_hloc.core.masks import check_masks
+from d2_hloc.core.photographs.mask_options import MaskOptions
+from d2_hloc.core.photographs.masks import check_masks
+from d2_hloc.core.photographs.tones import has_wide, is_wide, to_eight_bits
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
 from d2_hloc.core.text import read_json_file
-from d2_hloc.core.tones import has_wide, is_wide, to_eight_bits
 from d2_hloc.files.atomic import DiskFull, free_space, mebibytes, refuse_links, write_whole
 from d2_hloc.files.colmap import ModelError, camera_of, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs

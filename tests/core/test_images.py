@@ -11,7 +11,7 @@ from PIL import Image, features
 
 from d2_hloc.core.images import fit, luma, open_image, read_image, to_tensor
 from d2_hloc.core.listing import ImageError, list_images
-from d2_hloc.core.tones import folder_span
+from d2_hloc.core.photographs.tones import folder_span
 
 
 @pytest.fixture
