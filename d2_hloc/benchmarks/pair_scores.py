@@ -18,6 +18,10 @@ from d2_hloc.files.provenance import digest, file_checksum
 from d2_hloc.files.result_store import ResultStore
 from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.matching.pairs import Pair
+from d2_hloc.refinement.options import RefinementOptions
+
+# A pair has no third image to put a keypoint right: windows of 10 pixels find more of them.
+PAIRWISE = RefinementOptions(enabled=True, coarse_window=5, ambiguity=0.02)
 
 Size = tuple[int, int]  # w, h
 Points = Float[np.ndarray, "_ 2"]  # pixels; (0, 0) is the centre of the first

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2_hloc.core import config
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.exif import read_header
 from d2_hloc.core.images import read_image
 from d2_hloc.core.listing import ImageError, list_images
@@ -43,10 +44,10 @@ CreateExtractor = Callable[[FeatureOptions], Extractor]
 
 
 def create_extractor(options: FeatureOptions) -> Extractor:
-    """The network or algorithm that the options name, on a GPU where there is one."""
+    """The network or algorithm that the options name, on the chosen device."""
     extractor = registry.adapter_of(options.feature).create(options)
     if isinstance(extractor, nn.Module):
-        extractor.to("cuda" if torch.cuda.is_available() else "cpu")
+        extractor.to(chosen_device())
     return extractor
 
 

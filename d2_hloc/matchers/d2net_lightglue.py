@@ -11,7 +11,7 @@ from d2_hloc.hloc.dense_matches import check_indices, dense
 from d2_hloc.hloc.matcher_conf import matching_options_of
 from d2_hloc.hloc.model_inputs import given_size
 from d2_hloc.hloc.plugin import INT16_MAX
-from d2_hloc.matching.lightglue import LightGlue
+from d2_hloc.matching.grown_glue import GrownGlue
 
 
 class D2NetLightGlue(BaseModel):
@@ -24,21 +24,20 @@ class D2NetLightGlue(BaseModel):
 
     def _init(self, conf: dict[str, Any]) -> None:
         self.options = matching_options_of(conf)
-        self.matcher = LightGlue(
-            self.options.weights, self.options.min_score, self.options.precision
-        )
+        self.matcher = GrownGlue(self.options)
 
     def _forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keypoints 1 x N x 2 and descriptors 1 x D x N -> matches0 1 x N0, matching_scores0.
 
         The images' sizes are those of `image_size0` and `image_size1`, 1 x 2, or of `image0` and
-        `image1`, as hloc gives them.
+        `image1`, as hloc gives them. `scales0` and `scales1`, 1 x N, are the pixels of the image in
+        one of that which keypoints were found in; 1 where they are not given.
 
         Raises:
             ValueError: for a batch of other than one pair, descriptors of a width that the weights
                 were not learned from, images of no size, or a match that cannot be stored.
         """
-        points = []
+        images = []
         for k in "01":
             keypoints, descriptors = data[f"keypoints{k}"], data[f"descriptors{k}"]
             if descriptors.ndim != 3 or descriptors.shape[0] != 1:
@@ -46,7 +45,8 @@ class D2NetLightGlue(BaseModel):
                     f"descriptors{k} must be 1 x D x N, not {tuple(descriptors.shape)}."
                 )
             size = given_size(data, k, "D2NetLightGlue")
-            points.append(self.matcher.prepare(keypoints[0], descriptors[0].T, size))
-        matches = self.matcher(*points).at_least(self.options.min_matches)
+            scales = data[f"scales{k}"][0] if f"scales{k}" in data else None
+            images.append(self.matcher.prepare(keypoints[0], descriptors[0].T, size, scales))
+        matches = self.matcher(*images)
         check_indices(matches, self.conf["max_index"])
-        return dense(matches, len(points[0]))
+        return dense(matches, len(images[0]))

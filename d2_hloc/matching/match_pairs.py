@@ -7,13 +7,14 @@ from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.orientation import to_upright, upright_size
 from d2_hloc.core.structs import Matches
 from d2_hloc.core.threads import in_threads, one_thread_an_operation
@@ -33,15 +34,12 @@ from d2_hloc.matching.pairs import Pair, order_for_reuse, pair_text, unique
 from d2_hloc.matching.prepared import PreparedDescriptors, prepare_descriptors
 from d2_hloc.matching.published import PACKAGED, glue_digests
 
-if TYPE_CHECKING:
-    from d2_hloc.matching.lightglue import LightGlue
-    from d2_hloc.matching.published import PublishedGlue
-
 logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 2 << 30  # of descriptors held at once
 OWN = ("d2net", "d2net-ms")  # what our weights of 'lightglue' were learned from
 OF_NEIGHBOURS = ("mutual", "ratio_threshold", "distance_threshold", "growing")  # options
+OF_LIGHTGLUE = ("weights", "min_score", "min_support", "precision")
 BLOCK = 32  # images; pairs are ordered so that blocks of them stay in the cache
 
 
@@ -79,7 +77,7 @@ def descriptor_cache(
     file: GuardedFile, capacity: int = CACHE_BYTES
 ) -> BoundedCache[str, PreparedDescriptors]:
     """Descriptors (N, D) of a features file, read and prepared once while they are in use."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device()
 
     def read(name: str) -> PreparedDescriptors:
         return prepare_descriptors(features_h5.descriptors_of(file, name).to(device))
@@ -110,7 +108,23 @@ def create_matcher(options: MatchingOptions, feature: str = "d2net") -> Matcher:
         return Matcher(cache=placed_cache, match=lambda a, b: match_grown(options, a, b))
     if options.matcher == "hierarchical":
         return Matcher(cache=level_cache, match=lambda a, b: match_hierarchical(options, a, b))
-    glue = create_glue(options, feature)
+    return learned_matcher(options, feature)
+
+
+def learned_matcher(options: MatchingOptions, feature: str) -> Matcher:
+    """Our own LightGlue, or that of another feature. They import kornia, which takes seconds.
+
+    Raises:
+        WeightsError: if its weights cannot be used.
+    """
+    if feature in OWN:
+        from d2_hloc.matching.grown_glue import GrownGlue
+
+        own = GrownGlue(options)
+        return Matcher(cache=own.cache, match=own)
+    from d2_hloc.matching.published import PublishedGlue
+
+    glue = PublishedGlue(feature, options.min_score)
 
     def cache(file: GuardedFile, capacity: int) -> BoundedCache[str, Any]:
         def read(name: str) -> Any:
@@ -126,21 +140,6 @@ def create_matcher(options: MatchingOptions, feature: str = "d2net") -> Matcher:
         return BoundedCache(read, capacity)
 
     return Matcher(cache=cache, match=lambda a, b: glue(a, b).at_least(options.min_matches))
-
-
-def create_glue(options: MatchingOptions, feature: str) -> LightGlue | PublishedGlue:
-    """Our own LightGlue, or that of another feature. They import kornia, which takes seconds.
-
-    Raises:
-        WeightsError: if its weights cannot be used.
-    """
-    if feature in OWN:
-        from d2_hloc.matching.lightglue import LightGlue
-
-        return LightGlue(options.weights, options.min_score, options.precision)
-    from d2_hloc.matching.published import PublishedGlue
-
-    return PublishedGlue(feature, options.min_score)
 
 
 def match(
@@ -230,18 +229,18 @@ def configuration(options: MatchingOptions, feature: str = "d2net") -> dict[str,
     """Everything that matches depend on: the options that apply, and the weights' digest."""
     values = config.to_dict(options)
     if options.matcher == "nearest":  # as before there was another
-        unused = ("matcher", "growing", "weights", "min_score", "precision")
+        unused = ("matcher", "growing", *OF_LIGHTGLUE)
     elif options.matcher == "grown":
-        unused = ("weights", "min_score", "precision")
+        unused = OF_LIGHTGLUE
     elif options.matcher == "hierarchical":
-        unused = ("growing", "weights", "min_score", "precision")
+        unused = ("growing", *OF_LIGHTGLUE)
     elif feature in OWN:
         unused = OF_NEIGHBOURS
         from d2_hloc.matching.lightglue import locate
 
         values["weights_sha256"] = file_sha256(locate(options.weights))
     else:
-        unused = (*OF_NEIGHBOURS, "weights", "precision")
+        unused = (*OF_NEIGHBOURS, "weights", "min_support", "precision")
         values["weights_sha256"] = glue_digests(feature)
     return {key: value for key, value in values.items() if key not in unused}
 
@@ -296,7 +295,7 @@ def _records(
         return features_h5.matches_record(matcher.match(set0, set1), len(set0))
 
     with one_thread_an_operation() as count:
-        workers = 1 if torch.cuda.is_available() else count
+        workers = count if chosen_device().type == "cpu" else 1
         with closing(in_threads(work, pairs, workers)) as records:
             yield from records
 

@@ -1,4 +1,4 @@
-"""Options of the choice of pairs, of matching and of guided matching."""
+"""Options of the choice of pairs, of matching and of its networks, and of guided matching."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from d2_hloc.core.ranges import MANY, PIXELS, RATIOS, check_ranges
+from d2_hloc.features.options import MOST
 
 MATCHERS = ("nearest", "grown", "hierarchical", "lightglue")
 FOR_CELLS = ("grown", "hierarchical")  # matchers of dense features
@@ -111,7 +112,7 @@ class MatchingOptions:
     'hierarchical' is for densesfm: coarse cells that match say where fine ones are compared.
 
     Of 'lightglue' are its `weights`, bundled ones or a file; `min_score`, which a match has to
-    exceed; and `precision`.
+    exceed; `min_support`, by the matches around it; and `precision`.
 
     Attributes:
         matcher: nearest neighbours, matches grown from these, within these, or the learned one.
@@ -121,6 +122,8 @@ class MatchingOptions:
         growing: how matches grow; of grown.
         weights: d2_lightglue (bundled), or a file's path; of lightglue.
         min_score: score that a match has to exceed, None for the matcher's own; of lightglue.
+        min_support: by the matches around it that a match has to have, None for what finds most
+            right ones, 0 for the network's matches as they are; of lightglue.
         precision: of the arithmetic; of lightglue.
         min_matches: a pair with fewer has none.
     """
@@ -132,6 +135,7 @@ class MatchingOptions:
     growing: GrowingOptions = field(default_factory=GrowingOptions)
     weights: str = "d2_lightglue"
     min_score: float | None = None
+    min_support: float | None = None
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     min_matches: int = 0  # fewer are none
 
@@ -141,6 +145,7 @@ class MatchingOptions:
             ratio_threshold=RATIOS,
             distance_threshold=(1e-3, 2),
             min_score=(0, 1),
+            min_support=(0, MANY),
             min_matches=(0, MANY),
         )
         for name in ("ratio_threshold", "distance_threshold"):
@@ -171,3 +176,28 @@ class GuidedOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self, radius=PIXELS, slope=(0, 10), ratio_threshold=RATIOS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlueShape:
+    """The size of the network; descriptors have `input_width` numbers, those inside `width`.
+
+    Attributes:
+        input_width: numbers of a descriptor.
+        width: numbers inside.
+        heads: heads of attention.
+        layers: layers, each of self and cross attention.
+    """
+
+    input_width: int = MOST
+    width: int = 128
+    heads: int = 2
+    layers: int = 5
+
+    def __post_init__(self) -> None:
+        if self.layers < 1 or self.width % (2 * self.heads) or self.width >= self.input_width:
+            raise ValueError(
+                f"a matcher of {self.layers} layers with {self.heads} heads cannot take "
+                f"{self.input_width} numbers to {self.width}: it needs a layer, heads of an even "
+                "width, and a width below that of the descriptors."
+            )

@@ -57,7 +57,3 @@ class RefinementOptions:
         window = math.ceil(pixels / 2) + 1  # of cells of 2 pixels; a peak is not at the border
         patch = max(self.coarse_patch, window - 1)
         return replace(self, coarse_window=max(self.coarse_window, window), coarse_patch=patch)
-
-    def switched(self, argument: str | None) -> RefinementOptions:
-        """The same options with refinement 'on' or 'off', or None to leave it."""
-        return self if argument is None else replace(self, enabled=argument == "on")

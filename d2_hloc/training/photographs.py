@@ -43,7 +43,15 @@ ATTEMPTS = 10  # at two views that have enough in common
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoViewOptions:
-    """Limits within which the second view differs from the first."""
+    """Limits within which the second view differs from the first.
+
+    Attributes:
+        rotation: largest turn, degrees either way.
+        scale: largest factor of size, either way.
+        perspective: how far each corner may move, of a view's edge.
+        shift: largest shift along either axis, of a view's edge.
+        zoom: most pixels of the photograph in one of the first view.
+    """
 
     rotation: float = 30.0  # degrees, either way, at most
     scale: float = 1.6  # larger or smaller by, at most
@@ -64,7 +72,14 @@ class PhotoViewOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotographOptions:
-    """The pairs made from a folder of photographs."""
+    """The pairs made from a folder of photographs.
+
+    Attributes:
+        pairs_per_photo: pairs of a photograph in an epoch.
+        crop: edge of the crops, pixels.
+        view: how far the second view may differ from the first.
+        photometric: how lights differ.
+    """
 
     pairs_per_photo: int = 1  # in an epoch
     crop: int = CROP

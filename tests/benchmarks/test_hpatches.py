@@ -111,7 +111,9 @@ def pipeline():
 
 
 def arguments(dataset, output, *more):
-    return [str(a) for a in ("--dataset", dataset, "--output", output, *more)]
+    """`more` may switch refinement on again."""
+    given = "--dataset", dataset, "--output", output, "--refinement", "off"
+    return [str(a) for a in (*given, *more)]
 
 
 def run(pipeline, dataset, output, *more):
@@ -355,7 +357,7 @@ def test_unusable_images_and_their_pairs_are_named(pipeline, copied, tmp_path, c
         (["--feature", "surf"], "there is no feature 'surf'; known are d2net"),
         (["--feature", "disk"], "the weights of disk are not here: run with --download"),
         (["--feature", "hloc:any"], "hloc:any: hloc cannot be used"),
-        (["--top-k", "0"], "top_k must be from 1 to 1000000000, not 0"),
+        (["--top-k", "0"], "extraction.top_k must be from 1 to 1000000000, not 0"),
         (["--compare", "nowhere.npy"], "nowhere.npy: cannot be read"),
     ],
 )

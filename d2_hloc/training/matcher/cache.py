@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc.core import config
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.images import ImageError, open_image
 from d2_hloc.core.structs import Features
 from d2_hloc.features.options import BUNDLED
@@ -57,7 +58,7 @@ class CachedView:
 def extractor(max_keypoints: int, precision: Literal["float32", "bfloat16"] = "float32") -> Extract:
     """D2-Net, its descriptors through the bundled projection."""
     network = D2Net(D2NetOptions(max_keypoints=max_keypoints, precision=precision))
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(chosen_device())
     projection = load_projection(BUNDLED)
     weight = next(network.parameters())
 

@@ -1,0 +1,122 @@
+"""The learned matcher's matches, held to those around them, with what lies between them.
+
+The network finds less than half of the keypoints that two images share. Around its matches that
+agree, a keypoint's partner is expected within some pixels, and the most similar one there is right
+more often than anything that the whole image has to offer (growing).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.orientation import to_upright, upright_size
+from d2_hloc.core.structs import Matches
+from d2_hloc.features.extracted import image_orientation
+from d2_hloc.files import features_h5
+from d2_hloc.files.hdf5_guard import GuardedFile
+from d2_hloc.matching.consistency import local_consistency
+from d2_hloc.matching.growing import KeypointField, grow_matches
+from d2_hloc.matching.lightglue import LightGlue, Points, partners
+from d2_hloc.matching.options import GrowingOptions, MatchingOptions
+
+# Chosen on photographs held back (docs/matcher.md): the network's matches are mostly right, so that
+# less tolerance, and nearer candidates, are asked than of neighbours among dense cells.
+GROWING = GrowingOptions(min_support=30.0, noise=1.0, radius=6.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedPoints:
+    """Features of one image, as the network takes them, and where they are in pixels."""
+
+    points: Points
+    field: KeypointField
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.points.nbytes + self.field.xy.nbytes + self.field.descriptors.nbytes
+
+
+class GrownGlue:
+    """Our LightGlue by MatchingOptions: prepare() an image once, then call it with two of them."""
+
+    def __init__(self, options: MatchingOptions) -> None:
+        """Load the weights.
+
+        Raises:
+            WeightsError: if they cannot be used.
+        """
+        self.options = options
+        self.glue = LightGlue(options.weights, options.min_score, options.precision)
+
+    def prepare(
+        self,
+        keypoints: Float[Tensor, "N 2"],
+        descriptors: Float[Tensor, "N D"],
+        image_size: tuple[int, int],
+        scales: Float[Tensor, " N"] | None = None,
+    ) -> PlacedPoints:
+        """Prepare the features of an image of size (w, h), in pixels, for all its pairs.
+
+        `scales` are pixels of the image in one of that which keypoints were found in; None: 1.
+
+        Raises:
+            ValueError: for descriptors of a width that the weights were not learned from.
+        """
+        points = self.glue.prepare(keypoints, descriptors, image_size)
+        field = KeypointField(
+            xy=keypoints.cpu().numpy().astype(np.float64),
+            descriptors=F.normalize(points.descriptors[0].cpu().float()),
+            area=float(image_size[0] * image_size[1]),
+            noise=1.0 if scales is None or not len(scales) else float(scales.median()),
+        )
+        return PlacedPoints(points=points, field=field)
+
+    def cache(self, file: GuardedFile, capacity: int) -> BoundedCache[str, PlacedPoints]:
+        """Features of a file by image, prepared upright, once while they are in use."""
+
+        def read(name: str) -> PlacedPoints:
+            size = features_h5.image_size_of(file, name)
+            orientation = image_orientation(file, name)
+            found = features_h5.features_of(file, name)
+            return self.prepare(
+                to_upright(found.keypoints, orientation, size),
+                found.descriptors,
+                upright_size(size, orientation),
+                found.scales,
+            )
+
+        return BoundedCache(read, capacity)
+
+    @torch.inference_mode()
+    def __call__(self, image0: PlacedPoints, image1: PlacedPoints) -> Matches:
+        """Matches of two images that were prepared, with the network's scores in [0, 1]."""
+        if len(image0) == 0 or len(image1) == 0 or self.options.min_support == 0:
+            return self.glue(image0.points, image1.points).at_least(self.options.min_matches)
+        log_scores = self.glue.log_scores(image0.points, image1.points)
+        pairs, scores = partners(log_scores, self.glue.min_score)
+        found = Matches(pairs=pairs.cpu(), scores=scores.cpu())
+        grown = grow_matches(GROWING, image0.field, image1.field, found).pairs
+        grown = grown[self._is_supported(image0.field, image1.field, grown)].to(log_scores.device)
+        scores = log_scores[grown[:, 0], grown[:, 1]].exp()
+        return Matches(pairs=grown, scores=scores).at_least(self.options.min_matches)
+
+    def _is_supported(self, field0: KeypointField, field1: KeypointField, pairs: Tensor) -> Tensor:
+        """Mask (K,) of the matches that have the support that is asked for."""
+        if self.options.min_support is None:
+            return torch.ones(len(pairs), dtype=torch.bool)
+        index0, index1 = pairs.numpy().T
+        found = local_consistency(
+            field0.xy[index0], field1.xy[index1], field1.area, noise=field1.noise
+        )
+        return torch.from_numpy(found.support >= self.options.min_support)
