@@ -20,8 +20,8 @@ from torch import Tensor
 
 from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.core.images import ImageError, open_image, to_tensor
-from d2_hloc.core.mask_options import MaskOptions
-from d2_hloc.core.masks import are_visible, visible_pixels
+from d2_hloc.core.photographs.mask_options import MaskOptions
+from d2_hloc.core.photographs.masks import are_visible, visible_pixels
 from d2_hloc.core.pixels import resize_matrix
 from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.files.provenance import file_checksum

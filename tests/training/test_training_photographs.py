@@ -11,8 +11,8 @@ from skimage import data
 
 from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.core.images import to_tensor
-from d2_hloc.core.mask_options import MaskOptions
-from d2_hloc.core.masks import save_mask
+from d2_hloc.core.photographs.mask_options import MaskOptions
+from d2_hloc.core.photographs.masks import save_mask
 from d2_hloc.core.pixels import TRAINING_STRIDE, pixels_to_cells
 from d2_hloc.training.pair import split
 from d2_hloc.training.photographs import (
