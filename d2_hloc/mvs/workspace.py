@@ -169,17 +169,17 @@ def _is_prepared(folder: Path, wanted: dict[str, Any], images: Path) -> bool:
     since = record.stat().st_mtime
     for name, checksum in _checksums(photographs, record).items():
         path = images / name
-        if path.is_file() and is_changed(path, tuple(checksum), since):
+        if path.is_file() and is_changed(path, checksum, since):
             raise ImageError(f"{path}: changed since {folder} was made; choose another folder.")
     return True
 
 
-def _checksums(photographs: Any, record: Path) -> dict[str, list[int]]:
+def _checksums(photographs: Any, record: Path) -> dict[str, tuple[int, int]]:
     """Checksums of photographs by name, as a record should have them."""
     values = photographs.values() if isinstance(photographs, dict) else [None]
     if not all(isinstance(v, list) and list(map(type, v)) == [int, int] for v in values):
         raise ValueError(f"{record}: is damaged; choose another folder.")
-    return {image_name(name, record): checksum for name, checksum in photographs.items()}
+    return {image_name(name, record): (v[0], v[1]) for name, v in photographs.items()}
 
 
 def check_model_images(model: pycolmap.Reconstruction, images: Path) -> None:
