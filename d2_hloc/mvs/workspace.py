@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc.core.images import ImageError, fit, luma, open_image, read_image
+from d2_hloc.core.names import image_name
 from d2_hloc.core.photographs.mask_options import MaskOptions
 from d2_hloc.core.photographs.masks import check_masks
 from d2_hloc.core.photographs.tones import has_wide, is_wide, to_eight_bits
@@ -166,11 +167,19 @@ def _is_prepared(folder: Path, wanted: dict[str, Any], images: Path) -> bool:
     photographs = made_by.pop(PHOTOGRAPHS, {})
     check_configuration(folder, made_by, wanted, "Choose another folder.")
     since = record.stat().st_mtime
-    for name, checksum in photographs.items():
+    for name, checksum in _checksums(photographs, record).items():
         path = images / name
-        if path.is_file() and is_changed(path, tuple(checksum), since):
+        if path.is_file() and is_changed(path, checksum, since):
             raise ImageError(f"{path}: changed since {folder} was made; choose another folder.")
     return True
+
+
+def _checksums(photographs: Any, record: Path) -> dict[str, tuple[int, int]]:
+    """Checksums of photographs by name, as a record should have them."""
+    values = photographs.values() if isinstance(photographs, dict) else [None]
+    if not all(isinstance(v, list) and list(map(type, v)) == [int, int] for v in values):
+        raise ValueError(f"{record}: is damaged; choose another folder.")
+    return {image_name(name, record): (v[0], v[1]) for name, v in photographs.items()}
 
 
 def check_model_images(model: pycolmap.Reconstruction, images: Path) -> None:
