@@ -21,9 +21,10 @@ from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.exif import read_header
 from d2_hloc.core.images import read_image
 from d2_hloc.core.listing import ImageError, list_images
-from d2_hloc.core.masks import are_visible, check_masks, visible_pixels
 from d2_hloc.core.names import name_problem
 from d2_hloc.core.orientation import UPRIGHT, to_stored, upright_size
+from d2_hloc.core.photographs.masks import are_visible, check_masks, visible_pixels
+from d2_hloc.core.photographs.tones import Span, folder_span
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
 from d2_hloc.core.threads import a_few_ahead, free_memory, one_thread_an_operation
@@ -65,6 +66,8 @@ def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
     del values["compression"]
     if not options.masks.are_asked_for:  # as before there were any
         del values["masks"]
+    if options.value_range == "image":  # likewise
+        del values["value_range"]
     values |= registry.adapter_of(options.feature).configuration(options)
     return values | compression.compression_configuration(options.compression)
 
@@ -105,7 +108,7 @@ def extract(
     check_masks(options.masks, names)
     with staged_shard(output, shard, extraction_configuration(options), "keypoints") as staged:
         unusable = unusable_names(names)  # among all: names can be in each other's way
-        names = _share(images, output, names, staged, shard)
+        every, names = names, _share(images, output, names, staged, shard)
         staged.failures.update({printable(n): unusable[n] for n in names if n in unusable})
         usable = [n for n in names if n not in unusable]
         refuse_changed(images, [n for n in usable if n in staged.done], staged.path)
@@ -113,7 +116,9 @@ def extract(
         todo = [n for n in usable if n not in staged.done]
         if todo:
             extractor = (create or create_extractor)(options)
-            source = ImageSource(images, options)
+            is_one_range = options.value_range == "folder"
+            span = folder_span(images, every) if is_one_range else None
+            source = ImageSource(images, options, span)
             _extract_all(options, extractor, source, todo, staged)
         for name, reason in staged.failures.items():
             logger.warning("skipped %s: %s", name, reason)
@@ -261,17 +266,18 @@ class Decoded:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A folder of images, and how they are read from it."""
+    """A folder of images, and how they are read from it; `span`: of values of more than 8 bits."""
 
     folder: Path
     options: ExtractionOptions
+    span: Span | None = None
 
     def decode(self, name: str) -> Decoded:
         """Read an image, turn it, and reduce it to the size that features are extracted at."""
         path = self.folder / name
         header = None if self.options.rotations == "none" else read_header(path)
         orientation = UPRIGHT if header is None else header.orientation
-        image, stored_size = read_image(path, self.options.resize_max, orientation)
+        image, stored_size = read_image(path, self.options.resize_max, orientation, self.span)
         visible = visible_pixels(self.options.masks, self.folder, name, stored_size)
         return Decoded(name, image, stored_size, orientation, file_checksum(path), visible)
 
