@@ -81,6 +81,7 @@ def benchmark_mapping() -> ReconstructionOptions:
         min_pose_inliers=30,
         hold_distortion=False,
         focal_starts=(1.0,),
+        initial_angle=16.0,
         triplet_error=None,
         second_look=False,
     )
@@ -146,6 +147,7 @@ class PhotoReconstruction:
             min_pose_inliers=ours.min_pose_inliers,
             hold_distortion=ours.hold_distortion,
             focal_starts=ours.focal_starts,
+            initial_angle=ours.initial_angle,
             triplet_error=ours.triplet_error,
             second_look=ours.second_look,
         )
