@@ -10,14 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d2_hloc.app.command import run_command
-from d2_hloc.benchmarks.arguments import (
-    add_dataset,
-    add_matcher,
-    add_refinement,
-    add_top_k,
-    benchmark_parser,
-    load_options,
-)
+from d2_hloc.benchmarks.arguments import BenchmarkArguments, load_options
 from d2_hloc.benchmarks.hpatches.results import read_summaries
 from d2_hloc.benchmarks.hpatches.run import HPatches, run_hpatches
 
@@ -26,13 +19,15 @@ CONFIG = Path(__file__).parents[1] / "configs" / "hpatches.yaml"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Turn arguments into options, and run."""
-    parser = benchmark_parser(__doc__, CONFIG)
-    add_dataset(parser, "folder of the sequences")
-    add_refinement(parser)
-    add_matcher(parser)
-    add_top_k(parser)
-    parser.add_argument("--compare", type=Path, nargs="+", default=[], help="cache files, .npy")
-    args = parser.parse_args(arguments)
+    wanted = BenchmarkArguments(__doc__, HPatches, CONFIG)
+    wanted.dataset("folder of the sequences")
+    wanted.option("--refinement", "refinement.enabled")
+    wanted.matcher()
+    wanted.option("--top-k", "extraction.top_k")
+    wanted.parser.add_argument(
+        "--compare", type=Path, nargs="+", default=[], help="cache files, .npy"
+    )
+    args = wanted.parse(arguments)
     others = [summary for path in args.compare for summary in read_summaries(path)]
     run_hpatches(load_options(HPatches, args), args.dataset, args.output, others)
 

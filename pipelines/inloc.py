@@ -16,13 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from d2_hloc.app.command import run_command
-from d2_hloc.benchmarks.arguments import (
-    add_dataset,
-    add_known_poses,
-    add_refinement,
-    benchmark_parser,
-    load_options,
-)
+from d2_hloc.benchmarks.arguments import BenchmarkArguments, load_options
 from d2_hloc.benchmarks.inloc.dense_verification import METHODS
 from d2_hloc.benchmarks.inloc.report import report_combined
 from d2_hloc.benchmarks.inloc.run import InLoc, run_inloc
@@ -32,32 +26,27 @@ CONFIG = Path(__file__).parents[1] / "configs" / "inloc.yaml"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Turn arguments into options, and run."""
-    parser = benchmark_parser(__doc__, CONFIG)
-    add_dataset(parser, "folder of database/ and query/", required=False)
-    add_refinement(parser)
-    add_known_poses(parser, "name qw qx qy qz tx ty tz a line")
-    parser.add_argument("--method", nargs="+", choices=METHODS)
-    parser.add_argument("--retrieval", type=Path, help="hloc's pairs, or InLoc's ImgList or scores")
-    parser.add_argument("--intrinsics", type=Path, help="of the queries: name MODEL w h params...")
-    parser.add_argument("--workers", type=int, help="threads")
-    parser.add_argument("--combine", type=Path, nargs=2, help="two ImgLists, by Dense PV's score")
-    args = parser.parse_args(arguments)
+    wanted = BenchmarkArguments(__doc__, InLoc, CONFIG)
+    wanted.dataset("folder of database/ and query/", required=False)
+    wanted.option("--refinement", "refinement.enabled")
+    wanted.known_poses("name qw qx qy qz tx ty tz a line")
+    wanted.parser.add_argument("--method", nargs="+", choices=METHODS)
+    wanted.option("--retrieval", "retrieval")
+    wanted.option("--intrinsics", "cameras.intrinsics")
+    wanted.option("--workers", "workers")
+    text = "two ImgLists, by Dense PV's score"
+    wanted.parser.add_argument("--combine", type=Path, nargs=2, help=text)
+    args = wanted.parse(arguments)
     if args.combine:
         report_combined(args.combine, args.output, args.ground_truth)
         return
     if args.dataset is None:
-        parser.error("--dataset is missing.")
+        wanted.parser.error("--dataset is missing.")
     if args.feature is None and all(m.startswith("dense") for m in args.method or ("sparse",)):
         args.feature = ["densesfm"]
     conf = load_options(InLoc, args)
-    given = {
-        "methods": tuple(args.method or ()),
-        "retrieval": args.retrieval,
-        "workers": args.workers,
-    }
-    conf = replace(conf, **{k: v for k, v in given.items() if v not in (None, ())})
-    if args.intrinsics:
-        conf = replace(conf, cameras=replace(conf.cameras, intrinsics=args.intrinsics))
+    if args.method:
+        conf = replace(conf, methods=tuple(args.method))
     run_inloc(conf, args.dataset, args.output, args.ground_truth)
 
 

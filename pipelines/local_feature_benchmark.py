@@ -12,12 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from d2_hloc.app.command import run_command
-from d2_hloc.benchmarks.arguments import (
-    add_dataset,
-    add_refinement,
-    benchmark_parser,
-    load_options,
-)
+from d2_hloc.benchmarks.arguments import BenchmarkArguments, load_options
 from d2_hloc.benchmarks.sfm_benchmark.run import PhotoReconstruction, run_sfm_benchmark
 
 CONFIG = Path(__file__).parents[1] / "configs" / "local_feature_benchmark.yaml"
@@ -25,16 +20,15 @@ CONFIG = Path(__file__).parents[1] / "configs" / "local_feature_benchmark.yaml"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Turn arguments into options, and run."""
-    parser = benchmark_parser(__doc__, CONFIG)
-    add_dataset(parser, "folder of a scene")
-    add_refinement(parser)
-    parser.add_argument("--mapper", choices=("incremental", "global", "hierarchical"))
+    wanted = BenchmarkArguments(__doc__, PhotoReconstruction, CONFIG)
+    wanted.dataset("folder of a scene")
+    wanted.option("--refinement", "refinement.enabled")
+    wanted.option("--mapper", "reconstruction.mapper")
+    parser = wanted.parser
     parser.add_argument("--no-dense", action="store_true", help="leave the dense clouds out")
     parser.add_argument("--export", action="store_true", help="write the benchmark's own files too")
-    args = parser.parse_args(arguments)
+    args = wanted.parse(arguments)
     conf = load_options(PhotoReconstruction, args)
-    if args.mapper is not None:
-        conf = replace(conf, reconstruction=replace(conf.reconstruction, mapper=args.mapper))
     if args.no_dense:
         conf = replace(conf, dense=None)
     run_sfm_benchmark(conf, args.dataset, args.output, args.export)

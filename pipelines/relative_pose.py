@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d2_hloc.app.command import run_command
-from d2_hloc.benchmarks.arguments import add_matcher, add_top_k, benchmark_parser, load_options
+from d2_hloc.benchmarks.arguments import BenchmarkArguments, load_options
 from d2_hloc.benchmarks.relative_pose.run import RelativePose, run_relative_pose
 
 CONFIG = Path(__file__).parents[1] / "configs" / "relative_pose.yaml"
@@ -19,12 +19,14 @@ CONFIG = Path(__file__).parents[1] / "configs" / "relative_pose.yaml"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Turn arguments into options, and run."""
-    parser = benchmark_parser(__doc__, CONFIG)
-    add_matcher(parser)
-    add_top_k(parser)
+    wanted = BenchmarkArguments(__doc__, RelativePose, CONFIG)
+    wanted.option("--refinement", "refinement.enabled")
+    wanted.matcher()
+    wanted.option("--top-k", "extraction.top_k")
+    parser = wanted.parser
     parser.add_argument("--pairs", type=Path, required=True, help="SuperGlue's list with poses")
     parser.add_argument("--images", type=Path, required=True, help="folder that names refer to")
-    args = parser.parse_args(arguments)
+    args = wanted.parse(arguments)
     conf = load_options(RelativePose, args)
     run_relative_pose(conf, args.pairs, args.images, args.output)
 

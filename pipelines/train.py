@@ -16,6 +16,7 @@ from typing import Any, Literal
 from d2_hloc.app.command import run_command
 from d2_hloc.core import config
 from d2_hloc.core.listing import list_images
+from d2_hloc.core.option_arguments import OptionArguments, changed, given_options
 from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.network.weights.files import locate_weights
@@ -38,6 +39,18 @@ class Train:
     `scenes` is MegaDepth's folder of scenes (DATASET/scene_info); the lists name those to train
     with and those held back. Without lists, `held_back` of the scenes or photographs are, or of the
     images of a scene that is alone.
+
+    Attributes:
+        source: kind of the data set.
+        dataset: its folder.
+        scenes: folder of MegaDepth's scenes; null is DATASET/scene_info.
+        train_scenes: list of the scenes to train with; null is all but those held back.
+        valid_scenes: list of the scenes to measure on.
+        held_back: share of the photographs or scenes to measure on.
+        held_back_pairs_per_scene: pairs of each of those scenes.
+        photographs: pairs by homographies.
+        megadepth: pairs by depth.
+        training: the schedule, the layers that learn, the loss.
     """
 
     source: Literal["photographs", "megadepth"] = "photographs"
@@ -128,16 +141,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Arguments -> options -> run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--config", type=Path, default=CONFIG, help="YAML with the options")
-    parser.add_argument("--dataset", type=Path, help="folder of photographs, or MegaDepth's")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, help="train so many; a finished run goes on to more")
+    options = OptionArguments(parser, Train, config.load(Train, CONFIG))
+    options.add("--dataset", "dataset", "folder of photographs, or MegaDepth's")
+    options.add("--epochs", "training.epochs", "train so many; a finished run goes on to more")
+    options.add("--device", "training.device")
+    options.add_all()
     args = parser.parse_args(arguments)
-    conf = config.load(Train, args.config)
-    if args.dataset is not None:
-        conf = replace(conf, dataset=args.dataset)
-    if args.epochs is not None:
-        conf = replace(conf, training=replace(conf.training, epochs=args.epochs))
-    run(conf, args.output)
+    run(changed(config.load(Train, args.config), given_options(args, Train)), args.output)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ from typing import Any, Literal
 from d2_hloc.app.command import run_command
 from d2_hloc.app.scene.exhibition import write_squares
 from d2_hloc.core import config
+from d2_hloc.core.devices import DEVICES, use_device
 from d2_hloc.core.listing import list_images
+from d2_hloc.core.option_arguments import OptionArguments, changed, given_options
 from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.lightglue import GlueShape
@@ -41,6 +43,19 @@ class TrainMatcher:
     `scenes` is a folder of scenes in MegaDepth's form (SCENES/scene_info), if there is one.
     `squares` of photographs are rendered, besides. `held_back` of the photographs, and of the
     scenes, are measured on.
+
+    Attributes:
+        dataset: folder of photographs.
+        scenes: folder of scenes in MegaDepth's form; null is none.
+        squares: rendered squares of photographs.
+        held_back: share of the photographs, and of the scenes, to measure on.
+        max_keypoints: most keypoints of a view.
+        precision: numbers that extraction computes in.
+        shape: size of the network.
+        views: how views of a photograph differ.
+        scene: which pairs of a scene there are.
+        examples: which pairs there are.
+        training: the schedule.
     """
 
     dataset: Path | None = None
@@ -135,13 +150,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Arguments -> options -> run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--config", type=Path, default=CONFIG, help="YAML with the options")
-    parser.add_argument("--dataset", type=Path, help="folder of photographs")
-    parser.add_argument("--scenes", type=Path, help="folder of scenes with depth (none)")
     parser.add_argument("--output", type=Path, required=True)
+    options = OptionArguments(parser, TrainMatcher, config.load(TrainMatcher, CONFIG))
+    options.add("--dataset", "dataset")
+    options.add("--scenes", "scenes", "folder of scenes with depth")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="what computes (auto)")
+    options.add_all()
     args = parser.parse_args(arguments)
-    conf = config.load(TrainMatcher, args.config)
-    given = {"dataset": args.dataset, "scenes": args.scenes}
-    run(replace(conf, **{k: v for k, v in given.items() if v is not None}), args.output)
+    use_device(args.device)
+    conf = changed(config.load(TrainMatcher, args.config), given_options(args, TrainMatcher))
+    run(conf, args.output)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from d2_hloc.core import config
+from d2_hloc.core.devices import DEVICES
 from d2_hloc.core.option_arguments import OptionArguments, changed, given_options
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.matching.options import FOR_CELLS, MATCHERS, METHODS, MatchingOptions
@@ -136,6 +137,7 @@ def add_extraction_arguments(
     options.add("--feature", f"{at}feature")
     options.add("--weights", f"{at}d2net.weights")
     options.add("--resize-max", f"{at}resize_max")
+    options.add("--value-range", f"{at}value_range")
     add_mask_arguments(options, at)
     parser.add_argument("--max-keypoints", type=int, metavar="N", help="the best of an image (all)")
     add_download_argument(parser)
@@ -172,6 +174,12 @@ def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
     text = "do the i-th of n shards, i from 1 to n, or from 0 to n - 1; then d2-hloc merge"
     parser.add_argument("--shard", metavar="i/n", help=text)
     add_engine_arguments(parser)
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the device that all steps compute on."""
+    text = "what computes: auto (the default, a GPU where there is one), or one by name"
+    parser.add_argument("--device", choices=DEVICES, default="auto", help=text)
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:

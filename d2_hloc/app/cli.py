@@ -15,6 +15,7 @@ from d2_hloc import __version__
 from d2_hloc.app.arguments import (
     add_compress_arguments,
     add_dense_arguments,
+    add_device_argument,
     add_extract_arguments,
     add_localize_arguments,
     add_match_arguments,
@@ -28,6 +29,7 @@ from d2_hloc.app.arguments import (
 )
 from d2_hloc.app.command import as_asked, quiet_colmap, run_command
 from d2_hloc.core.described import commented_yaml
+from d2_hloc.core.devices import use_device
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.mvs.options import DenseOptions
@@ -46,6 +48,7 @@ CONFIGURED = {
 }
 WITH_RECORD = "pair", "reconstruct", "triangulate", "localize"
 SERVED = "demo", "reconstruct", "triangulate", "localize", "dense"
+COMPUTING = (*SERVED, "pair", "extract", "match")
 EXIT_CODES = """exit codes: 0 all is done; 1 something cannot be used, which one sentence says;
 2 wrong arguments; 130 stopped by Ctrl-C or SIGTERM, and the same command goes on from there"""
 
@@ -66,6 +69,8 @@ def load_and_run(args: argparse.Namespace) -> None:
         module, _, function = args.work.partition(".")
         work = getattr(import_module(f"d2_hloc.app.commands.{module}"), function)
         quiet_colmap(args.verbose)
+        if getattr(args, "engine", "local") == "local":  # a cluster's workers have their own
+            use_device(getattr(args, "device", "auto"))
         with serving(args):
             record = work(conf, args)
     if getattr(args, "json", False) and record is not None:
@@ -115,6 +120,8 @@ def _command(
     amount.add_argument("--quiet", action="store_true", help="no progress and no tables")
     text = "COLMAP's log and ours in full, and where in the code an error came from"
     amount.add_argument("--verbose", action="store_true", help=text)
+    if name in COMPUTING:
+        add_device_argument(parser)
     if name in SERVED:
         text = "show the run in a browser of this machine while it goes on; the address is printed"
         parser.add_argument("--serve", action="store_true", help=text)
@@ -175,6 +182,18 @@ def _make_training_scene(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--images", type=Path, help="folder of images (beside the model)")
     parser.add_argument("--name", default="0000", help="of the scene, where OUTPUT has several")
+
+
+def _frames(commands: argparse._SubParsersAction) -> None:
+    text = (
+        "A video -> photographs: one of every N frames. ffmpeg reads it, or PyAV (pip install av)."
+    )
+    parser = _command(commands, "frames", "frames.run_frames", text, "video", "output")
+    parser.add_argument(
+        "--every", type=int, default=10, metavar="N", help="frames a photograph (10)"
+    )
+    text = "take the sharpest of every N, not the first"
+    parser.add_argument("--sharpest", action="store_true", help=text)
 
 
 def _extract(commands: argparse._SubParsersAction) -> None:
@@ -255,7 +274,7 @@ def print_completion(args: argparse.Namespace) -> None:
 
 # In the order of --help.
 COMMANDS = (
-    *(_demo, _pair, _reconstruct, _triangulate, _localize, _dense, _make_training_scene),
+    *(_demo, _pair, _frames, _reconstruct, _triangulate, _localize, _dense, _make_training_scene),
     *(_extract, _compress, _match, _merge, _weights, _compare, _doctor, _config, _completion),
 )
 

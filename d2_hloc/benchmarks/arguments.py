@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from d2_hloc.core import config
+from d2_hloc.core.devices import DEVICES, use_device
+from d2_hloc.core.option_arguments import OptionArguments, changed, given_options
 from d2_hloc.features import registry
 from d2_hloc.features.pretrained import fetch_missing
 from d2_hloc.matching.options import MATCHERS, MatchingOptions
@@ -19,37 +22,46 @@ NO_RULE = MatchingOptions()  # that of a feature whose name has no matcher
 C = TypeVar("C")
 
 
-def benchmark_parser(doc: str | None, config_file: Path) -> argparse.ArgumentParser:
-    """Make a parser of the arguments that every benchmark has; `doc` is the command's docstring."""
-    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--config", type=Path, default=config_file, help="YAML with the options")
-    text = "one, or several to compare; configs/hpatches.yaml names all"
-    parser.add_argument("--feature", nargs="+", help=text)
-    parser.add_argument("--download", action="store_true", help="fetch weights that are not here")
-    return parser
+class BenchmarkArguments:
+    """The arguments of a benchmark: those that people use, and every option by its place."""
 
+    def __init__(self, doc: str | None, cls: type, config_file: Path) -> None:
+        """`doc` is the command's docstring; `config_file` holds the defaults of a `cls`."""
+        parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+        parser.add_argument("--output", type=Path, required=True)
+        parser.add_argument(
+            "--config", type=Path, default=config_file, help="YAML with the options"
+        )
+        text = "one, or several to compare; configs/hpatches.yaml names all"
+        parser.add_argument("--feature", nargs="+", help=text)
+        text = "fetch weights that are not here"
+        parser.add_argument("--download", action="store_true", help=text)
+        text = "what computes: auto (the default, a GPU where there is one), or one by name"
+        parser.add_argument("--device", choices=DEVICES, default="auto", help=text)
+        self.parser = parser
+        self._options = OptionArguments(parser, cls, config.load(cls, config_file))
 
-def add_dataset(parser: argparse.ArgumentParser, text: str, required: bool = True) -> None:
-    """Add the folder of a data set; `text` says which."""
-    parser.add_argument("--dataset", type=Path, required=required, help=text)
+    def option(self, flag: str, place: str, text: str | None = None) -> None:
+        """Add a short name of the option at a place."""
+        self._options.add(flag, place, text)
 
+    def dataset(self, text: str, required: bool = True) -> None:
+        """Add the folder of a data set; `text` says which."""
+        self.parser.add_argument("--dataset", type=Path, required=required, help=text)
 
-def add_refinement(parser: argparse.ArgumentParser) -> None:
-    """Add a switch of sub-pixel keypoints."""
-    parser.add_argument("--refinement", choices=("on", "off"), help="sub-pixel keypoints")
+    def matcher(self) -> None:
+        """Add the matcher of all features; the name of one may end in that of its own."""
+        text = "of features without one in their name, as 'aliked+lightglue' has (the config's)"
+        self.parser.add_argument("--matcher", choices=MATCHERS, help=text)
 
+    def known_poses(self, text: str) -> None:
+        """Add the poses that queries are compared with; `text` describes the file."""
+        self.parser.add_argument("--ground-truth", type=Path, help=text)
 
-def add_top_k(parser: argparse.ArgumentParser) -> None:
-    """Add a limit of the number of features."""
-    text = "keep so many of an image, the best scores (all)"
-    parser.add_argument("--top-k", type=int, help=text)
-
-
-def add_matcher(parser: argparse.ArgumentParser) -> None:
-    """Add the matcher of all features; the name of one may end in that of its own."""
-    text = "of features without one in their name, as 'aliked+lightglue' has (the config's)"
-    parser.add_argument("--matcher", choices=MATCHERS, help=text)
+    def parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """Add all other options, and --help-all, and read a command line."""
+        self._options.add_all()
+        return self.parser.parse_args(arguments)
 
 
 def split_matcher(feature: str, matching: MatchingOptions) -> tuple[str, MatchingOptions]:
@@ -65,25 +77,18 @@ def split_matcher(feature: str, matching: MatchingOptions) -> tuple[str, Matchin
     return name, config.from_dict(MatchingOptions, {"matcher": matcher})
 
 
-def add_known_poses(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add the poses that queries are compared with; `text` describes the file."""
-    parser.add_argument("--ground-truth", type=Path, help=text)
-
-
 def load_options(cls: type[C], args: argparse.Namespace) -> C:
-    """Read the YAML, put the shared arguments over it, and fetch weights where that is asked for.
+    """Read the YAML, put the arguments over it, choose the device, and fetch weights if asked to.
 
     Raises:
         ConfigError: for a file that does not fit.
         ValueError: for an argument that does not.
     """
+    use_device(args.device)
     conf: Any = config.load(cls, args.config)
     if args.feature:
         conf = replace(conf, features=tuple(dict.fromkeys(args.feature)))
-    if getattr(args, "refinement", None) is not None:
-        conf = replace(conf, refinement=conf.refinement.switched(args.refinement))
-    if getattr(args, "top_k", None) is not None:
-        conf = replace(conf, extraction=replace(conf.extraction, top_k=args.top_k))
+    conf = changed(conf, given_options(args, cls))
     features = conf.features or (conf.extraction.feature,)
     if getattr(args, "matcher", None) is not None:
         has_none = [split_matcher(f, NO_RULE)[0] == f for f in features]

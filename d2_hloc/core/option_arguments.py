@@ -27,9 +27,10 @@ class OptionArguments:
     Only those that are given appear in what the parser returns, by their dotted places.
     """
 
-    def __init__(self, parser: argparse.ArgumentParser, cls: type) -> None:
+    def __init__(self, parser: argparse.ArgumentParser, cls: type, default: Any = None) -> None:
+        """`default`: the options whose values help shows as the defaults, if not the class's."""
         self._parser = parser
-        self._options = {option.dotted: option for option in described_options(cls)}
+        self._options = {o.dotted: o for o in described_options(cls, default=default)}
 
     def add(self, flag: str, place: str, text: str | None = None) -> None:
         """Add an argument for the option at a place, with a short name that --help shows."""

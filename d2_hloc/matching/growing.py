@@ -116,13 +116,14 @@ def _most_similar(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Candidates (M,) of highest cosine among `near` (M, C), and these (M,); -1 for none."""
     index1, cosines = [], []
-    for rows, cells, mask in zip(*(t.split(CHUNK) for t in (index0, near, is_there)), strict=True):
+    asked = (t.to(field1.descriptors.device) for t in (index0, near, is_there))
+    for rows, cells, mask in zip(*(t.split(CHUNK) for t in asked), strict=True):
         among = field1.descriptors[cells.flatten()].view(*cells.shape, -1)
         similar = torch.bmm(among, field0.descriptors[rows][:, :, None])[:, :, 0]
         value, best = similar.masked_fill(~mask, -1).max(dim=1)
         index1.append(cells.gather(1, best[:, None])[:, 0])
         cosines.append(value)
-    return torch.cat(index1).numpy(), torch.cat(cosines).numpy()
+    return torch.cat(index1).cpu().numpy(), torch.cat(cosines).cpu().numpy()
 
 
 def expected_places(

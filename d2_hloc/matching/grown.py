@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.structs import Features, Matches
 from d2_hloc.files import features_h5
 from d2_hloc.files.hdf5_guard import GuardedFile
@@ -34,9 +35,9 @@ class PlacedDescriptors:
 def place_descriptors(features: Features, size: tuple[int, int]) -> PlacedDescriptors:
     """Prepare the features of an image of size (w, h) once for all the pairs that it is in."""
     prepared = prepare_descriptors(features.descriptors)
-    scales = features.scales.numpy()
+    scales = features.scales.cpu().numpy()
     field = KeypointField(
-        xy=features.keypoints.numpy().astype(np.float64),
+        xy=features.keypoints.cpu().numpy().astype(np.float64),
         descriptors=prepared.exact,
         area=float(size[0] * size[1]),
         noise=float(np.median(scales)) if len(scales) else 1.0,
@@ -49,6 +50,7 @@ def placed_cache(file: GuardedFile, capacity: int) -> BoundedCache[str, PlacedDe
 
     def read(name: str) -> PlacedDescriptors:
         features = features_h5.features_of(file, name)
+        features = replace(features, descriptors=features.descriptors.to(chosen_device()))
         return place_descriptors(features, features_h5.image_size_of(file, name))
 
     return BoundedCache(read, capacity)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.structs import Matches
 from d2_hloc.files import features_h5
 from d2_hloc.files.hdf5_guard import GuardedFile
@@ -67,7 +68,7 @@ def level_cache(file: GuardedFile, capacity: int) -> BoundedCache[str, LevelDesc
 
     def read(name: str) -> LevelDescriptors:
         try:
-            return split_levels(features_h5.descriptors_of(file, name))
+            return split_levels(features_h5.descriptors_of(file, name).to(chosen_device()))
         except ValueError as error:
             raise ValueError(f"{file.filename}: {name}: {error}") from error
 
@@ -79,13 +80,14 @@ def match_hierarchical(
 ) -> Matches:
     """Match cells, and within each two that match, the parts that are mutual nearest neighbours."""
     cells0, cells1 = match_descriptors(image0.cells, image1.cells, options).pairs.unbind(dim=1)
-    pairs, scores = [torch.empty(0, 2, dtype=torch.int64)], [torch.empty(0)]
+    pairs, scores = [cells0.new_empty(0, 2)], [image0.parts.new_empty(0)]
+    every = torch.arange(PARTS, device=cells0.device)
     for rows0, rows1 in zip(cells0.split(CHUNK), cells1.split(CHUNK), strict=True):
         cosines = torch.bmm(image0.parts[rows0], image1.parts[rows1].transpose(1, 2))
         best, forward = cosines.max(dim=2)
         backward = cosines.argmax(dim=1)
-        is_mutual = backward.gather(1, forward) == torch.arange(PARTS)
-        parts0 = PARTS * rows0[:, None] + torch.arange(PARTS)
+        is_mutual = backward.gather(1, forward) == every
+        parts0 = PARTS * rows0[:, None] + every
         parts1 = PARTS * rows1[:, None] + forward
         pairs.append(torch.stack([parts0[is_mutual], parts1[is_mutual]], dim=1))
         scores.append((best[is_mutual] + 1) / 2)

@@ -23,12 +23,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.structs import Matches
 from d2_hloc.core.text import parse_json
 from d2_hloc.features.options import BUNDLED as PROJECTION
-from d2_hloc.features.options import MOST
 from d2_hloc.features.projection import Projection, load_projection
 from d2_hloc.files.atomic import write_whole
+from d2_hloc.matching.options import GlueShape
 from d2_hloc.network.d2net import DTYPES
 from d2_hloc.network.weights.catalogue import FOLDER, WeightsError
 
@@ -36,24 +37,6 @@ BUNDLED = {"d2_lightglue": FOLDER / "d2_lightglue.safetensors"}
 NEVER = -1e9  # a similarity or logit whose share is zero
 MIN_SCORE = 0.03  # most right matches after verification, on pairs held back (docs/matcher.md)
 SLOWEST, FASTEST = 0.8, 8.0  # radians that positions turn by from an image's middle to its edge
-
-
-@dataclass(frozen=True, kw_only=True)
-class GlueShape:
-    """The size of the network; descriptors have `input_width` numbers, those inside `width`."""
-
-    input_width: int = MOST
-    width: int = 128
-    heads: int = 2
-    layers: int = 5
-
-    def __post_init__(self) -> None:
-        if self.layers < 1 or self.width % (2 * self.heads) or self.width >= self.input_width:
-            raise ValueError(
-                f"a matcher of {self.layers} layers with {self.heads} heads cannot take "
-                f"{self.input_width} numbers to {self.width}: it needs a layer, heads of an even "
-                "width, and a width below that of the descriptors."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +207,7 @@ class LightGlue:
         min_score: float | None = None,
         precision: str = "float32",
     ) -> None:
-        """Load weights, by a bundled name or from a file, to a GPU where there is one.
+        """Load weights, by a bundled name or from a file, to the chosen device.
 
         A match has to score more than `min_score`; None is MIN_SCORE.
 
@@ -233,7 +216,7 @@ class LightGlue:
         """
         self.min_score = MIN_SCORE if min_score is None else min_score
         self.dtype = DTYPES[precision]
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = chosen_device()
         self.glue = load_glue(locate(weights)).to(self.device, self.dtype)
         self.glue.net.posenc.float()  # positions are exact in all precisions
 

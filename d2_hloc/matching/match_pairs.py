@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.orientation import to_upright, upright_size
 from d2_hloc.core.structs import Matches
 from d2_hloc.core.threads import in_threads, one_thread_an_operation
@@ -76,7 +77,7 @@ def descriptor_cache(
     file: GuardedFile, capacity: int = CACHE_BYTES
 ) -> BoundedCache[str, PreparedDescriptors]:
     """Descriptors (N, D) of a features file, read and prepared once while they are in use."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device()
 
     def read(name: str) -> PreparedDescriptors:
         return prepare_descriptors(features_h5.descriptors_of(file, name).to(device))
@@ -294,7 +295,7 @@ def _records(
         return features_h5.matches_record(matcher.match(set0, set1), len(set0))
 
     with one_thread_an_operation() as count:
-        workers = 1 if torch.cuda.is_available() else count
+        workers = count if chosen_device().type == "cpu" else 1
         with closing(in_threads(work, pairs, workers)) as records:
             yield from records
 

@@ -1,4 +1,4 @@
-"""Options of the choice of pairs, of matching and of guided matching."""
+"""Options of the choice of pairs, of matching and of its networks, and of guided matching."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from d2_hloc.core.ranges import MANY, PIXELS, RATIOS, check_ranges
+from d2_hloc.features.options import MOST
 
 MATCHERS = ("nearest", "grown", "hierarchical", "lightglue")
 FOR_CELLS = ("grown", "hierarchical")  # matchers of dense features
@@ -175,3 +176,28 @@ class GuidedOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self, radius=PIXELS, slope=(0, 10), ratio_threshold=RATIOS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlueShape:
+    """The size of the network; descriptors have `input_width` numbers, those inside `width`.
+
+    Attributes:
+        input_width: numbers of a descriptor.
+        width: numbers inside.
+        heads: heads of attention.
+        layers: layers, each of self and cross attention.
+    """
+
+    input_width: int = MOST
+    width: int = 128
+    heads: int = 2
+    layers: int = 5
+
+    def __post_init__(self) -> None:
+        if self.layers < 1 or self.width % (2 * self.heads) or self.width >= self.input_width:
+            raise ValueError(
+                f"a matcher of {self.layers} layers with {self.heads} heads cannot take "
+                f"{self.input_width} numbers to {self.width}: it needs a layer, heads of an even "
+                "width, and a width below that of the descriptors."
+            )

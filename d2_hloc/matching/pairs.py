@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -17,6 +18,7 @@ from d2_hloc.core.text import numbered_lines
 from d2_hloc.files.atomic import write_whole
 
 Pair = tuple[str, str]
+BLOCK_BYTES = 256 << 20  # of similarities at once
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -91,27 +93,35 @@ def from_retrieval(
     """
     mean = descriptors.mean(axis=0)
     database = _unit(descriptors - mean)
-    if query_descriptors is not None:
-        return _best(_unit(query_descriptors - mean) @ database.T, query_names, names, count)
-    scores = database @ database.T
-    found = _best(scores, None, names, count)
-    return found + bridges(names, scores, found)
+    if query_names is not None and query_descriptors is not None:
+        queries = _unit(query_descriptors - mean)
+        return _nearest_images(query_names, queries, names, database, count)
+    found = _nearest_images(None, database, names, database, count)
+    return found + bridges(names, database, found)
 
 
-def bridges(names: Sequence[str], scores: np.ndarray, pairs: Iterable[Pair]) -> list[Pair]:
-    """The pairs of highest score that connect groups of images; the smallest group comes first."""
+def bridges(
+    names: Sequence[str], descriptors: Float[np.ndarray, "N D"], pairs: Iterable[Pair]
+) -> list[Pair]:
+    """The most similar pairs that connect groups of images; the smallest group comes first.
+
+    Descriptors are of unit length.
+    """
     index = {name: k for k, name in enumerate(names)}
     ends = np.array([(index[a], index[b]) for a, b in pairs], dtype=int).reshape(-1, 2)
     graph = coo_array((np.ones(len(ends)), tuple(ends.T)), shape=(len(names), len(names)))
     _, groups = connected_components(graph, directed=False)
     found = []
     while groups.max(initial=0) > 0:
-        smallest = np.bincount(groups).argmin()
-        inside = np.flatnonzero(groups == smallest)
-        outside = np.flatnonzero(groups != smallest)
-        i, j = divmod(int(scores[np.ix_(inside, outside)].argmax()), len(outside))
-        found.append((names[inside[i]], names[outside[j]]))
-        groups[inside] = groups[outside[j]]
+        inside = np.flatnonzero(groups == np.bincount(groups).argmin())
+        best, i, j = -np.inf, 0, 0
+        for rows, scores in _similarities(descriptors[inside], descriptors):
+            scores[:, inside] = -np.inf
+            row, column = divmod(int(scores.argmax()), len(names))
+            if scores[row, column] > best:
+                best, i, j = float(scores[row, column]), int(inside[rows.start + row]), column
+        found.append((names[i], names[j]))
+        groups[inside] = groups[j]
         groups = np.unique(groups, return_inverse=True)[1]
     return found
 
@@ -120,20 +130,39 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def _best(
-    scores: np.ndarray, query_names: Sequence[str] | None, names: Sequence[str], count: int
+def _similarities(
+    queries: Float[np.ndarray, "M D"], database: Float[np.ndarray, "N D"]
+) -> Iterator[tuple[slice, Float[np.ndarray, "k N"]]]:
+    """Inner products of blocks of queries with the database: the whole matrix may not fit."""
+    step = max(1, BLOCK_BYTES // (database.itemsize * max(1, len(database))))
+    for start in range(0, len(queries), step):
+        rows = slice(start, min(start + step, len(queries)))
+        yield rows, queries[rows] @ database.T
+
+
+def _nearest_images(
+    query_names: Sequence[str] | None,
+    queries: Float[np.ndarray, "M D"],
+    names: Sequence[str],
+    database: Float[np.ndarray, "N D"],
+    count: int,
 ) -> list[Pair]:
-    """The `count` highest of each row; -inf is never taken."""
-    rows = names if query_names is None else query_names
-    if query_names is None:
-        np.fill_diagonal(scores, -np.inf)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-    return [
-        (query, names[int(j)])
-        for query, row, score in zip(rows, order, scores, strict=True)
-        for j in row
-        if np.isfinite(score[j])
-    ]
+    """Each query with the `count` most similar images; each image with others for None."""
+    found = []
+    for rows, scores in _similarities(queries, database):
+        for k, row in enumerate(scores, rows.start):
+            if query_names is None:
+                row[k] = -np.inf
+            query = names[k] if query_names is None else query_names[k]
+            found += [(query, names[j]) for j in _highest(row, count)]
+    return found
+
+
+def _highest(scores: Float[np.ndarray, " N"], count: int) -> list[int]:
+    """Indices of the `count` highest, the highest first, of equals the first; -inf is never one."""
+    least = np.partition(scores, max(0, len(scores) - count))[max(0, len(scores) - count)]
+    among = np.flatnonzero((scores >= least) & (scores > -np.inf))
+    return among[np.argsort(-scores[among], kind="stable")][:count].tolist()
 
 
 def from_covisibility(model: Any, count: int) -> list[Pair]:
@@ -162,7 +191,12 @@ def from_poses(poses: Mapping[str, Any], count: int, max_angle: float = 45.0) ->
     axes = rotations[:, 2]
     scores = -np.linalg.norm(centres[:, None] - centres, axis=2)
     scores[axes @ axes.T < np.cos(np.radians(max_angle))] = -np.inf
-    return _best(scores, None, names, count)
+    np.fill_diagonal(scores, -np.inf)
+    return [
+        (name, names[j])
+        for name, row in zip(names, scores, strict=True)
+        for j in _highest(row, count)
+    ]
 
 
 def order_for_reuse(pairs: Sequence[Pair], block: int) -> list[Pair]:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.structs import Matches
 from d2_hloc.features.pretrained import CachedWeights, in_package, weights_digests
 
@@ -78,7 +79,7 @@ class PublishedGlue:
         import kornia.feature as KF
 
         glue_digests(feature)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = chosen_device()
         self.net: Any = KF.LightGlue(feature).eval().to(self.device)
         if min_score is not None:
             self.net.conf.filter_threshold = min_score

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from d2_hloc.core import config
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.files.atomic import DiskFull, clear_unfinished_of, write_whole
 from d2_hloc.files.colmap import ModelError, pycolmap
 from d2_hloc.files.lock import holding_output
@@ -105,13 +106,13 @@ def choose_backend(backend: Literal["auto", "colmap", "torch"]) -> Literal["colm
             "take 'torch' or 'auto'."
         )
     if backend == "auto":
-        return "colmap" if can_colmap else "torch"
+        return "colmap" if can_colmap and chosen_device().type == "cuda" else "torch"
     return backend
 
 
 def sweep_depth_maps(options: DenseOptions, workspace: Workspace, shard: Shard = WHOLE) -> None:
     """Write the photometric depth map of every view of the shard that has none yet."""
-    reader = WorkspaceReader(workspace, default_device())
+    reader = WorkspaceReader(workspace, chosen_device())
     views = shard.of(list(workspace.views.values()))
     todo = [v for v in views if not has_map(workspace, v, "photometric")]
     clear_unfinished_of(workspace.map_path(v.name, "depth", "photometric") for v in todo)
@@ -154,16 +155,11 @@ def has_map(workspace: Workspace, view: DenseView, stage: str, kind: str = "dept
     return is_stereo_map(workspace.map_path(view.name, kind, stage), *view.size, channels)
 
 
-def default_device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def check_depth_maps(
     options: ConsistencyOptions, workspace: Workspace, shard: Shard = WHOLE
 ) -> None:
     """Write what other views confirm of each depth map of the shard, and its normals."""
-    reader = WorkspaceReader(workspace, default_device())
+    reader = WorkspaceReader(workspace, chosen_device())
     todo = [
         view
         for view in shard.of(list(workspace.views.values()))

@@ -61,12 +61,13 @@ def describe_parts(
     third, fourth = (maps[0].float() for maps in backbone.deep(reduced[None]))
     rows, columns = fourth.shape[1:]
     parts = third[:, : 2 * rows, : 2 * columns].unflatten(1, (rows, 2)).unflatten(3, (columns, 2))
-    y, x = torch.meshgrid(torch.arange(2 * rows), torch.arange(2 * columns), indexing="ij")
+    along = (torch.arange(2 * count, device=image.device) for count in (rows, columns))
+    y, x = torch.meshgrid(*along, indexing="ij")
     places = torch.stack([x, y]).unflatten(1, (rows, 2)).unflatten(3, (columns, 2))
     by_cell = (t.permute(1, 3, 2, 4, 0).flatten(0, 3) for t in (parts, places))
     descriptors, xy = by_cell
     scale = torch.tensor([image.shape[2] / reduced.shape[2], image.shape[1] / reduced.shape[1]])
-    keypoints = rescale(cells_to_pixels(xy.float(), TRAINING_STRIDE // 2), scale)
+    keypoints = rescale(cells_to_pixels(xy.float(), TRAINING_STRIDE // 2), scale.to(xy.device))
     covered = covered_by(image, (rows, columns), (reduced.shape[1], reduced.shape[2]))
     response, _ = strongest_corners(covered, (rows, columns))
     keep = is_textured(response, fourth, options.min_texture)
@@ -75,7 +76,7 @@ def describe_parts(
         keypoints=keypoints[is_kept],
         scores=response[keep].repeat_interleave(PARTS),
         descriptors=F.normalize(descriptors[is_kept]),
-        scales=torch.full((int(is_kept.sum()),), float(scale[0])),
+        scales=keypoints.new_full((int(is_kept.sum()),), float(scale[0])),
     )
     return features, F.normalize(fourth.flatten(1).T[keep])
 

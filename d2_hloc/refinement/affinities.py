@@ -23,7 +23,7 @@ def local_affinities(
     step to step, so that wrong matches lose their weight; the identity where there are too few, or
     where the fit is not a sensible change of view.
     """
-    identity = torch.eye(2).expand(len(at), 2, 2)
+    identity = torch.eye(2, device=at.device).expand(len(at), 2, 2)
     if neighbours < 3 or len(xy0) < neighbours or not len(at):
         return identity.clone()
     fitted = _fit_affinities(xy0, xy1, neighbours)
@@ -40,8 +40,9 @@ def _fit_affinities(
 ) -> Float[Tensor, "M 2 2"]:
     index = torch.cdist(xy0, xy0).topk(neighbours, largest=False).indices
     from0, to1 = xy0[index] - xy0[:, None], xy1[index] - xy1[:, None]
-    ridge = RIDGE * torch.eye(2)
-    affinities = torch.eye(2).expand(len(xy0), 2, 2)
+    identity = torch.eye(2, device=xy0.device)
+    ridge = RIDGE * identity
+    affinities = identity.expand(len(xy0), 2, 2)
     for noise in NOISE:
         residuals = (to1 - from0 @ affinities).norm(dim=2)
         weighted = from0 / (1 + (residuals / noise) ** 2)[..., None]

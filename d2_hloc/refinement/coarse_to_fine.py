@@ -111,7 +111,7 @@ def match_stages(options: CoarseToFineOptions, image0: ImageStages, image1: Imag
     found = match_cells(options, image0, image1)
     for level in (match_conv3, split_cells, match_shallow):
         if len(found) <= options.neighbours:
-            return found.of(torch.zeros(len(found), dtype=torch.bool))
+            return found.of(torch.zeros_like(found.support, dtype=torch.bool))
         found = level(options, image0, image1, found)
     return found
 
@@ -119,9 +119,11 @@ def match_stages(options: CoarseToFineOptions, image0: ImageStages, image1: Imag
 def match_cells(options: CoarseToFineOptions, image0: ImageStages, image1: ImageStages) -> Places:
     """conv4: cells that match, on their corners."""
     matches: Matches = match_grown(options.coarse, image0.cells, image1.cells)
-    index0, index1 = matches.pairs.unbind(dim=1)
-    xy0, xy1 = (torch.from_numpy(i.cells.field.xy).float() for i in (image0, image1))
-    return Places(xy0=xy0[index0], xy1=xy1[index1], cells0=index0, support=matches.scores)
+    device = image0.deep.device
+    index0, index1 = matches.pairs.to(device).unbind(dim=1)
+    xy0, xy1 = (torch.from_numpy(i.cells.field.xy).float().to(device) for i in (image0, image1))
+    support = matches.scores.to(device)
+    return Places(xy0=xy0[index0], xy1=xy1[index1], cells0=index0, support=support)
 
 
 def match_conv3(
@@ -180,10 +182,13 @@ def _that_agree(
     """
     is_moved = moved.outcomes == Outcome.MOVED
     xy0, xy1 = found.xy0[is_moved], moved.xy[is_moved]
-    places = xy0.numpy().astype(np.float64), xy1.numpy().astype(np.float64)
+    places = xy0.cpu().numpy().astype(np.float64), xy1.cpu().numpy().astype(np.float64)
     noise, neighbours = options.noise[k], options.neighbours
     support = local_consistency(*places, window, neighbours=neighbours, noise=noise).support
     kept = Places(
-        xy0=xy0, xy1=xy1, cells0=found.cells0[is_moved], support=torch.from_numpy(support).float()
+        xy0=xy0,
+        xy1=xy1,
+        cells0=found.cells0[is_moved],
+        support=torch.from_numpy(support).float().to(xy0.device),
     )
     return kept.of(kept.support > options.agreement[k])

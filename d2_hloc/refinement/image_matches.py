@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.pixels import TRAINING_STRIDE, rescale
 from d2_hloc.core.ranges import EDGES, check_ranges
 from d2_hloc.features.projection import bundled_projection
@@ -62,7 +63,8 @@ class ImageMatcher:
             WeightsError: if there are no such weights.
         """
         self.options = options or ImageMatchingOptions()
-        self._backbone = D2Net(self.options.d2net).backbone
+        self._device = chosen_device()
+        self._backbone = D2Net(self.options.d2net).backbone.to(self._device)
         self._projection = bundled_projection(self.options.cells.dimensions)
 
     def __call__(self, image0: Tensor, image1: Tensor) -> PixelMatches:
@@ -78,7 +80,7 @@ class ImageMatcher:
     def prepare(self, image: Tensor) -> PreparedImage:
         """All levels of an image, made once for all pairs that it is in."""
         image = checked(image)
-        reduced = self._reduced(image)
+        reduced = self._reduced(image.to(self._device))
         fine, coarse, deep, cells = self._backbone.stages(reduced[None])
         size = (reduced.shape[1], reduced.shape[2])
         features = textured_cells(cells[0].float(), size, reduced, self.options.cells.min_texture)
@@ -96,12 +98,12 @@ class ImageMatcher:
 
     @torch.inference_mode()
     def match(self, image0: PreparedImage, image1: PreparedImage) -> PixelMatches:
-        """Match two prepared images."""
+        """Match two prepared images; what comes back is on the processor."""
         found = match_stages(self.options.levels, image0.stages, image1.stages)
         return PixelMatches(
-            keypoints0=rescale(found.xy0.double(), image0.scale).float(),
-            keypoints1=rescale(found.xy1.double(), image1.scale).float(),
-            confidences=(found.support / FULL_SUPPORT).clamp(0, 1),
+            keypoints0=rescale(found.xy0.cpu().double(), image0.scale).float(),
+            keypoints1=rescale(found.xy1.cpu().double(), image1.scale).float(),
+            confidences=(found.support.cpu() / FULL_SUPPORT).clamp(0, 1),
         )
 
     def _reduced(self, image: Tensor) -> Tensor:

@@ -28,13 +28,17 @@ def refine_matches(
     xy1: Tensor,
     around: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """New places of xy1, and outcomes; `around` are matches of the two images. Stored pixels."""
+    """New places of xy1, and outcomes; `around` are matches of the two images. Stored pixels.
+
+    What is given and what comes back is on the processor; the search is on the maps' device.
+    """
     xy0, from0 = image0.to_maps(xy0), image0.to_maps(around[0])
     moved, to1 = image1.to_maps(xy1), image1.to_maps(around[1])
     affinities = local_affinities(from0, to1, xy0, options.neighbours)
     found = refine_pairs(options, image0.maps, image1.maps, xy0, moved, affinities)
-    is_moved = (found.outcomes == Outcome.MOVED)[:, None]
-    return torch.where(is_moved, image1.to_original(found.xy), xy1), found.outcomes
+    outcomes = found.outcomes.cpu()
+    is_moved = (outcomes == Outcome.MOVED)[:, None]
+    return torch.where(is_moved, image1.to_original(found.xy), xy1), outcomes
 
 
 class PairRefiner:

@@ -50,6 +50,11 @@ class RefinementOptions:
             ambiguity=(0, 2),
         )
 
+    @property
+    def searched(self) -> float:
+        """Side of the square that a keypoint is looked for in, pixels."""
+        return 4.0 * self.coarse_window
+
     def reaching(self, pixels: float) -> RefinementOptions:
         """The same options with windows and patches for keypoints that are so far off."""
         if not pixels:
@@ -57,7 +62,3 @@ class RefinementOptions:
         window = math.ceil(pixels / 2) + 1  # of cells of 2 pixels; a peak is not at the border
         patch = max(self.coarse_patch, window - 1)
         return replace(self, coarse_window=max(self.coarse_window, window), coarse_patch=patch)
-
-    def switched(self, argument: str | None) -> RefinementOptions:
-        """The same options with refinement 'on' or 'off', or None to leave it."""
-        return self if argument is None else replace(self, enabled=argument == "on")

@@ -30,6 +30,7 @@ from d2_hloc.refinement.options import RefinementOptions
 LEVELS = 255  # of a channel of a map: none is negative, after the ReLU
 ROWS = 8  # of maps, normalised at once
 CHUNK = 32  # keypoints at once: their patches stay in the processor's cache
+DEVICE_CHUNK = 1024  # keypoints at once on a GPU: their products take some 100 MB
 MAX_STEP = 1.0  # cells, from the best cell to the paraboloid's top
 
 
@@ -91,15 +92,19 @@ def refine_pairs(
     image 0 to image 1 (local_affinities).
     """
     if affinities is None:
-        affinities = torch.eye(2).expand(len(xy0), 2, 2)
+        affinities = torch.eye(2, device=xy0.device).expand(len(xy0), 2, 2)
     return in_chunks(partial(_refine_chunk, options, maps0, maps1), xy0, xy1, affinities)
 
 
 def in_chunks(search: Callable[..., Refined], *values: Shaped[Tensor, "K ..."]) -> Refined:
-    """The results of a search for K keypoints, a few at a time, in threads."""
-    chunks = zip(*(x.split(CHUNK) for x in values), strict=True)
-    with _workers() as pool:
-        parts = list(pool.map(lambda chunk: search(*chunk), chunks))
+    """The results of a search for K keypoints, a few at a time, in threads; on a GPU many."""
+    is_cpu = values[0].device.type == "cpu"
+    chunks = zip(*(x.split(CHUNK if is_cpu else DEVICE_CHUNK) for x in values), strict=True)
+    if is_cpu:
+        with _workers() as pool:
+            parts = list(pool.map(lambda chunk: search(*chunk), chunks))
+    else:
+        parts = [search(*chunk) for chunk in chunks]
     return Refined(
         xy=torch.cat([p.xy for p in parts]), outcomes=torch.cat([p.outcomes for p in parts])
     )
@@ -183,7 +188,7 @@ def warped_patches(
     radius: int,
 ) -> Float[Tensor, "K P D"]:
     """Patches about fractional cells (x, y), row by row, as the other image shows them: unit."""
-    steps = torch.arange(-radius, radius + 1, dtype=centres.dtype)
+    steps = torch.arange(-radius, radius + 1, dtype=centres.dtype, device=centres.device)
     offsets = torch.cartesian_prod(steps, steps).flip(1)
     places = centres[:, None] + offsets @ inverse.transpose(1, 2)
     low = places.floor()
@@ -205,7 +210,7 @@ def square_patches(
     weights = (centres - low)[..., None, None, None]
     is_whole = not weights.any()
     x, y = low.long()[:, :, None].unbind(dim=1)
-    span = torch.arange(-radius, radius + (1 if is_whole else 2))
+    span = torch.arange(-radius, radius + (1 if is_whole else 2), device=centres.device)
     cells = _at(maps, (x + span)[:, None], (y + span)[:, :, None])
     if not is_whole:
         cells = torch.lerp(cells[:, :, :-1], cells[:, :, 1:], weights[:, 0])
@@ -251,8 +256,8 @@ def find_peaks(
     row, column = index // size, index % size
     at_border = (row == 0) | (row == size - 1) | (column == 0) | (column == size - 1)
     inner_row, inner_column = row.clamp(1, size - 2), column.clamp(1, size - 2)
-    span = torch.arange(-1, 2)
-    every = torch.arange(count)[:, None, None]
+    span = torch.arange(-1, 2, device=scores.device)
+    every = torch.arange(count, device=scores.device)[:, None, None]
     patches = scores[
         every, (inner_row[:, None] + span)[:, :, None], (inner_column[:, None] + span)[:, None]
     ]
@@ -273,7 +278,7 @@ def rival_scores(
     scores: Float[Tensor, "K W W"], row: Int[Tensor, " K"], column: Int[Tensor, " K"]
 ) -> Float[Tensor, " K"]:
     """The highest score 3 cells or more from the best, -1 where the window has no such cell."""
-    cells = torch.arange(scores.shape[1])
+    cells = torch.arange(scores.shape[1], device=scores.device)
     near_row = (cells - row[:, None]).abs() < 3
     near_column = (cells - column[:, None]).abs() < 3
     near = near_row[:, :, None] & near_column[:, None]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.images import read_image
 from d2_hloc.core.orientation import UPRIGHT, to_stored, to_upright, upright_size
 from d2_hloc.core.pixels import rescale
@@ -39,13 +40,13 @@ class ImageMaps:
         return self.maps.nbytes
 
     def to_maps(self, xy: Tensor) -> Tensor:
-        """Stored pixels -> those of the maps."""
+        """Stored pixels -> those of the maps, on the maps' device."""
         upright = to_upright(xy, self.orientation, self.stored_size)
-        return rescale(upright, torch.from_numpy(self.scale)).float()
+        return rescale(upright, torch.from_numpy(self.scale)).float().to(self.maps.fine.device)
 
     def to_original(self, xy: Tensor) -> Tensor:
-        """Pixels of the maps -> stored ones."""
-        upright = rescale(xy.double(), torch.from_numpy(1 / self.scale))
+        """Pixels of the maps -> stored ones, on the processor."""
+        upright = rescale(xy.cpu().double(), torch.from_numpy(1 / self.scale))
         return to_stored(upright, self.orientation, self.stored_size).float()
 
 
@@ -53,9 +54,11 @@ class MapReader:
     """Shallow maps of images as features were extracted from them: turned, and at their size."""
 
     def __init__(self, resize_max: int | None) -> None:
+        self._device = chosen_device()
         # Half the time where the processor multiplies bfloat16 matrices itself.
-        precision = "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
-        self._backbone = D2Net(D2NetOptions(precision=precision)).backbone
+        is_faster = self._device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+        options = D2NetOptions(precision="bfloat16" if is_faster else "float32")
+        self._backbone = D2Net(options).backbone.to(self._device)
         self._resize_max = resize_max
 
     def of(
@@ -81,7 +84,7 @@ class MapReader:
         image, stored_size = read_image(path, self._resize_max, orientation)
         size = np.array([image.shape[2], image.shape[1]])
         return ImageMaps(
-            maps=shallow_maps(self._backbone, image),
+            maps=shallow_maps(self._backbone, image.to(self._device)),
             scale=size / upright_size(stored_size, orientation),
             stored_size=stored_size,
             orientation=orientation,

@@ -339,4 +339,6 @@ def incremental_options(
         conf.ba_refine_principal_point = False
         conf.mapper.abs_pose_refine_focal_length = False
         conf.mapper.abs_pose_refine_extra_params = False
+    else:
+        conf.mapper.init_min_tri_angle = options.initial_angle
     return conf

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from d2_hloc.core.mask_options import MaskOptions
+from d2_hloc.core.photographs.mask_options import MaskOptions
 from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, THREADS, check_ranges
 from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
@@ -121,7 +121,9 @@ class ReconstructionOptions:
     and by which it is settled.
 
     `focal_starts`: where focal lengths were guessed, a small collection is mapped from these
-    multiples of the guesses, one after the other, while images are missing from the model.
+    multiples of the guesses, one after the other, while images are missing from the model; and from
+    two images whose rays meet at `initial_angle`. COLMAP asks for 16 degrees, which among
+    photographs of one side of a building those have that match worst.
 
     In the end observations beyond `outlier_factor` median errors leave the model; None leaves it as
     the mapper made it.
@@ -139,6 +141,8 @@ class ReconstructionOptions:
         hold_distortion: leave distortions as guessed until all images are placed, in all attempts
             but the last.
         focal_starts: multiples of guessed focal lengths to map from, while images are missing.
+        initial_angle: least angle between rays of the two images that mapping starts from, where
+            focal lengths were guessed; degrees.
         triplet_error: a pair leaves whose relative rotation every triplet of images contradicts by
             more, degrees; null keeps all.
         second_look: where focal lengths were guessed, look for more matches where the model leads.
@@ -158,8 +162,9 @@ class ReconstructionOptions:
     small_collection: int = 100
     min_pose_inliers: int = 15
     hold_distortion: bool = True
-    focal_starts: tuple[float, ...] = (1.0, 0.6, 1.4, 0.8, 2.0)
-    triplet_error: float | None = 20.0
+    focal_starts: tuple[float, ...] = (1.0, 0.6, 1.4)
+    initial_angle: float = 8.0
+    triplet_error: float | None = 45.0
     second_look: bool = True
     outlier_factor: float | None = 5.0
     random_seed: int = 0
@@ -175,6 +180,7 @@ class ReconstructionOptions:
             small_collection=(0, MANY),
             outlier_factor=(1 + 1e-6, 1e6),
             focal_starts=(0.05, 20),
+            initial_angle=(0, 90),
             triplet_error=(0, 180),
             random_seed=SEEDS,
             num_threads=(-1, THREADS[1]),

@@ -18,7 +18,7 @@ import numpy as np
 from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.matching.pairs import Pair
 
-MAX_ERROR = 20.0  # degrees: focal lengths that are guesses bend right rotations by up to ten
+MAX_ERROR = 45.0  # degrees: a pose that guesses bend by less may be of matches that are needed
 MIN_TRIPLETS = 3  # of a pair: fewer tell nothing
 
 Rotations = dict[Pair, np.ndarray]  # (3, 3), from the first image's camera to the second's

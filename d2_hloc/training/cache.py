@@ -38,6 +38,10 @@ class CacheOptions:
     """Options of the cache. With one, the crops are fixed: every epoch sees those of the first.
 
     `enabled` is None for a cache on a CPU alone, where the trunk takes most of the time.
+
+    Attributes:
+        enabled: keep activations of fixed crops; null is on a CPU alone.
+        max_gib: most space on disk, GiB; crops beyond it are computed every time.
     """
 
     enabled: bool | None = None

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from d2_hloc.core.devices import chosen_device, device_named
+
 
 @dataclass(frozen=True, kw_only=True)
 class World:
@@ -44,12 +46,11 @@ def joined(device: str = "auto") -> Iterator[World]:
     Raises:
         ValueError: if a GPU is asked for and there is none.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: cuda is asked for, and this machine has no GPU; use cpu.")
-    is_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    place = chosen_device() if device == "auto" else device_named(device)
+    is_cuda = place.type == "cuda"
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if is_cuda else 0)
-    place = place if is_cuda else torch.device("cpu")
+    if is_cuda:
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if size == 1:
         yield World(device=place)
         return

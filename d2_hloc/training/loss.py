@@ -29,6 +29,15 @@ class LossOptions:
     takes them from the same non-negative maps as the detections, as at test; 'raw', as the
     released code, from before the ReLU. `ratio`: the ratio test keeps a match below it; None
     leaves out the term that pushes the hardest negative beyond it, which `ratio_weight` weighs.
+
+    Attributes:
+        margin: of the triplet loss, of squared distances.
+        safe_radius: cells around a match that are no negatives.
+        soft_detection: paper: Eq. 4 of exp(D); released: of exp(D / max), as the authors'
+            code.
+        descriptors: relu: from the maps that detection sees; raw: from before the ReLU.
+        ratio: ratio of distances to push the hardest negative beyond; null is none.
+        ratio_weight: weight of that term.
     """
 
     margin: float = 1.0

@@ -38,7 +38,16 @@ SCENES_HELD = 256
 
 @dataclass(frozen=True, kw_only=True)
 class MegaDepthOptions:
-    """Options of MegaDepth's pairs; the defaults are the paper's and its code's."""
+    """Options of MegaDepth's pairs; the defaults are the paper's and its code's.
+
+    Attributes:
+        min_overlap: least share of points that a pair has in common.
+        max_overlap: largest share.
+        max_scale_ratio: largest ratio of scales of the points that both see.
+        pairs_per_scene: pairs of a scene in an epoch.
+        crop: edge of the crops, pixels.
+        max_depth_error: largest difference of depths of one surface, of the depth.
+    """
 
     min_overlap: float = 0.5
     max_overlap: float = 1.0

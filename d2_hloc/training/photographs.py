@@ -20,10 +20,11 @@ from torch import Tensor
 
 from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.core.images import ImageError, open_image, to_tensor
-from d2_hloc.core.mask_options import MaskOptions
-from d2_hloc.core.masks import are_visible, visible_pixels
+from d2_hloc.core.photographs.mask_options import MaskOptions
+from d2_hloc.core.photographs.masks import are_visible, visible_pixels
 from d2_hloc.core.pixels import resize_matrix
 from d2_hloc.core.ranges import MANY, check_ranges
+from d2_hloc.files.provenance import file_checksum
 from d2_hloc.training.pair import (
     CROP,
     MIN_CORRESPONDENCES,
@@ -42,7 +43,15 @@ ATTEMPTS = 10  # at two views that have enough in common
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoViewOptions:
-    """Limits within which the second view differs from the first."""
+    """Limits within which the second view differs from the first.
+
+    Attributes:
+        rotation: largest turn, degrees either way.
+        scale: largest factor of size, either way.
+        perspective: how far each corner may move, of a view's edge.
+        shift: largest shift along either axis, of a view's edge.
+        zoom: most pixels of the photograph in one of the first view.
+    """
 
     rotation: float = 30.0  # degrees, either way, at most
     scale: float = 1.6  # larger or smaller by, at most
@@ -63,7 +72,14 @@ class PhotoViewOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotographOptions:
-    """The pairs made from a folder of photographs."""
+    """The pairs made from a folder of photographs.
+
+    Attributes:
+        pairs_per_photo: pairs of a photograph in an epoch.
+        crop: edge of the crops, pixels.
+        view: how far the second view may differ from the first.
+        photometric: how lights differ.
+    """
 
     pairs_per_photo: int = 1  # in an epoch
     crop: int = CROP
@@ -89,10 +105,10 @@ class PhotographPairs:
 
     @property
     def identity(self) -> str:
-        """Digest of the photographs' names and sizes."""
+        """Digest of the photographs' names and contents."""
         paths = (self.folder / name for name in self.names)
-        sizes = [path.stat().st_size if path.is_file() else None for path in paths]
-        return f"{zlib.crc32(repr([self.names, sizes]).encode()):08x}"
+        contents = [file_checksum(path) if path.is_file() else None for path in paths]
+        return f"{zlib.crc32(repr([self.names, contents]).encode()):08x}"
 
     def __len__(self) -> int:
         return len(self.names) * self.options.pairs_per_photo

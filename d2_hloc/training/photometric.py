@@ -25,7 +25,17 @@ SKY = np.array([0.75, 0.9, 1.2])  # what is left of the daylight
 
 @dataclass(frozen=True, kw_only=True)
 class PhotometricOptions:
-    """Limits of the changes; each crop draws its own. Zeros leave it as it is."""
+    """Limits of the changes; each crop draws its own. Zeros leave it as it is.
+
+    Attributes:
+        night: share of crops by night.
+        exposure: largest change, stops.
+        contrast: largest change, of 1.
+        colour: largest change of each channel's gain.
+        blur: largest sigma, pixels.
+        noise: largest sigma, of white.
+        jpeg: share of crops that are compressed.
+    """
 
     night: float = 0.35  # share of crops
     exposure: float = 1.0  # stops up or down, at most

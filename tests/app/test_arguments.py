@@ -3,9 +3,12 @@
 import dataclasses
 
 import pytest
+import torch
+from scripts import BENCHMARKS, TRAININGS, load
 
 from d2_hloc.app import cli
-from d2_hloc.app.cli import build_parser
+from d2_hloc.app.cli import COMPUTING, build_parser
+from d2_hloc.app.commands.common import cluster_of
 from d2_hloc.core.described import described_options
 from d2_hloc.features.names import MODULES
 from d2_hloc.matching.options import MatchingOptions
@@ -91,6 +94,29 @@ def test_refinement_is_on_everywhere(command):
     paths = "A B" if command == "reconstruct" else "A B C"
     assert options(f"{command} {paths}").refinement.enabled
     assert not options(f"{command} {paths} --refinement off").refinement.enabled
+
+
+@pytest.mark.parametrize("name", [*COMPUTING, *BENCHMARKS, *TRAININGS])
+def test_a_device_can_be_chosen_everywhere_and_is_auto(name, capsys):
+    if name in COMPUTING:
+        paths = {"demo": 0, "triangulate": 3, "localize": 3, "match": 3, "pair": 2}.get(name, 2)
+        assert build_parser().parse_args([name, *"ABC"[:paths]]).device == "auto"
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"]) if name in COMPUTING else load(name).main(["--help"])
+    assert "--device" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_told_in_a_sentence(tmp_path, capsys):
+    assert cli.main(["extract", str(tmp_path), str(tmp_path / "out.h5"), "--device", "cuda"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("d2-hloc: device: cuda is asked for, and torch finds none here")
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("auto", None), ("cpu", 0), ("cuda", 1)])
+def test_a_cluster_workers_device_is_the_one_that_was_chosen(device, gpus):
+    arguments = f"extract IMAGES OUT --engine ray --device {device}"
+    assert cluster_of(build_parser().parse_args(arguments.split())).gpus == gpus
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from scripts import BENCHMARKS, load
 
 from d2_hloc.benchmarks.arguments import (
-    add_matcher,
-    add_refinement,
-    benchmark_parser,
+    BenchmarkArguments,
     load_options,
     split_matcher,
 )
 from d2_hloc.benchmarks.comparison import Benchmark, Evaluation
 from d2_hloc.benchmarks.hpatches.run import HPatches
+from d2_hloc.core import config
 from d2_hloc.core.config import ConfigError
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.run_record import RunRecord
@@ -100,17 +100,39 @@ def test_a_feature_may_join_later_and_another_option_may_not(tmp_path):
 
 
 def options(*given):
-    parser = benchmark_parser("A benchmark.\n\nMore.", ROOT / "configs" / "hpatches.yaml")
-    add_refinement(parser)
-    return load_options(HPatches, parser.parse_args(["--output", "out", *given]))
+    wanted = BenchmarkArguments("A test.\n\nMore.", HPatches, ROOT / "configs" / "hpatches.yaml")
+    wanted.option("--refinement", "refinement.enabled")
+    wanted.matcher()
+    return load_options(HPatches, wanted.parse(["--output", "out", *given]))
 
 
 def test_arguments_win_over_the_yaml():
     assert options() == HPatches()
-    found = options("--feature", "sift", "d2net", "sift", "--refinement", "on")
+    found = options("--feature", "sift", "d2net", "sift", "--refinement", "off")
     assert found.features == ("sift", "d2net")
-    assert found.refinement.enabled
+    assert not found.refinement.enabled
     assert found.refinement.coarse_window == HPatches().refinement.coarse_window
+
+
+def test_every_option_is_an_argument_with_the_defaults_of_the_yaml(capsys):
+    found = options("--scoring.ransac-error", "2", "--extraction.d2net.position", "released")
+    assert found.scoring.ransac_error == 2
+    assert found.extraction.d2net.position == "released"
+    with pytest.raises(SystemExit):
+        options("--help-all")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--refinement.coarse-window N radius that it is looked for in" in shown
+    assert "[1 to 50] (5)" in shown
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_refinement_is_on_in_every_pipeline_as_in_every_command(name):
+    pipeline = load(name)
+    cls = getattr(pipeline, BENCHMARKS[name])
+    conf = config.load(cls, pipeline.CONFIG)
+    assert conf.refinement.enabled
+    assert cls().refinement.enabled
+    assert cls().refinement == conf.refinement
 
 
 def test_a_yaml_that_does_not_fit_is_named(tmp_path):
@@ -131,8 +153,5 @@ def test_a_name_may_end_in_its_matcher():
 
 
 def test_the_matcher_of_the_command_is_of_names_without_one():
-    parser = benchmark_parser("A test.", ROOT / "configs" / "hpatches.yaml")
-    add_matcher(parser)
-    given = ["--output", "out", "--feature", "d2net", "sift+nearest", "--matcher", "lightglue"]
-    conf = load_options(HPatches, parser.parse_args(given))
+    conf = options("--feature", "d2net", "sift+nearest", "--matcher", "lightglue")
     assert conf.features == ("d2net+lightglue", "sift+nearest")

@@ -61,8 +61,9 @@ def pipeline():
 
 
 def arguments(scene, output, *more):
+    """`more` may switch refinement on again."""
     given = "--dataset", scene.folder, "--output", output, "--ground-truth", scene.truth
-    return [str(a) for a in (*given, *more)]
+    return [str(a) for a in (*given, "--refinement", "off", *more)]
 
 
 def run(pipeline, scene, output, *more):

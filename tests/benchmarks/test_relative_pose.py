@@ -90,7 +90,7 @@ def intrinsics_of(camera):
 
 def run(pipeline, scene, output, *more):
     given = ("--pairs", scene / "pairs.txt", "--images", scene / "images", "--output", output)
-    arguments = [str(a) for a in (*given, *more)]
+    arguments = [str(a) for a in (*given, "--refinement", "off", *more)]
     return pipeline.run_command("relative_pose", lambda: pipeline.main(arguments))
 
 

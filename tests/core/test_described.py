@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from scripts import BENCHMARKS, TRAININGS, load
 
 from d2_hloc.app.cli import CONFIGURED
 from d2_hloc.core import config
 from d2_hloc.core.described import attribute_texts, commented_yaml, described_options
 from d2_hloc.core.ranges import check_ranges
+
+WITH_OPTIONS = CONFIGURED | {
+    name: getattr(load(name), cls) for name, cls in (BENCHMARKS | TRAININGS).items()
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,16 +65,16 @@ def test_a_commented_file_comes_back_as_the_defaults():
     assert "  # size: 1.0e-06" in text  # below a group that is null
 
 
-@pytest.mark.parametrize("command", CONFIGURED)
+@pytest.mark.parametrize("command", WITH_OPTIONS)
 def test_every_option_of_a_command_has_a_text(command):
-    assert [o.dotted for o in described_options(CONFIGURED[command]) if not o.text] == []
+    assert [o.dotted for o in described_options(WITH_OPTIONS[command]) if not o.text] == []
 
 
-@pytest.mark.parametrize("command", CONFIGURED)
+@pytest.mark.parametrize("command", WITH_OPTIONS)
 def test_no_text_is_of_an_option_that_is_gone(command):
     groups = [
-        CONFIGURED[command],
-        *(o.group for o in described_options(CONFIGURED[command]) if o.group),
+        WITH_OPTIONS[command],
+        *(o.group for o in described_options(WITH_OPTIONS[command]) if o.group),
     ]
     for cls in groups:
         assert set(attribute_texts(cls)) <= {f.name for f in dataclasses.fields(cls)}, cls

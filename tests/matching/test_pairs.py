@@ -1,5 +1,7 @@
 """Pair lists from files, descriptors and models."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -98,8 +100,8 @@ def test_groups_that_only_know_their_own_are_joined_by_their_nearest():
     found = pairs.from_retrieval(names, descriptors, 1)
     bridges = found[len(names) :]
     assert bridges == [("b", "c"), ("e", "d")]  # smallest group first
-    assert pairs.bridges(names, np.zeros((7, 7)), pairs.exhaustive(names)) == []
-    assert pairs.bridges([], np.zeros((0, 0)), []) == []
+    assert pairs.bridges(names, np.zeros((7, 2)), pairs.exhaustive(names)) == []
+    assert pairs.bridges([], np.zeros((0, 2)), []) == []
 
 
 def test_retrieval_does_not_mind_what_all_images_share():
@@ -238,3 +240,33 @@ def test_the_order_keeps_a_small_cache_useful():
 
     plain, reordered = loads(listed, 8), loads(pairs.order_for_reuse(listed, 4), 8)
     assert reordered < plain / 2
+
+
+def test_retrieval_by_blocks_finds_the_same_with_equals_among_them(monkeypatch):
+    rng = np.random.default_rng(0)
+    descriptors = rng.normal(size=(60, 4)).round(1)
+    descriptors[30:40] = descriptors[20:30]  # equals
+    names = [f"{k:02}" for k in range(60)]
+    whole = pairs.from_retrieval(names, descriptors, 2)
+    queries = names[:7], rng.normal(size=(7, 4))
+    of_queries = pairs.from_retrieval(names, descriptors, 5, *queries)
+    assert len(whole) > 120  # with bridges
+    monkeypatch.setattr(pairs, "BLOCK_BYTES", 3 * 60 * 8)  # three rows
+    assert pairs.from_retrieval(names, descriptors, 2) == whole
+    assert pairs.from_retrieval(names, descriptors, 5, *queries) == of_queries
+
+
+def test_retrieval_among_200000_images_needs_no_matrix_of_all():
+    """Their similarities would take 160 GB; planted images are found."""
+    count, places = 200_000, [17, 123_456, 199_999]
+    database = np.random.default_rng(0).normal(size=(count, 16)).astype(np.float32)
+    names = [str(k) for k in range(count)]
+    tracemalloc.start()
+    found = pairs.from_retrieval(names, database, 2, ["a", "b", "c"], database[places] + 0.01)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [image for _, image in found[::2]] == [str(k) for k in places]
+    assert peak < 5 * database.nbytes
+    blocks = [rows for rows, _ in pairs._similarities(database[:400], database)]
+    assert max(b.stop - b.start for b in blocks) * count * 4 <= pairs.BLOCK_BYTES
+    assert sum(b.stop - b.start for b in blocks) == 400

@@ -6,6 +6,14 @@ from pathlib import Path
 from types import ModuleType
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
+BENCHMARKS = {  # their options
+    "aachen": "Aachen",
+    "hpatches": "HPatches",
+    "inloc": "InLoc",
+    "local_feature_benchmark": "PhotoReconstruction",
+    "relative_pose": "RelativePose",
+}
+TRAININGS = {"train": "Train", "train_matcher": "TrainMatcher"}
 
 
 def load(name: str) -> ModuleType:

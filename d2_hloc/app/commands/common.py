@@ -47,7 +47,10 @@ def cluster_of(args: argparse.Namespace) -> Cluster | None:
         return None
     if getattr(args, "shard", None) is not None or getattr(args, "stage", None) is not None:
         raise ValueError("--engine ray makes the shards itself; leave --shard and --stage out.")
-    return Cluster(**given)
+    if args.device == "mps":
+        raise ValueError("--device mps is of one machine; leave it out with --engine ray.")
+    gpus = {"cpu": 0.0, "cuda": 1.0}.get(args.device)  # each worker's; auto is by the cluster
+    return Cluster(**given, gpus=gpus)
 
 
 def fetch_weights(options: FeatureOptions, args: argparse.Namespace) -> None:

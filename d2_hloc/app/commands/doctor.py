@@ -70,6 +70,7 @@ def devices() -> Iterator[Finding]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     names = [torch.cuda.get_device_name(k) for k in range(count)]
     yield "CUDA", ", ".join(names) or "none; everything runs on the processor", ""
+    yield "MPS", "here; --device mps" if torch.backends.mps.is_available() else "none", ""
     yield (
         "COLMAP's CUDA",
         "yes" if import_module("d2_hloc.files.colmap").pycolmap.has_cuda else "no",

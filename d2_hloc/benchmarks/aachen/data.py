@@ -26,6 +26,14 @@ class AachenFiles:
     """Paths relative to the data set; of several places the first that is there.
 
     `database` names the images; without it, the intrinsics and the pairs do.
+
+    Attributes:
+        images: folder of the images.
+        model: the model with the poses of the database images, NVM.
+        intrinsics: lists of the database images' cameras.
+        database: COLMAP's database, which names the images.
+        pairs: the list of pairs to match.
+        queries: lists of the queries with their intrinsics; all of them.
     """
 
     images: tuple[str, ...] = ("images/images_upright", "images_upright")

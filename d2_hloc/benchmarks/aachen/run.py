@@ -65,6 +65,21 @@ class Aachen:
     Queries that the list of pairs does not name are matched with the `retrieved` nearest images.
     With `fallback`, queries that cannot be placed get the pose of the first image they are listed
     with.
+
+    Attributes:
+        features: features to compare, by name: d2net, sift, ...
+        files: where the parts of the data set are.
+        extraction: features of the images.
+        matching: how two images are matched.
+        refinement: sub-pixel keypoints.
+        reconstruction: from matches to the model of the day.
+        method: registration: matches that fit a two-view geometry, as the paper; pnp: all
+            matches, as hloc.
+        localization: from matches to a pose; null is the method's own.
+        retrieved: images that a query is matched with which the list of pairs does not
+            name.
+        fallback: give queries that cannot be placed the pose of the first image they are
+            listed with.
     """
 
     features: tuple[str, ...] = ("d2net",)

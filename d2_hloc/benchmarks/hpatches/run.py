@@ -19,7 +19,7 @@ from d2_hloc.benchmarks.hpatches.report import (
 from d2_hloc.benchmarks.hpatches.results import PAPER, Summary, sequence_rows, to_cache
 from d2_hloc.benchmarks.hpatches.scores import ScoringOptions, score_homographies
 from d2_hloc.benchmarks.hpatches.shared_results import write_accuracy_cache
-from d2_hloc.benchmarks.pair_scores import Refine
+from d2_hloc.benchmarks.pair_scores import PAIRWISE, Refine
 from d2_hloc.benchmarks.tables import write_csv
 from d2_hloc.core import config
 from d2_hloc.features import registry
@@ -36,14 +36,21 @@ from d2_hloc.reports.curves import write_figure
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 
-# A pair has no third image to put a keypoint right: windows of 10 pixels find more of them.
-PAIRWISE = RefinementOptions(coarse_window=5, ambiguity=0.02)
 CACHE_BYTES = 128 << 20  # of descriptors held at once: those of a sequence or two
 
 
 @dataclass(frozen=True, kw_only=True)
 class HPatches:
-    """Features to compare, and how all of them are extracted, matched and scored."""
+    """Features to compare, and how all of them are extracted, matched and scored.
+
+    Attributes:
+        features: features to compare, by name: d2net, sift, ... or NAME+lightglue; see
+            configs/hpatches.yaml.
+        extraction: features of the images.
+        matching: how two images are matched.
+        refinement: sub-pixel places of the second keypoint of each match.
+        scoring: largest errors.
+    """
 
     features: tuple[str, ...] = ("d2net",)
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)

@@ -35,6 +35,11 @@ class ScoringOptions:
 
     Repeatability and matching score count a keypoint as found within `threshold`. A homography's
     inliers are within `ransac_error`.
+
+    Attributes:
+        threshold: error within which repeatability and matching score count a keypoint,
+            pixels.
+        ransac_error: largest error of a homography's inlier, pixels.
     """
 
     threshold: float = 3.0

@@ -27,6 +27,10 @@ class CameraOptions:
     `focal` is InLoc's 4032 * 28 / 36 pixels of a 4032 wide image, or each image's EXIF. A list
     `intrinsics`, `name MODEL w h params...`, takes the place of both; it has queries by full or
     short name.
+
+    Attributes:
+        focal: inloc: 4032 * 28 / 36 pixels of an image 4032 wide; exif: each image's own.
+        intrinsics: list of 'name MODEL w h params...' lines, which takes the place of both.
     """
 
     focal: Literal["inloc", "exif"] = "inloc"

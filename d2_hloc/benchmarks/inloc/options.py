@@ -19,6 +19,20 @@ class PoseOptions:
     `enough_inliers` verified matches with one of its first `num_first` candidates is matched with
     no further ones. `polish`: where keypoints are refined, the best pose of Direct and Sparse PE is
     estimated again from all points of its cutout that the query shows.
+
+    Attributes:
+        num_candidates: cutouts that a query is matched with.
+        num_poses: candidates, after spatial verification, that give a pose.
+        max_angle: largest angle between an inlier's point and its keypoint's ray, degrees.
+        pooled_error: largest error of Pooled PE, pixels of a query 4032 wide.
+        min_num_inliers: a query with fewer has no pose.
+        enough_inliers: verified matches with one of the first candidates that end the
+            search; null is none.
+        num_first: candidates that are looked at for enough_inliers.
+        polish: estimate the best pose again from all points of its cutout, where keypoints
+            are refined.
+        random_seed: of the hypotheses that are drawn.
+        verification: homographies that the matches have to agree on.
     """
 
     num_candidates: int = 100

@@ -23,6 +23,7 @@ from d2_hloc.benchmarks.inloc import data as inloc
 from d2_hloc.benchmarks.inloc.data import InLocData, InLocError
 from d2_hloc.benchmarks.inloc.scans import MapCache
 from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.images import luma, open_image, to_tensor
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.ranges import EDGES, MANY, SHARES, check_ranges
@@ -43,6 +44,13 @@ class DensePVOptions:
     `points` are those of the cutout that led to the pose, or of all cutouts of its scan; larger
     cutouts give about as many points along their edges. A pose that renders less than
     `min_coverage` of the image has score 0.
+
+    Attributes:
+        longest_edge: longest edge of the query as it is compared, pixels.
+        points: scan: points of all cutouts of the scan; cutout: of the one that led to the
+            pose.
+        min_coverage: least share of the image that a pose has to render.
+        num_poses: poses that are rendered.
     """
 
     longest_edge: int = 504
@@ -208,7 +216,7 @@ class CloudCache:
         self, data: InLocData, options: DensePVOptions, maps: MapCache, capacity: int = CLOUD_BYTES
     ) -> None:
         self._data, self._options, self._maps = data, options, maps
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = chosen_device()
         self._clouds = BoundedCache(self._read, capacity)
         self._scans: Mapping[str, list[str]] = _by_scan(data.cutouts)
 

@@ -50,7 +50,21 @@ from d2_hloc.sfm.poses_file import read_poses
 
 @dataclass(frozen=True, kw_only=True)
 class InLoc:
-    """Features and methods to compare, and the options of all steps."""
+    """Features and methods to compare, and the options of all steps.
+
+    Attributes:
+        features: features to compare, by name: d2net-ms, sift, ...
+        methods: direct, sparse, sparse+pv or pooled; several in one table.
+        workers: threads; another number finds the same.
+        retrieval: hloc's pairs, or InLoc's ImgList or scores; null is by the features' own
+            descriptors.
+        extraction: features of the images.
+        matching: how two images are matched.
+        refinement: sub-pixel keypoints of the queries.
+        cameras: focal lengths of the queries.
+        poses: candidates of each query, and the largest errors of inliers.
+        dense: Dense PV: renderings from the poses found.
+    """
 
     features: tuple[str, ...] = ("d2net-ms",)
     methods: tuple[str, ...] = ("sparse",)
@@ -58,7 +72,7 @@ class InLoc:
     retrieval: Path | None = None  # hloc's pairs, ImgList or scores; None: see extract_candidates
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
     matching: MatchingOptions = field(default_factory=MatchingOptions)
-    refinement: RefinementOptions = field(default_factory=RefinementOptions)
+    refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
     cameras: CameraOptions = field(default_factory=CameraOptions)
     poses: PoseOptions = field(default_factory=PoseOptions)
     dense: DensePVOptions = field(default_factory=DensePVOptions)

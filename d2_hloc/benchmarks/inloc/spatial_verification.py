@@ -28,6 +28,15 @@ class SpatialVerificationOptions:
     Of at most `num_hypotheses` matches, spread evenly, the `num_grown` whose similarities have most
     inliers are grown. A homography needs `min_num_inliers`; its matches are then set aside and the
     next is looked for among the rest.
+
+    Attributes:
+        similarity_error: largest error by a match's similarity, pixels of image 1.
+        affine_error: largest error by an affinity, pixels of image 1.
+        homography_error: largest error by a homography, pixels of image 1.
+        max_homographies: most homographies of a pair.
+        min_num_inliers: matches that a homography needs.
+        num_hypotheses: most matches whose similarities are tried.
+        num_grown: similarities that are grown to homographies.
     """
 
     similarity_error: float = 20.0

@@ -11,6 +11,7 @@ import numpy as np
 
 from d2_hloc.benchmarks.arguments import split_matcher
 from d2_hloc.benchmarks.comparison import Benchmark
+from d2_hloc.benchmarks.pair_scores import PAIRWISE, Refine
 from d2_hloc.benchmarks.relative_pose.data import PosedPair, read_posed_pairs
 from d2_hloc.benchmarks.relative_pose.report import RelativePoseEvaluation, relative_pose_report
 from d2_hloc.benchmarks.relative_pose.scores import RelativePoseOptions, score_poses
@@ -22,17 +23,29 @@ from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.options import MatchingOptions
+from d2_hloc.refinement.matches import PairRefiner
+from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 
 
 @dataclass(frozen=True, kw_only=True)
 class RelativePose:
-    """Extraction and matching of pairs, and estimation of their poses."""
+    """Extraction and matching of pairs, and estimation of their poses.
+
+    Attributes:
+        features: features to compare, by name: d2net, sift, ... or NAME+lightglue; see
+            configs/hpatches.yaml.
+        extraction: features of the images.
+        matching: how two images are matched.
+        refinement: sub-pixel places of the second keypoint of each match.
+        estimation: from matches to a pose.
+    """
 
     features: tuple[str, ...] = ()  # to compare; without any, the extraction's own
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
     matching: MatchingOptions = field(default_factory=MatchingOptions)
+    refinement: RefinementOptions = field(default_factory=lambda: PAIRWISE)
     estimation: RelativePoseOptions = field(default_factory=RelativePoseOptions)
 
 
@@ -65,9 +78,18 @@ class RelativePoseBenchmark(Benchmark[RelativePoseEvaluation]):
         with record.timed("match"):
             pairs = [pair.names for pair in self.pairs]
             matches = match(matching, pairs, features.path, outputs.matches)
+        refine: Refine | None = None
+        if self.conf.refinement.enabled:
+            sizes = options.resize_max, features.orientations
+            refine = PairRefiner(self.conf.refinement, self.images, *sizes)
         with record.timed("estimate"):
             scores = score_poses(
-                self.conf.estimation, self.pairs, features.path, matches, outputs.pair_scores
+                self.conf.estimation,
+                self.pairs,
+                features.path,
+                matches,
+                outputs.pair_scores,
+                refine,
             )
         write_csv(outputs.relative_pose_table, [asdict(score) for score in scores])
         return RelativePoseEvaluation(

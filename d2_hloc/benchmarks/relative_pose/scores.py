@@ -11,7 +11,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from d2_hloc.benchmarks.pair_scores import MatchedPair, PairScore, pair_store, score_pairs
+from d2_hloc.benchmarks.pair_scores import (
+    MatchedPair,
+    PairScore,
+    Refine,
+    pair_store,
+    score_pairs,
+)
 from d2_hloc.benchmarks.relative_pose.data import PosedPair
 from d2_hloc.core import config, pose_metrics
 from d2_hloc.core.pixels import to_colmap
@@ -27,7 +33,11 @@ FEWEST = 5  # matches that determine an essential matrix
 
 @dataclass(frozen=True, kw_only=True)
 class RelativePoseOptions:
-    """Estimation of a pose: inliers have an epipolar error of at most `max_error` pixels."""
+    """Estimation of a pose: inliers have an epipolar error of at most `max_error` pixels.
+
+    Attributes:
+        max_error: largest epipolar error of an inlier, pixels.
+    """
 
     max_error: float = 1.0
 
@@ -55,10 +65,11 @@ def score_poses(
     features: Path,
     matches: MatchedPairs,
     output: Path,
+    refine: Refine | None = None,
 ) -> list[PoseScore]:
     """Estimate the pose of each pair that was matched, and measure it, into `output`.
 
-    Pairs that are done are left alone.
+    Pairs that are done are left alone. `refine` moves the matched keypoints before.
 
     Raises:
         StorageError: if a features or matches file cannot be used.
@@ -70,10 +81,11 @@ def score_poses(
         logger.warning(text, len(turned))
     made_by = {
         "estimation": config.to_dict(options),
+        "is_refined": refine is not None,
         "matches": features_h5.read_configuration(matches.path),
     }
     store = pair_store(output, made_by, PoseScore, matches.path)
-    return score_pairs(pairs, features, matches, store, partial(score_pose, options))
+    return score_pairs(pairs, features, matches, store, partial(score_pose, options), refine)
 
 
 def score_pose(options: RelativePoseOptions, pair: PosedPair, found: MatchedPair) -> PoseScore:

@@ -48,7 +48,13 @@ from d2_hloc.sfm.reconstruct import ModelRun, map_matched, prepare_database
 
 @dataclass(frozen=True, kw_only=True)
 class Ratios:
-    """Largest ratios of matching, by feature, as the benchmark has them; others have none."""
+    """Largest ratios of matching, by feature, as the benchmark has them; others have none.
+
+    Attributes:
+        sift: largest ratio of SIFT's distances; null is none.
+        off_the_shelf: of D2-Net's with bundled weights; null is none.
+        trained: of D2-Net's with others; null is none.
+    """
 
     sift: float | None = 0.8
     off_the_shelf: float | None = 0.9  # D2-Net
@@ -75,6 +81,7 @@ def benchmark_mapping() -> ReconstructionOptions:
         min_pose_inliers=30,
         hold_distortion=False,
         focal_starts=(1.0,),
+        initial_angle=16.0,
         triplet_error=None,
         second_look=False,
     )
@@ -88,6 +95,18 @@ class PhotoReconstruction:
     the published rows by default; models of refined keypoints have a second look, and
     leave out observations beyond the `refined_outlier_factor`. None for `dense` leaves the dense
     part out.
+
+    Attributes:
+        features: features to compare, by name: d2net-ms, sift, ...
+        extraction: features of the images.
+        pairs: which images are matched.
+        ratios: largest ratios of matching, by feature.
+        min_matches: a pair with fewer matches has none.
+        refinement: sub-pixel keypoints.
+        reconstruction: from matches to a model.
+        refined_outlier_factor: observations beyond so many median errors leave a model of
+            refined keypoints.
+        dense: depth maps and clouds; null leaves them out.
     """
 
     features: tuple[str, ...] = ("d2net",)
@@ -95,7 +114,7 @@ class PhotoReconstruction:
     pairs: PairsOptions = field(default_factory=lambda: PairsOptions(max_exhaustive=2000))
     ratios: Ratios = field(default_factory=Ratios)
     min_matches: int = 15
-    refinement: RefinementOptions = field(default_factory=RefinementOptions)
+    refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
     reconstruction: ReconstructionOptions = field(default_factory=benchmark_mapping)
     refined_outlier_factor: float = 5.0
     dense: DenseOptions | None = field(default_factory=DenseOptions)
@@ -128,6 +147,7 @@ class PhotoReconstruction:
             min_pose_inliers=ours.min_pose_inliers,
             hold_distortion=ours.hold_distortion,
             focal_starts=ours.focal_starts,
+            initial_angle=ours.initial_angle,
             triplet_error=ours.triplet_error,
             second_look=ours.second_look,
         )

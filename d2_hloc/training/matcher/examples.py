@@ -30,6 +30,16 @@ class ExampleOptions:
 
     Of two photographs side by side, as if it were one scene (`mosaics`), each half moves by a
     homography of its own, as the planes of a scene do. `strangers` have nothing in common.
+
+    Attributes:
+        points: points of an image; each batch draws one of these numbers.
+        mosaics: share of pairs of two photographs side by side.
+        strangers: share of pairs that have nothing in common.
+        from_scenes: share of pairs of scenes, where there are scenes.
+        smallest: least share of an image that another may fill, of those that positions are
+            of.
+        noise: largest noise of descriptors' numbers.
+        truth: which points are partners.
     """
 
     points: tuple[int, ...] = (256, 320, 384, 512)  # an image; each batch draws one

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.func import functional_call
 from tqdm import tqdm
 
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.ranges import MANY, SEEDS, SHARES, check_ranges
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.matching.lightglue import Assignment, Glue, GlueShape, load_glue, locate, save_glue
@@ -47,7 +48,23 @@ GROUP = 8  # pairs that are validated at once
 
 @dataclass(frozen=True, kw_only=True)
 class MatcherTrainingOptions:
-    """`begin_from` is a bundled matcher or a file; None begins with softly mutual neighbours."""
+    """`begin_from` is a bundled matcher or a file; None begins with softly mutual neighbours.
+
+    Attributes:
+        begin_from: a bundled matcher or a file; null begins with softly mutual neighbours.
+        steps: batches to train with.
+        batch_size: pairs of a step.
+        learning_rate: of AdamW, at most.
+        warm_up: steps in which the rate rises.
+        cool_down: share of the steps, the last, in which it falls.
+        weight_decay: of AdamW.
+        mean_of: steps that the kept weights are the mean of, about.
+        precision: numbers that the network computes in.
+        validate_every: steps between measurements.
+        held_back_pairs: pairs that are measured.
+        save_seconds: least time between checkpoints, seconds.
+        seed: of pairs and weights.
+    """
 
     begin_from: str | None = None
     steps: int = 5000
@@ -104,7 +121,7 @@ class MatcherTrainer:
             ValueError: if pairs held back cannot be made, or the last checkpoint is damaged.
         """
         self.options, self.train, self.output = options, train, output
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = chosen_device()
         self.glue = first_glue(options, shape).to(self.device)
         self.mean = copy.deepcopy(self.glue).eval().requires_grad_(False)
         learned = [p for p in self.glue.parameters() if p.requires_grad]
@@ -274,7 +291,7 @@ def assign(glue: Glue, batch: Example, precision: str) -> Assignment:
     return functional_call(glue, halved, tuple(p.to(dtype) for p in batch.points()))
 
 
-def on_device(batch: Example, device: str) -> Example:
+def on_device(batch: Example, device: torch.device) -> Example:
     """A batch where the network is."""
     return Example(**{name: value.to(device) for name, value in vars(batch).items()})
 
@@ -289,7 +306,7 @@ def held_back_batches(source: Source, options: MatcherTrainingOptions) -> list[E
 
 @torch.no_grad()
 def evaluate(
-    glue: Glue, batches: Sequence[Example], precision: str, device: str
+    glue: Glue, batches: Sequence[Example], precision: str, device: torch.device
 ) -> tuple[Measures, Measures]:
     """Measures of the matcher, and of mutual nearest neighbours, on the same pairs."""
     matched, neighbours = [], []

@@ -33,7 +33,17 @@ FIRST_LIGHT = PhotometricOptions(
 
 @dataclass(frozen=True, kw_only=True)
 class SceneOptions:
-    """Which pairs of a scene, in how many lights, and whom depth is believed to show."""
+    """Which pairs of a scene, in how many lights, and whom depth is believed to show.
+
+    Attributes:
+        lights: lights of each image; the first is hardly another.
+        min_overlap: least share of points that a pair has in common.
+        min_partners: least partners of a pair.
+        max_depth_error: largest difference of depths of one surface, of the depth.
+        hidden_from: depth behind a surface from which a point is hidden, of the depth.
+        photometric: how lights differ.
+        truth: which points are partners.
+    """
 
     lights: int = 2  # of each image; the first is hardly another
     min_overlap: float = 0.1

@@ -15,7 +15,12 @@ NOWHERE = -1e4  # where a feature lies that the other image does not show: far f
 
 @dataclass(frozen=True, kw_only=True)
 class TruthOptions:
-    """In pixels: partners are this near in both images; what has nothing that near has none."""
+    """In pixels: partners are this near in both images; what has nothing that near has none.
+
+    Attributes:
+        partner: largest distance of partners in both images, pixels.
+        alone: a point with nothing so near has no partner, pixels.
+    """
 
     partner: float = 4.0
     alone: float = 8.0

@@ -23,7 +23,18 @@ FIRST_LIGHT = PhotometricOptions(
 
 @dataclass(frozen=True, kw_only=True)
 class ViewOptions:
-    """How views differ. Angles, in degrees, and zoom, in octaves, are of normal distributions."""
+    """How views differ. Angles, in degrees, and zoom, in octaves, are of normal distributions.
+
+    Attributes:
+        count: views of a photograph; the first is itself, hardly changed.
+        edge: longest edges, pixels; each view draws one.
+        yaw: standard deviation, degrees.
+        pitch: standard deviation, degrees.
+        roll: standard deviation, degrees.
+        zoom: standard deviation, octaves.
+        shift: largest shift, of the photograph's longer edge.
+        photometric: how lights differ.
+    """
 
     count: int = 4  # of a photograph; the first is itself, hardly changed
     edge: tuple[int, ...] = (400, 448, 512, 576)  # longest, in pixels; each view draws one

@@ -1,0 +1,256 @@
+"""Every step computes on the device that is chosen: no operation mixes its tensors with others."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pretended_device import DEVICE, DevicesMixed, OnDevice, pretended_gpu
+from stereo_scene import CENTRES, render
+
+from d2_hloc.benchmarks.inloc.rendering import Cloud, QueryView, dense_score, render_cloud
+from d2_hloc.core.devices import chosen_device, device_named, use_device
+from d2_hloc.features.extraction import extract
+from d2_hloc.features.options import MOST, ExtractionOptions
+from d2_hloc.files import features_h5
+from d2_hloc.matching.match_pairs import match
+from d2_hloc.matching.options import GlueShape, MatchingOptions
+from d2_hloc.mvs.consistency import consistent_depth
+from d2_hloc.mvs.normals import normals
+from d2_hloc.mvs.options import ConsistencyOptions, SweepOptions
+from d2_hloc.mvs.plane_sweep import sweep
+from d2_hloc.refinement.image_matches import ImageMatcher, ImageMatchingOptions
+from d2_hloc.refinement.matches import PairRefiner
+from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.training.loss import LossOptions, pair_loss
+from d2_hloc.training.matcher.examples import Example
+from d2_hloc.training.matcher.loop import (
+    MatcherTrainingOptions,
+    assign,
+    first_glue,
+    on_device,
+)
+from d2_hloc.training.matcher.loss import assignment_loss
+from d2_hloc.training.matching_accuracy import match_held_back
+from d2_hloc.training.pair import TrainingPair
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here: use that")
+
+PAIR = ("0.png", "1.png")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, photo):
+    """Two views that are 8 pixels apart."""
+    folder = tmp_path_factory.mktemp("images")
+    pixels = (photo.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    for name, left in zip(PAIR, (0, 8), strict=True):
+        Image.fromarray(pixels[20:148, left : left + 160]).save(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def extracted(folder, tmp_path_factory):
+    """Features by name, made on the processor when they are first asked for."""
+    made = {}
+
+    def get(feature):
+        if feature not in made:
+            path = tmp_path_factory.mktemp("features") / "features.h5"
+            made[feature] = extract(ExtractionOptions(feature=feature), folder, path)
+        return made[feature]
+
+    return get
+
+
+def test_operations_that_mix_devices_raise_and_others_compute():
+    with pretended_gpu():
+        assert chosen_device().type == "cuda"
+        there, here = torch.arange(3.0, device="cuda"), torch.arange(3.0)
+        assert (there * 2).device == DEVICE
+        assert (there + 1).cpu().tolist() == [1, 2, 3]
+        assert there[there > 0].tolist() == [1, 2]
+        for mixed in (lambda: there + here, lambda: torch.stack([there, here])):
+            with pytest.raises(DevicesMixed):
+                mixed()
+        with pytest.raises(TypeError, match="copy it to the processor first"):
+            there.numpy()
+        assert isinstance(torch.nn.Linear(3, 1).to("cuda")(there), OnDevice)
+    assert chosen_device().type == "cpu"
+
+
+def test_a_device_is_chosen_once_for_all_steps():
+    try:
+        with pretended_gpu():
+            use_device("cpu")
+            assert chosen_device().type == "cpu"
+    finally:
+        use_device("auto")
+    with pytest.raises(ValueError, match="cuda is asked for, and torch finds none here"):
+        use_device("cuda")
+    with pytest.raises(ValueError, match="there is no device 'gpu'; known are auto, cpu"):
+        device_named("gpu")
+
+
+@pytest.mark.parametrize("feature", ["d2net", "d2net-dense", "densesfm"])
+def test_extraction(extracted, folder, tmp_path, feature):
+    expected = extracted(feature)
+    with pretended_gpu() as computed:
+        found = extract(ExtractionOptions(feature=feature), folder, tmp_path / "features.h5")
+    assert computed["aten::convolution"] >= 7
+    for name in PAIR:
+        there, here = (features_h5.read_keypoints(f.path, name) for f in (found, expected))
+        assert abs(len(there) - len(here)) <= 0.02 * len(here)
+        distances = torch.cdist(torch.from_numpy(there).float(), torch.from_numpy(here).float())
+        assert (distances.amin(dim=1) < 0.05).float().mean() > 0.98
+
+
+@pytest.mark.parametrize(
+    ("feature", "matcher"),
+    [
+        ("d2net", "nearest"),
+        ("d2net", "lightglue"),
+        ("d2net-dense", "grown"),
+        ("densesfm", "hierarchical"),
+    ],
+)
+def test_matching(extracted, tmp_path, feature, matcher):
+    features, found = extracted(feature).path, []
+    options = MatchingOptions(matcher=matcher)
+    match(options, [PAIR], features, tmp_path / "here.h5")
+    with pretended_gpu() as computed:
+        match(options, [PAIR], features, tmp_path / "there.h5")
+    assert computed["aten::mm"] + computed["aten::bmm"] > 0
+    for name in ("here", "there"):
+        matches = features_h5.read_matches(tmp_path / f"{name}.h5", *PAIR)
+        found.append(set(map(tuple, matches.pairs.tolist())))
+    assert len(found[0]) > 20
+    assert len(found[0] & found[1]) > 0.98 * len(found[0] | found[1])
+
+
+def test_refinement(folder):
+    xy = np.stack(np.meshgrid(np.arange(30.0, 140, 12), np.arange(20.0, 110, 12)), -1).reshape(
+        -1, 2
+    )
+    moved = xy - [8.0, 0] + np.random.default_rng(0).uniform(-1, 1, xy.shape)
+    options = RefinementOptions(enabled=True)
+    _, here = PairRefiner(options, folder, None)(PAIR, xy, moved)
+    with pretended_gpu() as computed:
+        _, there = PairRefiner(options, folder, None)(PAIR, xy, moved)
+    assert computed["aten::convolution"] >= 4
+    assert computed["aten::bmm"] >= 3
+    assert np.median(np.linalg.norm(here - (xy - [8.0, 0]), axis=1)) < 0.1
+    assert (np.abs(here - there).max(axis=1) < 0.02).mean() > 0.97
+
+
+def test_coarse_to_fine(photo):
+    image0, image1 = photo[:, :128, :160], photo[:, :128, 8:168]
+    options = ImageMatchingOptions(resize_max=None)
+    here = ImageMatcher(options)(image0, image1)
+    with pretended_gpu() as computed:
+        there = ImageMatcher(options)(image0, image1)
+    assert computed["aten::convolution"] >= 14
+    assert computed["aten::bmm"] >= 3
+    assert there.keypoints0.device.type == "cpu"
+    assert abs(len(there) - len(here)) <= 0.03 * len(here)
+    assert len(here) > 200
+
+
+def test_plane_sweep_and_consistency():
+    views = [render(centre, width=81, height=60, focal=72.0).view for centre in CENTRES[:3]]
+    options = SweepOptions(hypotheses=16, refinements=1)
+
+    def depths(views):
+        found = [
+            sweep(view, [v for v in views if v is not view], 3.0, 8.0, options)[0] for view in views
+        ]
+        others = zip(found[1:], views[1:], strict=True)
+        sure = consistent_depth(found[0], views[0], others, ConsistencyOptions(min_num_views=1))
+        return sure.cpu(), normals(sure, views[0].K).cpu()
+
+    here = depths(views)
+    with pretended_gpu():
+        there = depths([replace(view, image=view.image.to("cuda")) for view in views])
+    assert (here[0] > 0).float().mean() > 0.3
+    for expected, found in zip(here, there, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_dense_pose_verification():
+    rng = torch.Generator().manual_seed(0)
+    xyz = torch.rand(4000, 3, generator=rng) * torch.tensor([2.0, 2, 1]) + torch.tensor(
+        [-1.0, -1, 3]
+    )
+    rgb, image = torch.rand(4000, 3, generator=rng), torch.rand(3, 48, 64, generator=rng)
+    view = QueryView(
+        size=(64, 48),
+        focal=60.0,
+        principal_point=(32.0, 24.0),
+        rotation=np.eye(3),
+        translation=np.zeros(3),
+    )
+
+    def score(device):
+        rendered, mask = render_cloud(Cloud(xyz=xyz.to(device), rgb=rgb.to(device)), view)
+        return dense_score(image.to(device), rendered, mask, 0.05)
+
+    here = score("cpu")
+    with pretended_gpu():
+        assert score("cuda") == pytest.approx(here, abs=1e-4)
+
+
+@pytest.mark.parametrize("form", ["paper", "released"])
+def test_training(form):
+    maps = [torch.rand(16, 12, 14, generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    xy = torch.rand(40, 2, generator=torch.Generator().manual_seed(2)) * 80 + 6
+    options = LossOptions(soft_detection=form)
+    here, _ = pair_loss(options, *maps, xy, xy)
+    with pretended_gpu():
+        there, _ = pair_loss(options, *(t.to("cuda") for t in (*maps, xy, xy)))
+    torch.testing.assert_close(there.cpu(), here)
+
+
+def test_training_of_the_matcher():
+    rng = torch.Generator().manual_seed(0)
+    glue = first_glue(MatcherTrainingOptions(), GlueShape(layers=1)).eval()
+    descriptors = torch.randint(-127, 127, (2, 2, 24, MOST), generator=rng).to(torch.int8)
+    batch = Example(
+        positions0=torch.rand(2, 24, 2, generator=rng),
+        positions1=torch.rand(2, 24, 2, generator=rng),
+        descriptors0=descriptors[0],
+        descriptors1=descriptors[1],
+        partner0=torch.arange(24).repeat(2, 1).where(torch.arange(24) < 16, -1),
+        alone0=(torch.arange(24) >= 16).repeat(2, 1),
+        alone1=(torch.arange(24) >= 16).repeat(2, 1),
+    )
+    with torch.no_grad():
+        here = assignment_loss(assign(glue, batch, "float32"), batch).total
+        with pretended_gpu():
+            there_batch = on_device(batch, DEVICE)
+            found = assign(glue.to("cuda"), there_batch, "float32")
+            there = assignment_loss(found, there_batch).total
+            assert isinstance(there, OnDevice)
+    torch.testing.assert_close(there.cpu(), here, atol=1e-4, rtol=1e-4)
+
+
+def test_matches_of_a_training_are_measured(backbone, photo):
+    pair = TrainingPair(
+        name="a pair",
+        image0=photo[:, :96, :112],
+        image1=photo[:, :96, 8:120],
+        xy0=(grid := cell_centres(12, 13) + torch.tensor([8.0, 0])),
+        xy1=grid - torch.tensor([8.0, 0]),
+    )
+    with torch.no_grad():
+        here = match_held_back(backbone, pair)
+        with pretended_gpu():
+            there = match_held_back(copy.deepcopy(backbone).to("cuda"), pair)
+    torch.testing.assert_close(there, here, atol=0.1, rtol=0.05)
+
+
+def cell_centres(rows, columns):
+    """Centres of the training form's cells, pixels (x, y)."""
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return torch.stack([x, y], dim=-1).reshape(-1, 2) * 8 + 3.5
