@@ -137,6 +137,7 @@ def add_extraction_arguments(
     options.add("--feature", f"{at}feature")
     options.add("--weights", f"{at}d2net.weights")
     options.add("--resize-max", f"{at}resize_max")
+    options.add("--value-range", f"{at}value_range")
     add_mask_arguments(options, at)
     parser.add_argument("--max-keypoints", type=int, metavar="N", help="the best of an image (all)")
     add_download_argument(parser)

@@ -184,6 +184,18 @@ def _make_training_scene(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--name", default="0000", help="of the scene, where OUTPUT has several")
 
 
+def _frames(commands: argparse._SubParsersAction) -> None:
+    text = (
+        "A video -> photographs: one of every N frames. ffmpeg reads it, or PyAV (pip install av)."
+    )
+    parser = _command(commands, "frames", "frames.run_frames", text, "video", "output")
+    parser.add_argument(
+        "--every", type=int, default=10, metavar="N", help="frames a photograph (10)"
+    )
+    text = "take the sharpest of every N, not the first"
+    parser.add_argument("--sharpest", action="store_true", help=text)
+
+
 def _extract(commands: argparse._SubParsersAction) -> None:
     text = "A folder of images -> features.h5 in hloc's format."
     paths, work = ("images", "output"), "steps.run_extract"
@@ -262,7 +274,7 @@ def print_completion(args: argparse.Namespace) -> None:
 
 # In the order of --help.
 COMMANDS = (
-    *(_demo, _pair, _reconstruct, _triangulate, _localize, _dense, _make_training_scene),
+    *(_demo, _pair, _frames, _reconstruct, _triangulate, _localize, _dense, _make_training_scene),
     *(_extract, _compress, _match, _merge, _weights, _compare, _doctor, _config, _completion),
 )
 

@@ -14,7 +14,7 @@ from d2_hloc.core.structs import Matches
 from d2_hloc.files import features_h5
 from d2_hloc.files.checked_arrays import check_matches
 from d2_hloc.files.hdf5_guard import GuardedFile
-from d2_hloc.files.provenance import file_checksum
+from d2_hloc.files.provenance import digest, file_checksum
 from d2_hloc.files.result_store import ResultStore
 from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.matching.pairs import Pair
@@ -85,7 +85,13 @@ def score_pairs(
         def score_one(pair: K) -> S:
             return score(pair, read_pair(pair.names, features_file, matches_file, refine))
 
-        return store.complete(todo, score_one, "score", "pair")
+        return store.complete(todo, score_one, "score", "pair", digest_of=truth_of)
+
+
+def truth_of(pair: KnownPair) -> str:
+    """Digest of all that is known of a pair, which its score depends on."""
+    values = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(pair).items()}
+    return digest(values)[:16]
 
 
 def pair_store(

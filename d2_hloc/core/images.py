@@ -15,17 +15,20 @@ from torch import Tensor
 
 from d2_hloc.core.listing import ImageError
 from d2_hloc.core.orientation import UPRIGHT, upright_image
+from d2_hloc.core.photographs.tones import Span, is_wide, to_eight_bits
 
 T = TypeVar("T")
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, span: Span | None = None) -> Image.Image:
     """Decode a whole image to 8-bit RGB, whatever its mode.
+
+    Where values have more than 8 bits, `span` becomes black to white; None is the image's own.
 
     Raises:
         ImageError: for a file that is missing, empty, truncated or not an image.
     """
-    return _decoded(path, _to_rgb)
+    return _decoded(path, lambda image: _to_rgb(image, span))
 
 
 def open_alpha(path: Path) -> np.ndarray | None:
@@ -58,13 +61,8 @@ def _decoded(path: Path, convert: Callable[[Image.Image], T]) -> T:
         raise ImageError(f"{path}: cannot be read as an image ({reason}).") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":  # PIL's own conversion takes [0, 1] for black
-        raise ValueError("its numbers have no known range; save it with 8 bits")
-    if image.mode.startswith("I"):  # 16-bit grey: PIL's own conversion clips it to white
-        values = np.asarray(image).astype(np.float32)
-        image = Image.fromarray((values / 65535 * 255).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+def _to_rgb(image: Image.Image, span: Span | None) -> Image.Image:
+    return (to_eight_bits(image, span) if is_wide(image) else image).convert("RGB")
 
 
 def fit(size: tuple[int, int], resize_max: int | None) -> tuple[int, int]:
@@ -93,13 +91,17 @@ def luma(image: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
 
 
 def read_image(
-    path: Path, resize_max: int | None = None, orientation: int = UPRIGHT
+    path: Path,
+    resize_max: int | None = None,
+    orientation: int = UPRIGHT,
+    span: Span | None = None,
 ) -> tuple[Float[Tensor, "3 H W"], tuple[int, int]]:
     """An image, its longest edge reduced to `resize_max`, and its stored size (w, h).
 
     `orientation` is EXIF's, by which the image is turned the right way up; its own does not count.
+    `span` is as open_image's.
     """
-    stored = open_image(path)
+    stored = open_image(path, span)
     image = upright_image(stored, orientation)
     size = fit(image.size, resize_max)
     if size != image.size:

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.exif import read_header
 from d2_hloc.core.images import read_image
 from d2_hloc.core.listing import ImageError, list_images
-from d2_hloc.core.masks import are_visible, check_masks, visible_pixels
 from d2_hloc.core.names import name_problem
 from d2_hloc.core.orientation import UPRIGHT, to_stored, upright_size
+from d2_hloc.core.photographs.masks import are_visible, check_masks, visible_pixels
+from d2_hloc.core.photographs.tones import Span, folder_span
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
+from d2_hloc.core.threads import a_few_ahead, free_memory, one_thread_an_operation
 from d2_hloc.features import compression, registry
 from d2_hloc.features.adapter import Extractor
 from d2_hloc.features.extracted import Extracted
@@ -34,11 +37,15 @@ from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import file_checksum, is_changed
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
+from d2_hloc.network.d2net import D2Net
 
 logger = logging.getLogger(__name__)
 
 DIGESTS = ("weights_sha256", "projection_sha256", "hloc")  # of what the options name
 AHEAD = 4  # images that are decoded while one is extracted
+BYTES_A_PIXEL = 1200  # that D2-Net takes while it extracts an image
+LEAST_MEMORY = 2_500_000_000  # bytes that images may take at once, whatever is free
+UNKNOWN_EDGE = 4000  # pixels, of images that are not reduced
 
 CreateExtractor = Callable[[FeatureOptions], Extractor]
 
@@ -59,6 +66,8 @@ def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
     del values["compression"]
     if not options.masks.are_asked_for:  # as before there were any
         del values["masks"]
+    if options.value_range == "image":  # likewise
+        del values["value_range"]
     values |= registry.adapter_of(options.feature).configuration(options)
     return values | compression.compression_configuration(options.compression)
 
@@ -99,7 +108,7 @@ def extract(
     check_masks(options.masks, names)
     with staged_shard(output, shard, extraction_configuration(options), "keypoints") as staged:
         unusable = unusable_names(names)  # among all: names can be in each other's way
-        names = _share(images, output, names, staged, shard)
+        every, names = names, _share(images, output, names, staged, shard)
         staged.failures.update({printable(n): unusable[n] for n in names if n in unusable})
         usable = [n for n in names if n not in unusable]
         refuse_changed(images, [n for n in usable if n in staged.done], staged.path)
@@ -107,7 +116,9 @@ def extract(
         todo = [n for n in usable if n not in staged.done]
         if todo:
             extractor = (create or create_extractor)(options)
-            source = ImageSource(images, options)
+            is_one_range = options.value_range == "folder"
+            span = folder_span(images, every) if is_one_range else None
+            source = ImageSource(images, options, span)
             _extract_all(options, extractor, source, todo, staged)
         for name, reason in staged.failures.items():
             logger.warning("skipped %s: %s", name, reason)
@@ -204,12 +215,38 @@ def _extract_all(
 ) -> None:
     project = compression.projection_of(options.compression)
     with tqdm(total=len(names), desc=f"extract {options.feature}", unit="image") as progress:
-        for batch in _batches(_decoded(source, names, staged.failures), options):
-            for features, of in _extract_batch(extractor, batch, staged.failures):
-                features = replace(features, descriptors=project(features.descriptors))
-                staged.add(of.name, _to_record(options, features, of))
-            progress.update(len(batch))
+        batches = _batches(_decoded(source, names, staged.failures), options)
+
+        def work(batch: list[Decoded]) -> tuple[int, list[tuple[Features, Decoded]]]:
+            return len(batch), list(_extract_batch(extractor, batch, staged.failures))
+
+        with an_image_a_thread(extractor, options, len(names)) as workers:
+            for count, found in a_few_ahead(work, batches, workers):
+                for features, of in found:
+                    features = replace(features, descriptors=project(features.descriptors))
+                    staged.add(of.name, _to_record(options, features, of))
+                progress.update(count)
     staged.flush()
+
+
+@contextmanager
+def an_image_a_thread(
+    extractor: Extractor, options: ExtractionOptions, images: int
+) -> Iterator[int]:
+    """How many images are extracted at once: one a core, of one thread each, where memory allows.
+
+    Cores that share every operation wait for each other, the more the busier the machine. Where
+    there are fewer images than cores, or memory for fewer, they share operations all the same.
+    """
+    cores, edge = torch.get_num_threads(), options.resize_max or UNKNOWN_EDGE
+    memory = max(LEAST_MEMORY, free_memory() // 4)
+    fits = memory / (BYTES_A_PIXEL * 0.75 * edge**2) >= cores
+    is_ours = isinstance(extractor, D2Net) and chosen_device().type == "cpu"
+    if cores == 1 or images < cores or not fits or not is_ours:
+        yield 1
+        return
+    with one_thread_an_operation():
+        yield cores
 
 
 @dataclass(frozen=True)
@@ -229,17 +266,18 @@ class Decoded:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A folder of images, and how they are read from it."""
+    """A folder of images, and how they are read from it; `span`: of values of more than 8 bits."""
 
     folder: Path
     options: ExtractionOptions
+    span: Span | None = None
 
     def decode(self, name: str) -> Decoded:
         """Read an image, turn it, and reduce it to the size that features are extracted at."""
         path = self.folder / name
         header = None if self.options.rotations == "none" else read_header(path)
         orientation = UPRIGHT if header is None else header.orientation
-        image, stored_size = read_image(path, self.options.resize_max, orientation)
+        image, stored_size = read_image(path, self.options.resize_max, orientation, self.span)
         visible = visible_pixels(self.options.masks, self.folder, name, stored_size)
         return Decoded(name, image, stored_size, orientation, file_checksum(path), visible)
 

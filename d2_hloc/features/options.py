@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from d2_hloc.core.mask_options import MaskOptions
+from d2_hloc.core.photographs.mask_options import MaskOptions
 from d2_hloc.core.ranges import EDGES, MANY, check_ranges
 from d2_hloc.features.names import DENSE, check_name
 from d2_hloc.network.options import MULTISCALE, CellOptions, D2NetOptions
@@ -112,12 +112,14 @@ class ExtractionOptions(FeatureOptions):
         compression: descriptors in fewer bytes; null stores them as they are.
         rotations: images turned the right way up by EXIF, or none, as hloc reads them.
         masks: parts of images in which no features are kept.
+        value_range: values of more than 8 bits are stretched by the range of their image or folder.
     """
 
     resize_max: int | None = 1600
     descriptor_dtype: Literal["float32", "float16"] = "float16"
     rotations: Literal["exif", "none"] = "exif"
     masks: MaskOptions = field(default_factory=MaskOptions)
+    value_range: Literal["image", "folder"] = "image"
     batch_size: int = 1  # images of equal size that a GPU takes at once
     top_k: int | None = None
     compression: CompressionOptions | None = None

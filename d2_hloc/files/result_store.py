@@ -54,6 +54,7 @@ class ResultStore(Generic[Result]):
         self._configuration = json.loads(json.dumps(configuration))
         self._since = time.monotonic()
         self.found: dict[Hashable, Result] = {}
+        self._digests: dict[Hashable, str] = {}  # of the items of those found, where there are any
         if path.is_file():
             self._read()
 
@@ -72,6 +73,9 @@ class ResultStore(Generic[Result]):
             )
             return
         self.found = {self._key_of(result): result for result in found}
+        digests = content.get("digests", [])
+        if isinstance(digests, list) and len(digests) == len(found):
+            self._digests = dict(zip(map(self._key_of, found), digests, strict=True))
 
     def complete(
         self,
@@ -80,12 +84,19 @@ class ResultStore(Generic[Result]):
         activity: str,
         unit: str,
         workers: int = 1,
+        digest_of: Callable[[Item], str] | None = None,
     ) -> list[Result]:
         """Make the results of the items, by key, that are missing, and return those of all items.
 
-        Each is kept as it comes, and written with the others every few seconds, at the end, and
-        also when the work is stopped. `workers` are threads; `activity` and `unit` are shown.
+        `digest_of` tells an item from another of its key, whose result is made again. Each is kept
+        as it comes, and written with the others every few seconds, at the end, and also when the
+        work is stopped. `workers` are threads; `activity` and `unit` are shown.
         """
+        now = {} if digest_of is None else {key: digest_of(item) for key, item in items.items()}
+        for key, digest in now.items():
+            if self._digests.get(key, digest) != digest:
+                del self.found[key]
+        self._digests |= now
         todo = [item for key, item in items.items() if key not in self.found]
         results: Iterable[Result] = map(make, todo)
         if workers > 1:
@@ -106,6 +117,8 @@ class ResultStore(Generic[Result]):
     def _write(self) -> None:
         results = [asdict(cast(Any, result)) for result in self.found.values()]
         made_from = {"made_from": self._made_from} if self._made_from else {}
-        content = {"configuration": self._configuration, **made_from, self._name: results}
+        digests = [self._digests[key] for key in self.found if key in self._digests]
+        others = made_from | ({"digests": digests} if len(digests) == len(results) > 0 else {})
+        content = {"configuration": self._configuration, **others, self._name: results}
         write_atomically(self._path, json.dumps(content).encode())
         self._since = time.monotonic()

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from d2_hloc.core.images import open_image
-from d2_hloc.core.mask_options import MaskOptions
-from d2_hloc.core.masks import are_visible, save_mask, visible_pixels
+from d2_hloc.core.photographs.mask_options import MaskOptions
+from d2_hloc.core.photographs.masks import are_visible, save_mask, visible_pixels
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.files.colmap import camera_of, img_from_cam, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs

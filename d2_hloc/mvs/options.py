@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from d2_hloc.core.mask_options import MaskOptions
+from d2_hloc.core.photographs.mask_options import MaskOptions
 from d2_hloc.core.ranges import EDGES, MANY, PIXELS, check_ranges
 
 MIN_IMAGE_SIZE = 64  # pixels; in less there are no windows to compare

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,12 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from d2_hloc.core.images import ImageError, fit, luma, open_image, read_image
-from d2_hloc.core.mask_options import MaskOptions
-from d2_hloc.core.masks import check_masks
+from d2_hloc.core.names import image_name
+from d2_hloc.core.photographs.mask_options import MaskOptions
+from d2_hloc.core.photographs.masks import check_masks
+from d2_hloc.core.photographs.tones import has_wide, is_wide, to_eight_bits
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
 from d2_hloc.core.text import read_json_file
@@ -37,6 +40,7 @@ from d2_hloc.mvs.masks import masked_depth, undistort_masks
 from d2_hloc.mvs.sources import choose_sources, depth_range
 from d2_hloc.mvs.views import StereoView
 
+EIGHT_BITS = "eight-bits"  # folder of images that COLMAP would take for black
 CACHED = 16  # images, and as many depth maps, held at a time
 PHOTOGRAPHS = "photographs"  # in the record: checksums by name
 BYTES_PER_PIXEL = 22  # of two depth maps, normals and an image
@@ -114,7 +118,8 @@ def prepare_workspace(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     wanted[PHOTOGRAPHS] = {name: file_checksum(images / name) for name in names}
-    _undistort(model_folder, images, part, max_image_size)
+    _undistort(model_folder, eight_bit_images(images, names, part), part, max_image_size)
+    shutil.rmtree(part / EIGHT_BITS, ignore_errors=True)
     if masks.are_asked_for:
         undistort_masks(model, images, masks, Outputs(part))
     write_whole(Outputs(part).workspace_record, json.dumps(wanted, indent=1).encode())
@@ -162,11 +167,19 @@ def _is_prepared(folder: Path, wanted: dict[str, Any], images: Path) -> bool:
     photographs = made_by.pop(PHOTOGRAPHS, {})
     check_configuration(folder, made_by, wanted, "Choose another folder.")
     since = record.stat().st_mtime
-    for name, checksum in photographs.items():
+    for name, checksum in _checksums(photographs, record).items():
         path = images / name
-        if path.is_file() and is_changed(path, tuple(checksum), since):
+        if path.is_file() and is_changed(path, checksum, since):
             raise ImageError(f"{path}: changed since {folder} was made; choose another folder.")
     return True
+
+
+def _checksums(photographs: Any, record: Path) -> dict[str, tuple[int, int]]:
+    """Checksums of photographs by name, as a record should have them."""
+    values = photographs.values() if isinstance(photographs, dict) else [None]
+    if not all(isinstance(v, list) and list(map(type, v)) == [int, int] for v in values):
+        raise ValueError(f"{record}: is damaged; choose another folder.")
+    return {image_name(name, record): (v[0], v[1]) for name, v in photographs.items()}
 
 
 def check_model_images(model: pycolmap.Reconstruction, images: Path) -> None:
@@ -202,6 +215,24 @@ def _check_space(model: pycolmap.Reconstruction, folder: Path, max_image_size: i
             f"{folder}: the disk is full; {mebibytes(needed)} MiB are needed for {len(sizes)} "
             f"images and their maps, and {free >> 20} are free."
         )
+
+
+def eight_bit_images(images: Path, names: Sequence[str], part: Path) -> Path:
+    """The folder of images; where some have more than 8 bits, one of links, with those stretched.
+
+    COLMAP keeps the highest 8 bits of 16, in which a camera of 12 bits has next to nothing.
+    """
+    if not has_wide(images, names):
+        return images
+    for name in names:
+        path = part / EIGHT_BITS / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(images / name) as image:
+            if is_wide(image):
+                to_eight_bits(image).save(path)
+                continue
+        path.symlink_to((images / name).resolve())
+    return part / EIGHT_BITS
 
 
 def _undistort(model_folder: Path, images: Path, part: Path, max_image_size: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from d2_hloc.core import config
 from d2_hloc.core.listing import ImageError, list_images
-from d2_hloc.core.masks import check_masks
+from d2_hloc.core.photographs.masks import check_masks
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.extraction import (
     extract,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from d2_hloc.core.mask_options import MaskOptions
+from d2_hloc.core.photographs.mask_options import MaskOptions
 from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, THREADS, check_ranges
 from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions

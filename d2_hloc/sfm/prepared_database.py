@@ -49,7 +49,7 @@ def prepare_database(matched: Matched) -> VerifiedDatabase:
         )
         if reach:
             matches = outputs.moved_matches
-            window = 4.0 * matched.conf.refinement_rule.coarse_window
+            window = matched.conf.refinement_rule.searched
             moved = RefinedKeypoints.read(keypoints, matched.features.path, window)
             given = matched.pairs, raw, matched.matches.path, moved, matches
             keep_moved(*given, refines_both=matched.queries.isdisjoint)

@@ -24,7 +24,7 @@ from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.pairs import Pair
-from d2_hloc.refinement.tracks import RefinedTracks, refine_tracks
+from d2_hloc.refinement.tracks import RefinedTracks
 from d2_hloc.sfm.adjustment.triplets import contradicted_pairs
 from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.cameras.rigs import has_rigs
@@ -44,7 +44,7 @@ from d2_hloc.sfm.prepared_database import (
     keypoints_identity,
     prepare_database,
 )
-from d2_hloc.sfm.second_look import matches_by_model, second_database
+from d2_hloc.sfm.second_look import refined_by_model, second_database
 from d2_hloc.sfm.triangulation import triangulate
 
 logger = logging.getLogger(__name__)
@@ -230,11 +230,8 @@ def second_look(
     features, options = matched.features.path, matched.conf.reconstruction
 
     def make() -> None:
-        found = matches_by_model(
-            options.verification, model, features, matched.pairs, options.random_seed
-        )
-        look.keypoints.unlink(missing_ok=True)  # of other matches
-        refine_tracks(matched.conf.refinement, matched.images, features, found, look.keypoints)
+        given = model, features, matched.pairs, matched.images, look.keypoints
+        found = refined_by_model(matched.conf, *given)
         fewest = options.verification.min_num_inliers
         second_database(first.path, look.keypoints, found, model, look.database, fewest)
 

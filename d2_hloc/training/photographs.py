@@ -20,10 +20,11 @@ from torch import Tensor
 
 from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.core.images import ImageError, open_image, to_tensor
-from d2_hloc.core.mask_options import MaskOptions
-from d2_hloc.core.masks import are_visible, visible_pixels
+from d2_hloc.core.photographs.mask_options import MaskOptions
+from d2_hloc.core.photographs.masks import are_visible, visible_pixels
 from d2_hloc.core.pixels import resize_matrix
 from d2_hloc.core.ranges import MANY, check_ranges
+from d2_hloc.files.provenance import file_checksum
 from d2_hloc.training.pair import (
     CROP,
     MIN_CORRESPONDENCES,
@@ -104,10 +105,10 @@ class PhotographPairs:
 
     @property
     def identity(self) -> str:
-        """Digest of the photographs' names and sizes."""
+        """Digest of the photographs' names and contents."""
         paths = (self.folder / name for name in self.names)
-        sizes = [path.stat().st_size if path.is_file() else None for path in paths]
-        return f"{zlib.crc32(repr([self.names, sizes]).encode()):08x}"
+        contents = [file_checksum(path) if path.is_file() else None for path in paths]
+        return f"{zlib.crc32(repr([self.names, contents]).encode()):08x}"
 
     def __len__(self) -> int:
         return len(self.names) * self.options.pairs_per_photo

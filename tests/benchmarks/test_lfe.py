@@ -244,5 +244,5 @@ def test_goes_on_after_an_interruption_before_its_first_record(scene, tmp_path, 
     conf.write_text("extraction: {resize_max: 400}\n")
     output = tmp_path / "out"
     features = ["--feature", "sift", "--export"]
-    go_on_after_interruptions(lambda: run(scene, output, conf, *features), most=2)
+    go_on_after_interruptions(lambda: run(scene, output, conf, *features), most=1)
     assert (output / "sparse").is_dir()

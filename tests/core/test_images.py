@@ -11,6 +11,7 @@ from PIL import Image, features
 
 from d2_hloc.core.images import fit, luma, open_image, read_image, to_tensor
 from d2_hloc.core.listing import ImageError, list_images
+from d2_hloc.core.photographs.tones import folder_span
 
 
 @pytest.fixture
@@ -52,10 +53,42 @@ def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path):
     assert found[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
-def test_floating_point_values_of_unknown_range_are_refused(tmp_path):
-    path = saved(tmp_path / "depth.tif", np.full((4, 5), 0.5, np.float32))
-    with pytest.raises(ImageError, match=r"depth\.tif: cannot be read as an image \(.*8 bits"):
-        open_image(path)
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [(0, 4095, np.uint16), (29000, 31000, np.uint16), (-20, 35, np.float32), (1e6, 2e6, np.int32)],
+    ids=["12 bits", "thermal", "degrees", "32 bits"],
+)
+def test_values_of_few_of_many_bits_are_stretched(tmp_path, low, high, dtype):
+    ramp = np.linspace(low, high, 6000).reshape(60, 100).astype(dtype)
+    ramp[0, 0] = ramp.max()  # a pixel that is broken changes nothing
+    found = np.asarray(open_image(saved(tmp_path / "a.tif", ramp)))[..., 0].astype(float)
+    expected = np.linspace(0, 255, 6000).reshape(60, 100)
+    assert abs(found - expected)[1:].max() < 2
+
+
+def test_one_range_for_a_folder_keeps_what_is_brighter_in_one_image(tmp_path):
+    rng = np.random.default_rng(0)
+    for k, high in enumerate((1000, 3000)):
+        values = rng.integers(0, high, (60, 80)).astype(np.uint16)
+        saved(tmp_path / f"{k}.png", values)
+    saved(tmp_path / "eight.png", np.zeros((60, 80), np.uint8))
+    names = list_images(tmp_path)
+    span = folder_span(tmp_path, names)
+    assert span[0] < 10
+    assert 2900 < span[1] <= 3000
+    own, common = ([open_image(tmp_path / f"{k}.png", s) for k in (0, 1)] for s in (None, span))
+    means = [[np.asarray(image).mean() for image in images] for images in (own, common)]
+    assert abs(means[0][0] - means[0][1]) < 5
+    assert means[1][1] > 2.5 * means[1][0]
+    assert folder_span(tmp_path, ["eight.png", "none.png"]) is None
+
+
+def test_values_that_are_not_finite_are_black_and_white(tmp_path):
+    values = np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)
+    values[0, :3] = np.nan, np.inf, -np.inf
+    found = np.asarray(open_image(saved(tmp_path / "a.tif", values)))[..., 0]
+    assert found[0, :3].tolist() == [0, 255, 0]
+    assert found[5, 5] > 100
 
 
 def test_exif_rotation_is_not_applied(tmp_path):

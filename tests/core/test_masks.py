@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from d2_hloc.core.images import ImageError
-from d2_hloc.core.mask_options import MaskOptions
-from d2_hloc.core.masks import are_visible, check_masks, save_mask, visible_pixels
+from d2_hloc.core.photographs.mask_options import MaskOptions
+from d2_hloc.core.photographs.masks import are_visible, check_masks, save_mask, visible_pixels
 
 SIZE = (6, 4)
 

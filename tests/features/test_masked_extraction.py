@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2_hloc.core.mask_options import MaskOptions
-from d2_hloc.core.masks import save_mask
+from d2_hloc.core.photographs.mask_options import MaskOptions
+from d2_hloc.core.photographs.masks import save_mask
 from d2_hloc.features.extraction import ExtractionOptions, extract
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import ConfigurationChanged

@@ -106,3 +106,32 @@ def test_a_damaged_file_is_one_sentence(tmp_path, damage):
     (tmp_path / "a.json").write_text(damage)
     with pytest.raises(ValueError, match=r"a\.json: is damaged; delete it and run again\.$"):
         store(tmp_path / "a.json")
+
+
+def test_results_of_changed_items_are_made_again(tmp_path):
+    made = []
+
+    def counted(name):
+        made.append(name)
+        return make(name)
+
+    def complete(names, digest_of):
+        done = store(tmp_path / "a.json")
+        found = done.complete(items(*names), counted, "make", "thing", digest_of=digest_of)
+        assert [thing.name for thing in found] == list(names)
+
+    complete("xy", str)
+    complete("xyz", str)
+    assert made == ["x", "y", "z"]
+    changed = {"x": "x", "y": "other", "z": "z"}.get
+    complete("xy", changed)
+    assert made == ["x", "y", "z", "y"]
+    complete("xyz", changed)
+    assert made == ["x", "y", "z", "y"]
+
+
+def test_results_of_other_inputs_are_made_again(tmp_path, caplog):
+    for made_from in ([1, 2], [1, 3], [1, 3]):
+        opened = ResultStore(tmp_path / "a.json", {}, Thing, lambda t: t.name, "things", made_from)
+        opened.complete(items("x"), make, "make", "thing")
+    assert caplog.text.count("was made from other files than are there now") == 1

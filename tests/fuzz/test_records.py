@@ -3,6 +3,7 @@
 An output folder may be a stranger's as a file may: what it says is checked before it is used.
 """
 
+import copy
 import io
 import json
 import shutil
@@ -10,7 +11,7 @@ import zipfile
 
 import pytest
 import torch
-from fuzzing import batches, check, check_in_child, damaged, fewer
+from fuzzing import BATCH, batches, check, check_in_child, damaged, fewer
 from hostile_files import model, photograph
 from hypothesis import given
 from hypothesis import strategies as st
@@ -296,18 +297,26 @@ def zipped(members):
     return buffer.getvalue()
 
 
-@st.composite
-def changed_values(draw, values):
-    """A checkpoint one of whose values is another one, anywhere in it."""
-    if isinstance(values, dict) and values and draw(st.integers(0, 9)):
-        key = draw(st.sampled_from(sorted(values, key=str)))
-        return values | {key: draw(changed_values(values[key]))}
-    if isinstance(values, list) and values and draw(st.integers(0, 9)):
-        k = draw(st.integers(0, len(values) - 1))
-        return [*values[:k], draw(changed_values(values[k])), *values[k + 1 :]]
-    others = [None, True, -1, 0, 2**70, float("nan"), -1.0, "x", [], {}, {"a": 1}, [[]], (1, 2)]
-    others += [torch.zeros(2), torch.tensor(float("nan")), torch.zeros(3, 3).long(), b"x"]
-    return draw(st.sampled_from(others))
+OTHERS = [None, True, -1, 0, 2**70, float("nan"), -1.0, "x", [], {}, {"a": 1}, [[]], (1, 2)]
+OTHERS += [torch.zeros(2), torch.tensor(float("nan")), torch.zeros(3, 3).long(), b"x"]
+
+
+def places(values, at=()):
+    """Keys that lead to each value, at any depth."""
+    yield at
+    items = values.items() if isinstance(values, dict) else ()
+    items = enumerate(values) if isinstance(values, list) else items
+    for key, value in items:
+        yield from places(value, (*at, key))
+
+
+def changed(values, at, other):
+    """Values with another one at a place."""
+    if not at:
+        return other
+    copied = copy.copy(values)
+    copied[at[0]] = changed(values[at[0]], at[1:], other)
+    return copied
 
 
 @fewer
@@ -318,9 +327,10 @@ def test_checkpoints_of_other_values(training, tmp_path, data):
         path.parent.mkdir(exist_ok=True)
         training.write(whole)
     values = torch.load(whole, weights_only=True)
+    changes = st.tuples(st.sampled_from(list(places(values))), st.sampled_from(range(len(OTHERS))))
     contents = []
-    for _ in range(8):
+    for at, other in data.draw(st.lists(changes, min_size=BATCH, max_size=BATCH)):
         buffer = io.BytesIO()
-        torch.save(data.draw(changed_values(values)), buffer)
+        torch.save(changed(values, at, OTHERS[other]), buffer)
         contents.append(buffer.getvalue())
     check_in_child(training.load, path, contents)

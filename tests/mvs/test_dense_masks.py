@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2_hloc.core.mask_options import MaskOptions
-from d2_hloc.core.masks import save_mask
+from d2_hloc.core.photographs.mask_options import MaskOptions
+from d2_hloc.core.photographs.masks import save_mask
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.mvs.map_files import write_stereo_map
 from d2_hloc.mvs.workspace import WorkspaceReader, prepare_workspace, read_workspace

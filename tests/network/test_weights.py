@@ -440,6 +440,43 @@ def test_a_connection_that_breaks_off_leaves_nothing(cache, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
+REPLIES = {
+    "a page": ({}, b"<html>Sign in to go on</html>"),
+    "code": ({}, pickle.dumps(os.system, protocol=2)),
+    "nothing": ({}, b""),
+    "too much": ({}, bytes(2000)),
+    "no length": ({"Content-Length": "many"}, bytes(9)),
+    "less than nothing": ({"Content-Length": "-9"}, bytes(9)),
+    "a name of its own": ({"Content-Disposition": "attachment; filename=../../x"}, bytes(9)),
+}
+
+
+@pytest.mark.parametrize("kind", REPLIES)
+def test_a_reply_that_is_no_weights_leaves_nothing(cache, monkeypatch, kind):
+    headers, content = REPLIES[kind]
+
+    class Replies(CutsShort):
+        def do_GET(self):
+            self.send_response(200)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+    monkeypatch.setattr(download, "SCHEMES", ("http",))
+    monkeypatch.setattr(download, "LARGEST", 1000)
+    cache.mkdir(exist_ok=True)
+    around = sorted(cache.parent.rglob("*"))
+    with HTTPServer(("127.0.0.1", 0), Replies) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(WeightsError) as error:
+            download_weights("d2_tf", url=f"http://127.0.0.1:{server.server_port}/d2_tf.pth")
+        thread.join()
+    assert len(str(error.value).splitlines()) == 1
+    assert sorted(cache.parent.rglob("*")) == around
+
+
 def test_a_downloaded_file_that_was_changed_is_noticed_when_it_loads(cache, remote, published):
     path = download_weights("d2_tf", url=remote.as_uri())
     changed = published | {f"{PUBLISHED_KEY}0.bias": torch.zeros(64)}

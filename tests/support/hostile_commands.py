@@ -75,7 +75,6 @@ BAD_NAMES = {
     "newline": bad.named_images(b"a\nb.png", b"c\nd.png"),
     "no UTF-8": bad.named_images(b"\xff\xfe.png", b"\xff.png"),
     "escape": bad.named_images(b"\x1b[2J.png"),
-    "space": bad.named_images(b"a b.png"),
 }
 NO_IMAGES = {
     "pipes": bad.no_images(bad.pipe),

@@ -178,6 +178,9 @@ def test_views_are_extracted_once(photos, tmp_path):
         assert torch.equal(one.keypoints, other.keypoints)
         assert np.array_equal(one.view_from_photo, other.view_from_photo)
         assert (one.size, one.photo_size) == (other.size, other.photo_size)
+    Image.open(photos / "a.png").point(lambda value: value // 2).save(photos / "a.png")
+    cache_views(options, photos, names, tmp_path / "views", extract, 0)
+    assert len(calls) == 12  # of the photograph that was replaced
     with pytest.raises(ConfigurationChanged, match=r'"count": 3.*"count": 4'):
         cache_views(replace(options, count=4), photos, names, tmp_path / "views", extract, 0)
 

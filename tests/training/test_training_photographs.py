@@ -11,8 +11,8 @@ from skimage import data
 
 from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.core.images import to_tensor
-from d2_hloc.core.mask_options import MaskOptions
-from d2_hloc.core.masks import save_mask
+from d2_hloc.core.photographs.mask_options import MaskOptions
+from d2_hloc.core.photographs.masks import save_mask
 from d2_hloc.core.pixels import TRAINING_STRIDE, pixels_to_cells
 from d2_hloc.training.pair import split
 from d2_hloc.training.photographs import (
@@ -179,3 +179,14 @@ def test_wrong_options_are_named():
         PhotometricOptions(noise=-1)
     with pytest.raises(ValueError, match=r"scale must be from 1 to 100, not 0.5"):
         PhotoViewOptions(scale=0.5)
+
+
+def test_photographs_that_were_replaced_are_other_pairs(tmp_path):
+    ramps(64, 64).save(tmp_path / "a.bmp")
+    before = PhotographPairs(PhotographOptions(), tmp_path, ["a.bmp", "gone.bmp"], seed=0).identity
+    assert (
+        PhotographPairs(PhotographOptions(), tmp_path, ["a.bmp", "gone.bmp"], 1).identity == before
+    )
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.bmp")  # as large as the other
+    again = PhotographPairs(PhotographOptions(), tmp_path, ["a.bmp", "gone.bmp"], seed=0).identity
+    assert again != before

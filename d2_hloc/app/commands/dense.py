@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from d2_hloc.app.commands.common import cluster_of, shard_of
-from d2_hloc.core.mask_options import MaskOptions
+from d2_hloc.core.photographs.mask_options import MaskOptions
 from d2_hloc.files.colmap import ModelError, sparse_folder
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.shards import Shard

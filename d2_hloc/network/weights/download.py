@@ -25,6 +25,7 @@ from d2_hloc.network.weights.state import read_state, to_backbone
 SCHEMES = ("https", "file")  # what nobody on the way can change
 PRIVATE = ".download-"  # begins the name of a folder of an unfinished download
 LONGEST = 24 * 3600  # seconds that a download may take
+LARGEST = 4 << 30  # bytes of a download: more than any weights here have
 
 
 def download_weights(name: str, sha256: str | None = None, url: str | None = None) -> Path:
@@ -80,6 +81,8 @@ def fetch_file(url: str, target: Path, remedy: str = "give its path") -> None:
                 while block := reply.read(1 << 20):
                     file.write(block)
                     progress.update(len(block))
+                    if progress.n > LARGEST:
+                        raise OSError(f"it has more than {LARGEST >> 20} MiB")
                 if total not in (None, progress.n):
                     raise OSError(f"the connection broke off after {progress.n} bytes")
     except (OSError, ValueError, HTTPException) as error:

@@ -27,6 +27,7 @@ from d2_hloc.core.structs import Features
 from d2_hloc.features.options import BUNDLED
 from d2_hloc.features.projection import load_projection
 from d2_hloc.files.atomic import write_whole
+from d2_hloc.files.provenance import file_checksum
 from d2_hloc.network.d2net import D2Net
 from d2_hloc.network.options import D2NetOptions
 from d2_hloc.training.matcher.views import PhotoView, ViewOptions, draw_view, render_view
@@ -96,7 +97,8 @@ def cache_views(
     found = {}
     for k, name in enumerate(tqdm(names, desc="views", unit="photo")):
         path = output / f"{name}.safetensors"
-        views = read_views(path)
+        made_from = file_checksum(folder / name) if (folder / name).is_file() else None
+        views = read_views(path, made_from)
         if views is None:
             try:
                 photo = open_image(folder / name)
@@ -104,7 +106,7 @@ def cache_views(
                 warn_once(f"{error} It is left out.")
                 continue
             views = make_views(options, photo, extract, seed, k)
-            write_views(path, views)
+            write_views(path, views, made_from)
         found[name] = views
     return found
 
@@ -156,8 +158,10 @@ def moved(xy: Float[Tensor, "N 2"], homography: Float[np.ndarray, "3 3"]) -> Flo
     return (turned[:, :2] / depth).float()
 
 
-def write_views(path: Path, views: Sequence[CachedView]) -> None:
-    """One photograph's views, whole or not at all."""
+def write_views(
+    path: Path, views: Sequence[CachedView], made_from: tuple[int, int] | None = None
+) -> None:
+    """Write one photograph's views, with its checksum, whole or not at all."""
     tensors, about = {}, []
     for k, view in enumerate(views):
         tensors[f"{k}.keypoints"] = view.keypoints.contiguous()
@@ -165,15 +169,18 @@ def write_views(path: Path, views: Sequence[CachedView]) -> None:
         tensors[f"{k}.homography"] = torch.from_numpy(view.view_from_photo).contiguous()
         about.append({"size": view.size, "photo_size": view.photo_size})
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, save(tensors, {"views": json.dumps(about)}))
+    note = {"views": json.dumps(about), "made_from": json.dumps(made_from)}
+    write_whole(path, save(tensors, note))
 
 
-def read_views(path: Path) -> list[CachedView] | None:
-    """Read the views that write_views wrote; None if it is not there, whole."""
+def read_views(path: Path, made_from: tuple[int, int] | None = None) -> list[CachedView] | None:
+    """Read the views that write_views wrote; None if they are not there, whole, of that file."""
     if not path.is_file():
         return None
     try:
         with safe_open(path, "pt") as file:
+            if made_from is not None and file.metadata()["made_from"] != json.dumps(made_from):
+                return None
             return [
                 _checked(
                     file.get_tensor(f"{k}.keypoints"),

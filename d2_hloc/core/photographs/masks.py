@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from PIL import Image
 
 from d2_hloc.core.images import ImageError, open_alpha, open_image
-from d2_hloc.core.mask_options import MaskOptions
+from d2_hloc.core.photographs.mask_options import MaskOptions
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Parts and values of photographs: masks, and brightness of more than 8 bits."""
