@@ -31,7 +31,8 @@ def adjust_without_outliers(
 
     COLMAP drops them beyond 4 pixels, which is right for keypoints of a pixel's precision. Those
     that were refined to a fraction of one are outweighed by the few that were not; how precise they
-    are, the model's own median tells. The loss is Cauchy's, at LOSS_SCALE median errors. Intrinsics of `constant_cameras` stay. Returns how many observations left.
+    are, the model's own median tells. The loss is Cauchy's, at LOSS_SCALE median errors. Intrinsics
+    of `constant_cameras` stay. Returns how many observations left.
     """
     before = model.compute_num_observations()
     drop_absurd(model)
