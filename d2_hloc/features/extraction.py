@@ -22,7 +22,7 @@ from d2_hloc.core.images import read_image
 from d2_hloc.core.listing import ImageError, list_images
 from d2_hloc.core.names import name_problem
 from d2_hloc.core.orientation import UPRIGHT, to_stored, upright_size
-from d2_hloc.core.photographs.masks import are_visible, check_masks, visible_pixels
+from d2_hloc.core.photographs.masks import are_visible, check_masks, sources_of, visible_pixels
 from d2_hloc.core.photographs.tones import Span, folder_span
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
@@ -163,21 +163,25 @@ def printable(name: str) -> str:
 
 
 def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
-    """Raise ImageError for photographs that are not those that the features were made from.
+    """Raise ImageError for photographs and masks that are not those that features were made from.
 
     A file of the same size that is older than the features is taken to be the same.
     """
     if not features.is_file():
         return
     since, changed = features.stat().st_mtime, []
+    made_by = features_h5.read_configuration(features)
     with features_h5.open_h5(features) as file:
         for name in names:
             if name not in file:  # it waits in a part
                 continue
-            made_from, path = features_h5.checksum_of(file, name), images / name
-            if made_from is None or not path.is_file():
+            made_from, paths = (
+                features_h5.checksum_of(file, name),
+                sources_of(images, name, made_by),
+            )
+            if made_from is None or not paths[0].is_file():
                 continue
-            if is_changed(path, made_from, since):
+            if is_changed(paths, made_from, since):
                 changed.append(name)
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -188,14 +192,15 @@ def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
 
 
 def drop_changed(images: Path, staged: Staged) -> None:
-    """Delete the parts that hold an image whose photograph was replaced; it is extracted anew.
+    """Delete the parts with an image whose photograph or mask was replaced; it is extracted anew.
 
-    Photographs are compared by their CRCs: a part is written seconds after they were read.
+    They are compared by their CRCs: a part is written seconds after they were read.
     """
 
     def is_stale(file: GuardedFile, name: str) -> bool:
-        made_from, path = features_h5.checksum_of(file, name), images / name
-        return made_from is not None and path.is_file() and file_checksum(path) != made_from
+        made_from = features_h5.checksum_of(file, name)
+        paths = sources_of(images, name, staged.configuration)
+        return made_from is not None and paths[0].is_file() and file_checksum(*paths) != made_from
 
     staged.drop_parts(is_stale)
 
@@ -247,7 +252,9 @@ class ImageSource:
         orientation = UPRIGHT if header is None else header.orientation
         image, stored_size = read_image(path, self.options.resize_max, orientation, self.span)
         visible = visible_pixels(self.options.masks, self.folder, name, stored_size)
-        return Decoded(name, image, stored_size, orientation, file_checksum(path), visible)
+        sources = sources_of(self.folder, name, {"masks": config.to_dict(self.options.masks)})
+        checksum = file_checksum(*sources)
+        return Decoded(name, image, stored_size, orientation, checksum, visible)
 
 
 def _decoded(
