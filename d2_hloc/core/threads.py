@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -20,6 +22,31 @@ def in_threads(work: Callable[[S], T], items: Iterable[S], workers: int) -> Gene
         yield from pool.map(work, items)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def a_few_ahead(work: Callable[[S], T], items: Iterable[S], workers: int) -> Generator[T]:
+    """work(item) for each item, in order, with at most one item a worker begun or waiting.
+
+    Items, and results, may be large: none is asked for long before it is worked on.
+    """
+    pool, pending = ThreadPoolExecutor(workers), deque[Future[T]]()
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) == workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free, as far as the system tells; 0 where it does not."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 0
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from d2_hloc.core.photographs.masks import are_visible, check_masks, sources_of,
 from d2_hloc.core.photographs.tones import Span, folder_span
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
+from d2_hloc.core.threads import a_few_ahead, free_memory, one_thread_an_operation
 from d2_hloc.features import compression, registry
 from d2_hloc.features.adapter import Extractor
 from d2_hloc.features.extracted import Extracted
@@ -35,11 +37,15 @@ from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import file_checksum, is_changed
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
+from d2_hloc.network.d2net import D2Net
 
 logger = logging.getLogger(__name__)
 
 DIGESTS = ("weights_sha256", "projection_sha256", "hloc")  # of what the options name
 AHEAD = 4  # images that are decoded while one is extracted
+BYTES_A_PIXEL = 1200  # that D2-Net takes while it extracts an image
+LEAST_MEMORY = 2_500_000_000  # bytes that images may take at once, whatever is free
+UNKNOWN_EDGE = 4000  # pixels, of images that are not reduced
 
 CreateExtractor = Callable[[FeatureOptions], Extractor]
 
@@ -214,12 +220,38 @@ def _extract_all(
 ) -> None:
     project = compression.projection_of(options.compression)
     with tqdm(total=len(names), desc=f"extract {options.feature}", unit="image") as progress:
-        for batch in _batches(_decoded(source, names, staged.failures), options):
-            for features, of in _extract_batch(extractor, batch, staged.failures):
-                features = replace(features, descriptors=project(features.descriptors))
-                staged.add(of.name, _to_record(options, features, of))
-            progress.update(len(batch))
+        batches = _batches(_decoded(source, names, staged.failures), options)
+
+        def work(batch: list[Decoded]) -> tuple[int, list[tuple[Features, Decoded]]]:
+            return len(batch), list(_extract_batch(extractor, batch, staged.failures))
+
+        with an_image_a_thread(extractor, options, len(names)) as workers:
+            for count, found in a_few_ahead(work, batches, workers):
+                for features, of in found:
+                    features = replace(features, descriptors=project(features.descriptors))
+                    staged.add(of.name, _to_record(options, features, of))
+                progress.update(count)
     staged.flush()
+
+
+@contextmanager
+def an_image_a_thread(
+    extractor: Extractor, options: ExtractionOptions, images: int
+) -> Iterator[int]:
+    """How many images are extracted at once: one a core, of one thread each, where memory allows.
+
+    Cores that share every operation wait for each other, the more the busier the machine. Where
+    there are fewer images than cores, or memory for fewer, they share operations all the same.
+    """
+    cores, edge = torch.get_num_threads(), options.resize_max or UNKNOWN_EDGE
+    memory = max(LEAST_MEMORY, free_memory() // 4)
+    fits = memory / (BYTES_A_PIXEL * 0.75 * edge**2) >= cores
+    is_ours = isinstance(extractor, D2Net) and chosen_device().type == "cpu"
+    if cores == 1 or images < cores or not fits or not is_ours:
+        yield 1
+        return
+    with one_thread_an_operation():
+        yield cores
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@
     python -m d2_hloc.hloc pipelines.Aachen.pipeline --feature d2net --dataset aachen
 
 hloc's pipelines name the features and the matcher that they use in their code. `--feature` takes
-the place of every conf of local features there, and `--matcher` that of every matcher; the names of
+the place of every conf of local features there, `--matcher` that of every matcher, and `--retrieval
+d2net`, our features pooled over the image, that of every conf of global ones; the names of
 the files that a pipeline writes are still its own. Without hloc, extract_features and
 match_features are run by ourselves, with the same arguments and files. geometric_verification is
 always ours: robust two-view geometry of a database's pairs, for any of hloc's features.
@@ -139,7 +140,25 @@ def call_match_features(arguments: list[str]) -> None:
     )
 
 
-CALLED = {"extract_features": call_extract_features, "match_features": call_match_features}
+def call_triangulation(arguments: list[str]) -> None:
+    """Call hloc's triangulation; run as a script it would be a new module, without our changes."""
+    hloc = import_module("hloc.triangulation")
+    parser = argparse.ArgumentParser("triangulation")
+    for name in ("sfm_dir", "reference_sfm_model", "image_dir", "pairs", "features", "matches"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--skip_geometric_verification", action="store_true")
+    parser.add_argument("--min_match_score", type=float)
+    parser.add_argument("--verbose", action="store_true")
+    given = vars(parser.parse_args(arguments))
+    given["reference_model"] = given.pop("reference_sfm_model")
+    hloc.main(**{name: value for name, value in given.items() if value not in (None, False)})
+
+
+CALLED = {
+    "extract_features": call_extract_features,
+    "match_features": call_match_features,
+    "triangulation": call_triangulation,
+}
 
 
 def given_of(given: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -148,14 +167,18 @@ def given_of(given: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 
 def choose_confs(command: str, arguments: list[str], source: str) -> list[str]:
-    """Act on --feature and --matcher before a pipeline looks up its confs; return the others.
+    """Act on --feature, --matcher and --retrieval before a pipeline looks up its confs.
+
+    The arguments that are left are returned.
 
     `source` is the pipeline's code, which names the confs that it takes.
 
     Raises:
         ValueError: if there is no such conf, or the pipeline takes none by name.
     """
-    if is_quoted(source, "--feature"):  # an argument of its own
+    if not is_quoted(source, "--retrieval"):  # unless it is an argument of its own
+        arguments = choose_retrieval(arguments)
+    if is_quoted(source, "--feature"):  # likewise
         return arguments
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--feature")
@@ -171,6 +194,21 @@ def choose_confs(command: str, arguments: list[str], source: str) -> list[str]:
         given.matcher = plugin.MATCHER_OF.get(given.feature, "NN-mutual-d2net")
     substitute(extraction, local, given.feature)
     substitute(matching, list(matching.confs), given.matcher)
+    return rest
+
+
+def choose_retrieval(arguments: list[str]) -> list[str]:
+    """Act on --retrieval; return the other arguments.
+
+    Raises:
+        ValueError: if there is no such conf.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--retrieval")
+    given, rest = parser.parse_known_args(arguments)
+    extraction = sys.modules["hloc.extract_features"]
+    names = [n for n, conf in extraction.confs.items() if conf["output"].startswith("global-")]
+    substitute(extraction, names, plugin.RETRIEVER_OF.get(given.retrieval, given.retrieval))
     return rest
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import h5py
 import torch
 
+from d2_hloc.hloc.geometries import configure_geometries
+
 FOLDER = Path(__file__).parents[1]  # of the package, where extractors/ and matchers/ are
 INT16_MAX = 2**15 - 1  # the largest index that hloc's own writer can store
 Conf = dict[str, Any]
@@ -62,6 +64,14 @@ MATCHERS = {
     },
 }
 MATCHER_OF = {"d2net-dense": "d2net-dense+grown"}  # of others NN-mutual-d2net
+RETRIEVERS = {
+    "d2net-global": {
+        "output": "global-feats-d2net-ots",
+        "model": {"name": "d2net_global", "weights": "d2_ots"},
+        "preprocessing": {"grayscale": False, "resize_max": 1024, "interpolation": "pil_bilinear"},
+    }
+}
+RETRIEVER_OF = {"d2net": "d2net-global"}  # a feature: the conf of its global descriptors
 DENSE_MATCHERS = {
     "d2net_dense": {
         "output": "matches-d2net-dense",
@@ -76,6 +86,7 @@ DENSE_MATCHERS = {
 def register() -> None:
     """Make hloc.extractors.d2net ours, and add our matcher, our confs and a writer of wide matches.
 
+    hloc's triangulation gives geometries the configuration that COLMAP asks for from then on.
     Calling it again changes nothing. Call it before hloc loads a model.
 
     Raises:
@@ -85,7 +96,8 @@ def register() -> None:
     extractors, matchers = _import_hloc("extractors", "matchers")
     _put_first(extractors, FOLDER / "extractors")
     _put_first(matchers, FOLDER / "matchers")
-    extract_features.confs.update(deepcopy(EXTRACTORS))
+    extract_features.confs.update(deepcopy(EXTRACTORS | RETRIEVERS))
+    configure_geometries()
     match_features.confs.update(deepcopy(MATCHERS))
     max_index = None if _widen_writer(match_features) else INT16_MAX
     if importlib.util.find_spec("hloc.match_dense") is not None:  # older versions have none

@@ -243,3 +243,49 @@ def test_an_image_with_a_short_edge_is_skipped_by_name(folder, tmp_path, feature
     found = extract(options, folder, tmp_path / "features.h5", names)
     assert list(found.names) == ["grey.png"]
     assert "is too small" in found.failures["short.png"]
+
+
+def test_images_are_extracted_at_once_with_a_thread_each_and_the_same_features(
+    folder, tmp_path, one_thread, monkeypatch
+):
+    """Bit by bit: which core an image is on says nothing about it."""
+    small = replace(OPTIONS, resize_max=320)
+    alone = extract(small, folder, tmp_path / "alone.h5")
+    torch.set_num_threads(3)
+    most, running = 0, set()
+    original = extraction._extract_batch
+
+    def watched(extractor, batch, failures):
+        nonlocal most
+        running.add(batch[0].name)
+        most = max(most, len(running))
+        assert torch.get_num_threads() == 1
+        yield from original(extractor, batch, failures)
+        running.discard(batch[0].name)
+
+    monkeypatch.setattr(extraction, "_extract_batch", watched)
+    together = extract(small, folder, tmp_path / "together.h5")
+    assert torch.get_num_threads() == 3
+    assert most > 1
+    assert (together.names, together.failures) == (alone.names, alone.failures)
+    for name in alone.names:
+        here, there = (features_h5.read_features(r.path, name) for r in (alone, together))
+        assert torch.equal(here.keypoints, there.keypoints)
+        assert torch.equal(here.descriptors, there.descriptors)
+
+
+def test_cores_share_an_image_where_there_are_few_or_memory_is_short(monkeypatch):
+    network, options = D2Net(), ExtractionOptions(resize_max=1600)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(extraction, "free_memory", lambda: 64 << 30)
+    asked = {
+        "all": (network, options, 9),
+        "few images": (network, options, 3),
+        "large images": (network, replace(options, resize_max=None), 9),
+        "not ours": (lambda images: [], options, 9),
+    }
+    found = {}
+    for name, given in asked.items():
+        with extraction.an_image_a_thread(*given) as workers:
+            found[name] = workers
+    assert found == {"all": 4, "few images": 1, "large images": 1, "not ours": 1}

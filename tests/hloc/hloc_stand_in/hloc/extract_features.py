@@ -40,8 +40,9 @@ def main(conf, image_dir, export_dir, as_half=True):
             image, scale = resize(original, conf["preprocessing"])
             image = torch.from_numpy(image.astype(np.float32).transpose(2, 0, 1) / 255.0)
             found = {k: v[0].cpu().numpy() for k, v in model({"image": image[None]}).items()}
-            found["keypoints"] = (found["keypoints"] + 0.5) * scale - 0.5
-            found["scales"] *= scale.mean()
+            if "keypoints" in found:
+                found["keypoints"] = (found["keypoints"] + 0.5) * scale - 0.5
+                found["scales"] *= scale.mean()
             if as_half:
                 halves = {k: v.astype(np.float16) for k, v in found.items() if v.dtype == "f4"}
                 found.update(halves)
@@ -49,7 +50,8 @@ def main(conf, image_dir, export_dir, as_half=True):
             for key, value in found.items():
                 file.create_dataset(f"{image_path.name}/{key}", data=value)
             noise = getattr(model, "detection_noise", 1) * scale.mean()
-            file[image_path.name]["keypoints"].attrs["uncertainty"] = noise
+            if "keypoints" in found:
+                file[image_path.name]["keypoints"].attrs["uncertainty"] = noise
     return path
 
 
