@@ -50,6 +50,11 @@ class RefinementOptions:
             ambiguity=(0, 2),
         )
 
+    @property
+    def searched(self) -> float:
+        """Side of the square that a keypoint is looked for in, pixels."""
+        return 4.0 * self.coarse_window
+
     def reaching(self, pixels: float) -> RefinementOptions:
         """The same options with windows and patches for keypoints that are so far off."""
         if not pixels:

@@ -74,10 +74,8 @@ def keep_moved(
     with Staged(output, made_by, "matches0") as staged:
         for name0, name1 in unique(pairs):
             found = _in_order(verified, (name0, name1))
-            keep = ~(refined.is_unmoved(name0, found.pairs[:, 0]))
-            keep &= ~refined.is_unmoved(name1, found.pairs[:, 1])
-            if refines_both((name0, name1)):
-                keep[keep] = refined.agree(options, (name0, name1), found.pairs[keep])
+            pair = name0, name1
+            keep = refined.holds(options if refines_both(pair) else None, pair, found.pairs)
             kept = Matches(
                 pairs=torch.from_numpy(found.pairs[keep].copy()),
                 scores=torch.from_numpy(found.scores[keep]),
@@ -113,6 +111,13 @@ class RefinedKeypoints:
                 enlargements={n: enlargement(s, resize_max) for n, s in sizes.items()},
                 window=window,
             )
+
+    def holds(self, options: AgreementOptions | None, pair: Pair, pairs: np.ndarray) -> np.ndarray:
+        """Mask of the matches (K, 2) of moved keypoints that agree; None does not ask for that."""
+        keep = ~(self.is_unmoved(pair[0], pairs[:, 0]) | self.is_unmoved(pair[1], pairs[:, 1]))
+        if options is not None:
+            keep[keep] = self.agree(options, pair, pairs[keep])
+        return keep
 
     def is_unmoved(self, name: str, index: np.ndarray) -> np.ndarray:
         """Mask of the keypoints that were searched for and not found."""

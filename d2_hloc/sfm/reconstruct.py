@@ -41,7 +41,7 @@ from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.outcome.statistics import ModelStatistics, model_statistics
 from d2_hloc.sfm.outcome.unplaced import UnplacedImage, unplaced_images
 from d2_hloc.sfm.pose_errors import model_poses
-from d2_hloc.sfm.second_look import matches_by_model, second_database
+from d2_hloc.sfm.second_look import refined_by_model, second_database
 from d2_hloc.sfm.triangulation import triangulate
 from d2_hloc.sfm.triplets import contradicted_pairs
 from d2_hloc.sfm.verification import Sources
@@ -212,11 +212,8 @@ def second_look(
     options = matched.conf.reconstruction
 
     def make() -> None:
-        found = matches_by_model(
-            options.verification, model, features, matched.pairs, options.random_seed
-        )
-        keypoints.unlink(missing_ok=True)  # of other matches
-        refine_tracks(matched.conf.refinement, matched.images, features, found, keypoints)
+        given = model, features, matched.pairs, matched.images, keypoints
+        found = refined_by_model(matched.conf, *given)
         fewest = options.verification.min_num_inliers
         second_database(first.path, keypoints, found, model, path, fewest)
 
@@ -249,7 +246,7 @@ def prepare_database(matched: Matched) -> VerifiedDatabase:
         )
         if reach:
             matches = outputs.moved_matches
-            window = 4.0 * matched.conf.refinement_rule.coarse_window
+            window = matched.conf.refinement_rule.searched
             moved = RefinedKeypoints.read(keypoints, matched.features.path, window)
             given = matched.pairs, raw, matched.matches.path, moved, matches
             keep_moved(*given, refines_both=matched.queries.isdisjoint)

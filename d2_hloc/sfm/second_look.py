@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from d2_hloc.core.pixels import to_colmap
+from d2_hloc.features.names import reach_of
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import unfinished_name
 from d2_hloc.files.colmap import camera_of, img_from_cam, open_database, pycolmap
@@ -25,7 +26,9 @@ from d2_hloc.matching.guided import GuidedOptions, guided_matches
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.matching.tracks import PairMatches
 from d2_hloc.refinement.shallow_maps import resize_max_of
-from d2_hloc.sfm.options import VerificationOptions
+from d2_hloc.refinement.tracks import refine_tracks
+from d2_hloc.sfm.moved_matches import AgreementOptions, RefinedKeypoints
+from d2_hloc.sfm.options import Reconstruct, VerificationOptions
 from d2_hloc.sfm.two_view import Config
 from d2_hloc.sfm.verification import PairToVerify, enlargements, verify_one
 
@@ -52,10 +55,12 @@ def matches_by_model(
     features: Path,
     pairs: Iterable[Pair],
     seed: int = 0,
+    max_error: float = MAX_ERROR,
 ) -> dict[Pair, PairMatches]:
     """Verified matches of the pairs whose images are in the model and could see the same of it.
 
     `features` is the file that the model was made from; keypoints as they were extracted count.
+    They may be `max_error` off an epipolar line, in pixels of the images that they were found in.
     """
     by_name = {model.images[i].name: model.images[i] for i in model.reg_image_ids()}
     cameras = {name: camera_of(image) for name, image in by_name.items()}
@@ -65,7 +70,7 @@ def matches_by_model(
     found = {}
     todo = [p for p in pairs if p[0] in seen and p[1] in seen]
     for name0, name1 in tqdm(todo, desc="look again", unit="pair"):
-        matches = _matches_of_pair(options, model, (seen[name0], seen[name1]), seed)
+        matches = _matches_of_pair(options, model, (seen[name0], seen[name1]), seed, max_error)
         if len(matches.pairs):
             found[name0, name1] = matches
     return found
@@ -90,6 +95,7 @@ def _matches_of_pair(
     model: pycolmap.Reconstruction,
     seen: tuple[SeenImage, SeenImage],
     seed: int,
+    max_error: float,
 ) -> PairMatches:
     ids = np.union1d(seen[0].point_ids, seen[1].point_ids).tolist()
     xyz = np.array([model.points3D[i].xyz for i in ids]).reshape(-1, 3)
@@ -105,7 +111,7 @@ def _matches_of_pair(
     pair = PairToVerify(
         keypoints=keypoints, cameras=(seen[0].camera, seen[1].camera), pairs=found, noise=noise
     )
-    strict = replace(options, max_error=MAX_ERROR * noise)
+    strict = replace(options, max_error=max_error * noise)
     inliers = verify_one(strict, pair, seed, 0.0).inlier_matches.astype(np.int64).reshape(-1, 2)
     is_inlier = np.isin(found[:, 0], inliers[:, 0])  # a keypoint has one match
     return PairMatches(pairs=found[is_inlier], scores=cosines[is_inlier].astype(np.float32))
@@ -119,6 +125,34 @@ def _projected(seen: SeenImage, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray
         is_seen = (in_camera[:, 2] > 0) & (xy > 0).all(axis=1)
         is_seen &= (xy < [camera.width, camera.height]).all(axis=1)
     return xy, is_seen
+
+
+def refined_by_model(
+    conf: Reconstruct,
+    model: pycolmap.Reconstruction,
+    features: Path,
+    pairs: Iterable[Pair],
+    images: Path,
+    output: Path,
+) -> dict[Pair, PairMatches]:
+    """Matches that a model leads to; their keypoints, refined by these, go to `output`.
+
+    Of cells, those remain whose keypoints moved, or were moved to, and that agree.
+    """
+    reach, options = reach_of(conf.extraction.feature), conf.reconstruction
+    error = max(MAX_ERROR, reach)
+    found = matches_by_model(
+        options.verification, model, features, pairs, options.random_seed, error
+    )
+    output.unlink(missing_ok=True)  # of other matches
+    refine_tracks(conf.refinement_rule, images, features, found, output)
+    if not reach:
+        return found
+    refined = RefinedKeypoints.read(output, features, conf.refinement_rule.searched)
+    kept = {p: refined.holds(AgreementOptions(), p, f.pairs) for p, f in found.items()}
+    return {
+        p: PairMatches(pairs=f.pairs[kept[p]], scores=f.scores[kept[p]]) for p, f in found.items()
+    }
 
 
 def second_database(
