@@ -9,12 +9,12 @@ from pathlib import Path
 from d2_hloc.core import config
 from d2_hloc.core.listing import ImageError, list_images
 from d2_hloc.core.photographs.masks import check_masks
+from d2_hloc.features.changes import refuse_changed
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.extraction import (
     extract,
     extraction_configuration,
     recorded_options,
-    refuse_changed,
 )
 from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
