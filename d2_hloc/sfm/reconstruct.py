@@ -155,19 +155,20 @@ def map_matched(
 ) -> ModelRun:
     """Make the model; intrinsics of the images in `known` stay.
 
-    Where some are guesses, look again for matches that it leads to, and settle it by these.
+    Where some are guesses, look again for matches that it leads to, and settle it by these; a model
+    of cells is settled by the matches that it was made of.
 
     Raises:
         ModelError: if no model can be made.
     """
     options, outputs = matched.conf.reconstruction, matched.outputs
-
     without = disagreeing_pairs(matched, database)
 
     def map_to(folder: Path) -> pycolmap.Reconstruction:
         return map_images(options, database.path, matched.images, folder, known, without)
 
-    if not looks_again(matched, database, known):
+    again, is_settled = looks_again(matched, database, known), settles(matched, database)
+    if not (again or is_settled):
         return finish(matched, database, "map", lambda: map_to(outputs.sparse))
     mapped = matched.once(
         "map",
@@ -175,7 +176,7 @@ def map_matched(
         lambda: read_model(outputs.mapped),
         *keypoints_identity(matched, matched.keypoints),
     )
-    second = second_look(matched, database, mapped)
+    second = second_look(matched, database, mapped) if again else database
     given = options, mapped, second.path, matched.images, outputs.sparse, known
     others = tuple(other_models(outputs.mapped).values())
     return finish(matched, second, "settle", lambda: settle_anew(*given, others))
@@ -201,6 +202,13 @@ def looks_again(matched: Matched, database: VerifiedDatabase, known: Set[str]) -
     is_wanted = options.second_look and database.refined is not None and not names <= known
     is_dense = reach_of(matched.conf.extraction.feature) > 0
     return is_wanted and not is_dense and len(names) <= options.small_collection
+
+
+def settles(matched: Matched, database: VerifiedDatabase) -> bool:
+    """Whether a model is settled without a second look: one of thousands of moved cells is."""
+    is_small = len(matched.features.names) <= matched.conf.reconstruction.small_collection
+    is_of_cells = reach_of(matched.conf.extraction.feature) > 0
+    return is_small and is_of_cells and database.refined is not None
 
 
 def second_look(
