@@ -105,30 +105,25 @@ def localize_queries(
     asked = {"model": str(source.folder.resolve()), "queries": str(queries.resolve())}
     record = RunRecord(output, {**asked, **config.to_dict(conf)})
     reconstruction = read_model(source.model)
+    options = replace(extraction_of(source.features), masks=conf.masks)
     with record.timed("extract"):
-        options = replace(extraction_of(source.features), masks=conf.masks)
         check_same_weights(options, source.features)
         features = extract_on(cluster, options, queries, record.outputs.features, names)
     known = Intrinsics.read(conf.intrinsics)
     cameras = cameras_of(queries, features.names, known, conf.camera_model, conf.cameras)
     check_camera_sizes(cameras, features.sizes)
     matches = match_queries(conf, record, features, reconstruction, source, cluster)
+    refinement = conf.refinement.reaching(reach_of(options.feature))
+    matched = MatchedQueries(
+        cameras=cameras, pairs=matches.pairs, features=features.path, matches=matches.path
+    )
     with record.timed("localize"):
         found = localize(
             conf.localization,
             FeaturedModel(reconstruction=reconstruction, features=source.features),
-            MatchedQueries(
-                cameras=cameras,
-                pairs=matches.pairs,
-                features=features.path,
-                matches=matches.path,
-            ),
+            matched,
             record.outputs,
-            query_refiner(
-                conf.refinement.reaching(reach_of(options.feature)),
-                source,
-                FeaturedImages(queries, features.path),
-            ),
+            query_refiner(refinement, source, FeaturedImages(queries, features.path)),
         )
     record.counts = count_found(found) | {
         "queries": len(found) + len(features.failures),
