@@ -62,9 +62,8 @@ def main() -> None:
     with stages_noted(times):
         run = reconstruct(conf, args.images, args.output / "run")
     rate = peak_rate()
-    print(
-        f"{len(names)} images, {args.threads} threads, a matrix product at {rate / 1e9:.0f} GFLOP a second of the processor"
-    )
+    product = f"a matrix product at {rate / 1e9:.0f} GFLOP a second of the processor"
+    print(f"{len(names)} images, {args.threads} threads, {product}")
     print_times(times, limits(run, sizes, rate))
 
 

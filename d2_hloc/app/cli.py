@@ -174,6 +174,17 @@ def _dense(commands: argparse._SubParsersAction) -> None:
     add_dense_arguments(parser)
 
 
+def _export(commands: argparse._SubParsersAction) -> None:
+    text = "A model and its images in the form that another program reads."
+    parser = _command(commands, "export", "export.run_export", text, "model", "output")
+    targets = "splatting", "nerfstudio", "openmvs", "kapture", "hloc", "bundler"
+    text = "the program"
+    parser.add_argument("--for", dest="target", choices=targets, required=True, help=text)
+    parser.add_argument("--images", type=Path, help="folder of the model's images, if not ours")
+    text = "longest edge of undistorted images, pixels (as it is)"
+    parser.add_argument("--max-image-size", type=int, default=-1, metavar="N", help=text)
+
+
 def _make_training_scene(commands: argparse._SubParsersAction) -> None:
     text = "A model with depth maps, as 'dense' makes them, -> a data set to train with."
     paths = ("model", "depth", "output")
@@ -274,7 +285,17 @@ def print_completion(args: argparse.Namespace) -> None:
 
 # In the order of --help.
 COMMANDS = (
-    *(_demo, _pair, _frames, _reconstruct, _triangulate, _localize, _dense, _make_training_scene),
+    *(
+        _demo,
+        _pair,
+        _frames,
+        _reconstruct,
+        _triangulate,
+        _localize,
+        _dense,
+        _export,
+        _make_training_scene,
+    ),
     *(_extract, _compress, _match, _merge, _weights, _compare, _doctor, _config, _completion),
 )
 

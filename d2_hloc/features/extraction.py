@@ -23,18 +23,18 @@ from d2_hloc.core.images import read_image
 from d2_hloc.core.listing import ImageError, list_images
 from d2_hloc.core.names import name_problem
 from d2_hloc.core.orientation import UPRIGHT, to_stored, upright_size
-from d2_hloc.core.photographs.masks import are_visible, check_masks, visible_pixels
+from d2_hloc.core.photographs.masks import are_visible, check_masks, sources_of, visible_pixels
 from d2_hloc.core.photographs.tones import Span, folder_span
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
 from d2_hloc.core.threads import a_few_ahead, free_memory, one_thread_an_operation
 from d2_hloc.features import compression, registry
 from d2_hloc.features.adapter import Extractor
+from d2_hloc.features.changes import drop_changed, refuse_changed
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.options import ExtractionOptions, FeatureOptions
 from d2_hloc.files import features_h5
-from d2_hloc.files.hdf5_guard import GuardedFile
-from d2_hloc.files.provenance import file_checksum, is_changed
+from d2_hloc.files.provenance import file_checksum
 from d2_hloc.files.shards import Shard, note_items, staged_shard
 from d2_hloc.files.staged_h5 import Record, Staged
 from d2_hloc.network.d2net import D2Net
@@ -168,44 +168,6 @@ def printable(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def refuse_changed(images: Path, names: Sequence[str], features: Path) -> None:
-    """Raise ImageError for photographs that are not those that the features were made from.
-
-    A file of the same size that is older than the features is taken to be the same.
-    """
-    if not features.is_file():
-        return
-    since, changed = features.stat().st_mtime, []
-    with features_h5.open_h5(features) as file:
-        for name in names:
-            if name not in file:  # it waits in a part
-                continue
-            made_from, path = features_h5.checksum_of(file, name), images / name
-            if made_from is None or not path.is_file():
-                continue
-            if is_changed(path, made_from, since):
-                changed.append(name)
-    if changed:
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise ImageError(
-            f"{images}: {', '.join(changed[:3])}{more} changed since {features} was made; "
-            "choose another output."
-        )
-
-
-def drop_changed(images: Path, staged: Staged) -> None:
-    """Delete the parts that hold an image whose photograph was replaced; it is extracted anew.
-
-    Photographs are compared by their CRCs: a part is written seconds after they were read.
-    """
-
-    def is_stale(file: GuardedFile, name: str) -> bool:
-        made_from, path = features_h5.checksum_of(file, name), images / name
-        return made_from is not None and path.is_file() and file_checksum(path) != made_from
-
-    staged.drop_parts(is_stale)
-
-
 def _extract_all(
     options: ExtractionOptions,
     extractor: Extractor,
@@ -279,7 +241,9 @@ class ImageSource:
         orientation = UPRIGHT if header is None else header.orientation
         image, stored_size = read_image(path, self.options.resize_max, orientation, self.span)
         visible = visible_pixels(self.options.masks, self.folder, name, stored_size)
-        return Decoded(name, image, stored_size, orientation, file_checksum(path), visible)
+        sources = sources_of(self.folder, name, {"masks": config.to_dict(self.options.masks)})
+        checksum = file_checksum(*sources)
+        return Decoded(name, image, stored_size, orientation, checksum, visible)
 
 
 def _decoded(

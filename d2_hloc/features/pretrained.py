@@ -64,7 +64,7 @@ def in_package(package: str, name: str) -> list[str]:
 class PretrainedExtractor(nn.Module):
     """A pretrained network with D2Net's call. Subclasses say how one image goes through it."""
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Features]:
         """Features of images of one size, RGB in [0, 1]; keypoints in their pixels.
 

@@ -52,6 +52,9 @@ class Outputs:
     refined_again = Inside("refined-again.h5")  # by the matches that the model led to
     second_database = Inside("database-again.db")  # of these
     mapped = Inside("sparse-mapped")  # the model that led to these, where it is not the last
+    refined_last = Inside("refined-last.h5")  # likewise, of the model that was settled by these
+    last_database = Inside("database-last.db")
+    settled = Inside("sparse-settled")
     sparse = Inside("sparse")  # COLMAP's model
 
     # Two images.
@@ -117,19 +120,24 @@ class Outputs:
         others |= {self.workspace_record, self.undistorted_images, self.dense}
         others.add(self.dense_statistics)
         paths = [self.folder / v.name for v in vars(Outputs).values() if isinstance(v, Inside)]
-        paths += [folder.with_name(folder.name + MAPPING) for folder in (self.mapped, self.sparse)]
+        paths += [folder.with_name(folder.name + MAPPING) for folder in self.models]
         return [p for p in paths if p not in others and not p.is_relative_to(self.stereo)]
+
+    @property
+    def models(self) -> tuple[Path, ...]:
+        """Folders of the models that a reconstruction makes, the last one last."""
+        return self.mapped, self.settled, self.sparse
 
     @property
     def databases(self) -> list[Path]:
         """Databases of a run, which are changed in place, and what SQLite puts beside them."""
-        files = self.raw_database, self.database, self.second_database
+        files = self.raw_database, self.database, self.second_database, self.last_database
         ends = "", "-wal", "-shm", "-journal"
         return [file.with_name(file.name + end) for file in files for end in ends]
 
     def growing_models(self) -> list[Path]:
         """Folders of models that are there, and of what there is of the one in the making."""
-        made = [folder for folder in (self.mapped, self.sparse) if folder.is_dir()]
+        made = [folder for folder in self.models if folder.is_dir()]
         return made + list(self.folder.glob(f"*{MAPPING}/*/{SNAPSHOTS}/*"))
 
     def of_feature(self, name: str) -> Outputs:

@@ -6,29 +6,32 @@ import hashlib
 import json
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 
-def file_checksum(path: Path) -> tuple[int, int]:
-    """Length of a file in bytes and their CRC-32, which tell a file from another."""
+def file_checksum(*paths: Path) -> tuple[int, int]:
+    """Length of a file in bytes and their CRC-32, which tell a file from another, or of several."""
     length = digest = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            length, digest = length + len(block), zlib.crc32(block, digest)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                length, digest = length + len(block), zlib.crc32(block, digest)
     return length, digest
 
 
-def is_changed(path: Path, made_from: tuple[int, int], since: float) -> bool:
-    """True if a file is not the one of this file_checksum().
+def is_changed(paths: Sequence[Path], made_from: tuple[int, int], since: float) -> bool:
+    """True if files are not those of this file_checksum().
 
-    `since` is the modification time of what was made from it. A file of the same length that is
-    older is taken to be the same, but a time in the future says nothing.
+    `since` is the modification time of what was made from them. Files of the same length that are
+    older are taken to be the same, but a time in the future says nothing.
     """
-    status = path.stat()
-    if status.st_size != made_from[0]:
+    found = [path.stat() for path in paths]
+    if sum(status.st_size for status in found) != made_from[0]:
         return True
-    return not status.st_mtime < since <= time.time() and file_checksum(path) != made_from
+    newest = max(status.st_mtime for status in found)
+    return not newest < since <= time.time() and file_checksum(*paths) != made_from
 
 
 class ConfigurationChanged(ValueError):

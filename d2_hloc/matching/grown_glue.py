@@ -98,7 +98,7 @@ class GrownGlue:
 
         return BoundedCache(read, capacity)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, image0: PlacedPoints, image1: PlacedPoints) -> Matches:
         """Matches of two images that were prepared, with the network's scores in [0, 1]."""
         if len(image0) == 0 or len(image1) == 0 or self.options.min_support == 0:

@@ -220,7 +220,7 @@ class LightGlue:
         self.glue = load_glue(locate(weights)).to(self.device, self.dtype)
         self.glue.net.posenc.float()  # positions are exact in all precisions
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def prepare(
         self,
         keypoints: Float[Tensor, "N 2"],
@@ -236,7 +236,7 @@ class LightGlue:
         places = positions(keypoints.to(self.device).float(), image_size)
         return Points(descriptors=found[None], positions=places[None]).to(self.dtype)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, points0: Points, points1: Points) -> Matches:
         """Matches of two images that were prepared, with scores in [0, 1]."""
         if len(points0) == 0 or len(points1) == 0:
@@ -245,7 +245,7 @@ class LightGlue:
         pairs, scores = partners(self.log_scores(points0, points1), self.min_score)
         return Matches(pairs=pairs, scores=scores)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def log_scores(self, points0: Points, points1: Points) -> Float[Tensor, "N0 N1"]:
         """Logarithms of the scores of all pairs of two images' features; neither is empty."""
         return self.glue(points0, points1).log_scores()[0]

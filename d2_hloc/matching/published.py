@@ -106,7 +106,7 @@ class PublishedGlue:
             image_size=torch.tensor([image_size], dtype=torch.float32, device=self.device),
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, features0: SizedFeatures, features1: SizedFeatures) -> Matches:
         """Matches of two images, with scores in [0, 1]."""
         if len(features0) == 0 or len(features1) == 0:

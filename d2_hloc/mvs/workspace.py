@@ -26,7 +26,7 @@ from tqdm import tqdm
 from d2_hloc.core.images import ImageError, fit, luma, open_image, read_image
 from d2_hloc.core.names import image_name
 from d2_hloc.core.photographs.mask_options import MaskOptions
-from d2_hloc.core.photographs.masks import check_masks
+from d2_hloc.core.photographs.masks import check_masks, sources_of
 from d2_hloc.core.photographs.tones import has_wide, is_wide, to_eight_bits
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
@@ -117,7 +117,7 @@ def prepare_workspace(
     part = folder.with_name(folder.name + ".undistorting")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    wanted[PHOTOGRAPHS] = {name: file_checksum(images / name) for name in names}
+    wanted[PHOTOGRAPHS] = {n: file_checksum(*sources_of(images, n, wanted)) for n in names}
     _undistort(model_folder, eight_bit_images(images, names, part), part, max_image_size)
     shutil.rmtree(part / EIGHT_BITS, ignore_errors=True)
     if masks.are_asked_for:
@@ -168,9 +168,9 @@ def _is_prepared(folder: Path, wanted: dict[str, Any], images: Path) -> bool:
     check_configuration(folder, made_by, wanted, "Choose another folder.")
     since = record.stat().st_mtime
     for name, checksum in _checksums(photographs, record).items():
-        path = images / name
-        if path.is_file() and is_changed(path, checksum, since):
-            raise ImageError(f"{path}: changed since {folder} was made; choose another folder.")
+        paths = sources_of(images, name, wanted)
+        if paths[0].is_file() and is_changed(paths, checksum, since):
+            raise ImageError(f"{paths[0]}: changed since {folder} was made; choose another folder.")
     return True
 
 

@@ -23,7 +23,7 @@ from d2_hloc.network.backbone import Backbone, check_edges
 from d2_hloc.network.options import PARTS, CellOptions
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def describe_cells(
     backbone: Backbone, image: Float[Tensor, "3 H W"], options: CellOptions
 ) -> Features:
@@ -41,7 +41,7 @@ def describe_cells(
     return textured_cells(maps, (reduced.shape[1], reduced.shape[2]), image, options.min_texture)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def describe_parts(
     backbone: Backbone, image: Float[Tensor, "3 H W"], options: CellOptions
 ) -> tuple[Features, Float[Tensor, "M 512"]]:

@@ -32,7 +32,7 @@ class D2Net(nn.Module):
         self.backbone.load_state_dict(load_weights(self.options.weights))
         self.to(DTYPES[self.options.precision]).eval().requires_grad_(False)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, images: Tensor) -> list[Features]:
         """Features of images (B, 3, H, W) of one size, RGB in [0, 1]; keypoints in their pixels.
 

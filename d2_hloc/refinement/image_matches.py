@@ -76,7 +76,7 @@ class ImageMatcher:
         prepared = [self.prepare(image) for image in (image0, image1)]
         return self.match(*prepared)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def prepare(self, image: Tensor) -> PreparedImage:
         """All levels of an image, made once for all pairs that it is in."""
         image = checked(image)
@@ -96,7 +96,7 @@ class ImageMatcher:
         scale = torch.tensor([image.shape[2] / size[1], image.shape[1] / size[0]])
         return PreparedImage(stages=stages, scale=scale.double())
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def match(self, image0: PreparedImage, image1: PreparedImage) -> PixelMatches:
         """Match two prepared images; what comes back is on the processor."""
         found = match_stages(self.options.levels, image0.stages, image1.stages)

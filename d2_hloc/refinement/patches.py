@@ -62,7 +62,7 @@ class Refined:
     outcomes: Int[Tensor, " K"]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def shallow_maps(backbone: Backbone, image: Float[Tensor, "3 H W"]) -> ShallowMaps:
     """conv1_2 and conv2_2 after their ReLUs, each cell at unit length."""
     fine, coarse = backbone.shallow(image[None])
@@ -120,7 +120,7 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _refine_chunk(
     options: RefinementOptions,
     maps0: ShallowMaps,

@@ -7,17 +7,24 @@ import io
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from d2_hloc.core.images import open_image
+from d2_hloc.core.exif import read_header
+from d2_hloc.core.images import enlargement, open_image, read_image
+from d2_hloc.core.orientation import UPRIGHT, to_stored, upright_size
+from d2_hloc.core.pixels import rescale
 from d2_hloc.features.extracted import Extracted, read_orientations
 from d2_hloc.features.extraction import extract
+from d2_hloc.features.names import reach_of
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.pairs import Pair
+from d2_hloc.refinement.coarse_to_fine import CoarseToFineOptions
+from d2_hloc.refinement.image_matches import ImageMatcher, ImageMatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.sfm.cameras.guess import guess_camera
 from d2_hloc.sfm.options import PairMatchingOptions, VerificationOptions
@@ -78,8 +85,59 @@ def match_pair(
     for path in paths:
         open_image(path)  # names the file, if it is none
     cameras = guess_camera(paths[0]), guess_camera(paths[1])
+    if _is_of_pixels(options):
+        return _match_pixels(options, paths, cameras)
     with tempfile.TemporaryDirectory(prefix="d2-hloc-") as folder:
         return _match_copies(options, paths, cameras, Path(folder))
+
+
+def _is_of_pixels(options: PairMatchingOptions) -> bool:
+    """Whether matches go from coarse to fine, as those of refined dense features do."""
+    is_of_cells = reach_of(options.extraction.feature) > 0
+    return is_of_cells and options.refinement.enabled and options.matching_rule.matcher == "grown"
+
+
+def _match_pixels(
+    options: PairMatchingOptions, paths: tuple[Path, Path], cameras: Cameras
+) -> ImagePair:
+    """Match two images from coarse to fine (refinement.coarse_to_fine)."""
+    extraction = options.extraction
+    levels = CoarseToFineOptions(coarse=options.matching_rule)
+    matching = ImageMatchingOptions(
+        resize_max=None, d2net=extraction.d2net, cells=extraction.cells, levels=levels
+    )
+    matcher, prepared, to_paths, noises = ImageMatcher(matching), [], [], []
+    for path in paths:
+        header = read_header(path) if extraction.rotations == "exif" else None
+        orientation = UPRIGHT if header is None else header.orientation
+        image, size = read_image(path, extraction.resize_max, orientation)
+        scale = np.array(upright_size(size, orientation)) / [image.shape[2], image.shape[1]]
+        prepared.append(matcher.prepare(image))
+        to_paths.append(partial(_to_path, scale=scale, orientation=orientation, size=size))
+        noises.append(enlargement(size, extraction.resize_max))
+    found = matcher.match(*prepared)
+    order = np.argsort(-found.confidences.numpy(), kind="stable")
+    xy0, xy1 = (
+        to_path(xy.numpy().astype(float)[order])
+        for to_path, xy in zip(to_paths, (found.keypoints0, found.keypoints1), strict=True)
+    )
+    pair = ImagePair(
+        paths=paths,
+        num_keypoints=(len(prepared[0].stages.cells), len(prepared[1].stages.cells)),
+        xy0=xy0,
+        xy1=xy1,
+        scores=found.confidences.numpy()[order],
+        inliers=np.zeros(len(order), bool),
+        geometry=pycolmap.TwoViewGeometry(),
+    )
+    return _verified(pair, cameras, options.verification.for_moved(float(np.mean(noises))))
+
+
+def _to_path(
+    xy: np.ndarray, scale: np.ndarray, orientation: int, size: tuple[int, int]
+) -> np.ndarray:
+    """Pixels of an upright, reduced image -> those of the file, whose size (w, h) is given."""
+    return to_stored(rescale(xy, scale), orientation, size)
 
 
 def _match_copies(

@@ -21,8 +21,8 @@ from d2_hloc.sfm.adjustment.outliers import (
     drop_wild_images,
 )
 from d2_hloc.sfm.adjustment.settling import SettlingTask, settle
+from d2_hloc.sfm.adjustment.triplets import without_pairs
 from d2_hloc.sfm.options import ReconstructionOptions
-from d2_hloc.sfm.triplets import without_pairs
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +15,39 @@ from d2_hloc.files.colmap import (
     ModelError,
     camera_of,
     check_database,
-    open_database,
     other_models,
     pycolmap,
     read_model,
     sparse_folder,
 )
 from d2_hloc.files.outputs import Outputs
-from d2_hloc.files.provenance import file_checksum
 from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.pairs import Pair
-from d2_hloc.refinement.tracks import RefinedTracks, refine_tracks
+from d2_hloc.refinement.tracks import RefinedTracks
+from d2_hloc.sfm.adjustment.triplets import contradicted_pairs
 from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.cameras.rigs import has_rigs
 from d2_hloc.sfm.cameras.sharing import cameras_of
-from d2_hloc.sfm.database import build_database, verified_matches, verify_geometry
 from d2_hloc.sfm.mapping import (
     map_images,
     settle_anew,
 )
 from d2_hloc.sfm.matched import Cameras, InputImages, Matched, listed_poses, match_collection
-from d2_hloc.sfm.moved_matches import RefinedKeypoints, keep_moved
 from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.outcome.statistics import ModelStatistics, model_statistics
 from d2_hloc.sfm.outcome.unplaced import UnplacedImage, unplaced_images
 from d2_hloc.sfm.pose_errors import model_poses
+from d2_hloc.sfm.prepared_database import (
+    VerifiedDatabase,
+    counted,
+    keypoints_identity,
+    prepare_database,
+)
 from d2_hloc.sfm.second_look import refined_by_model, second_database
 from d2_hloc.sfm.triangulation import triangulate
-from d2_hloc.sfm.triplets import contradicted_pairs
-from d2_hloc.sfm.verification import Sources
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifiedDatabase:
-    """A COLMAP database with the two-view geometry of all pairs, and how much it holds.
-
-    `refined` are its keypoints where they were refined; None where they are as extracted.
-    """
-
-    path: Path
-    matches: int
-    inlier_pairs: int
-    inlier_matches: int
-    refined: RefinedTracks | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +142,8 @@ def map_matched(
 ) -> ModelRun:
     """Make the model; intrinsics of the images in `known` stay.
 
-    Where some are guesses, look again for matches that it leads to, and settle it by these.
+    Where some are guesses, look again for matches that it leads to, settle it by these, and both
+    once more.
 
     Raises:
         ModelError: if no model can be made.
@@ -169,16 +157,24 @@ def map_matched(
 
     if not looks_again(matched, database, known):
         return finish(matched, database, "map", lambda: map_to(outputs.sparse))
-    mapped = matched.once(
+    model = matched.once(
         "map",
         lambda: map_to(outputs.mapped),
         lambda: read_model(outputs.mapped),
         *keypoints_identity(matched, matched.keypoints),
     )
-    second = second_look(matched, database, mapped)
-    given = options, mapped, second.path, matched.images, outputs.sparse, known
+    second = second_look(matched, database, model, SecondLook.first(outputs))
+    given = options, model, second.path, matched.images, outputs.settled, known
     others = tuple(other_models(outputs.mapped).values())
-    return finish(matched, second, "settle", lambda: settle_anew(*given, others))
+    settled = matched.once(
+        "settle",
+        lambda: settle_anew(*given, others),
+        lambda: read_model(outputs.settled),
+        *keypoints_identity(matched, matched.keypoints),
+    )
+    last = second_look(matched, database, settled, SecondLook.last(outputs))
+    given = options, settled, last.path, matched.images, outputs.sparse, known
+    return finish(matched, last, "settle again", lambda: settle_anew(*given, others))
 
 
 def disagreeing_pairs(matched: Matched, database: VerifiedDatabase) -> list[Pair]:
@@ -203,110 +199,49 @@ def looks_again(matched: Matched, database: VerifiedDatabase, known: Set[str]) -
     return is_wanted and not is_dense and len(names) <= options.small_collection
 
 
+@dataclass(frozen=True, kw_only=True)
+class SecondLook:
+    """One of the looks for matches that a model leads to, and what it makes.
+
+    A model that is bent leads astray, and the one that comes of it less so: hence the last.
+    """
+
+    stage: str
+    database: Path
+    keypoints: Path
+
+    @classmethod
+    def first(cls, outputs: Outputs) -> SecondLook:
+        """The look by the mapper's model."""
+        again = outputs.refined_again
+        return cls(stage="look again", database=outputs.second_database, keypoints=again)
+
+    @classmethod
+    def last(cls, outputs: Outputs) -> SecondLook:
+        """The look by the model that was settled once."""
+        last = outputs.refined_last
+        return cls(stage="look last", database=outputs.last_database, keypoints=last)
+
+
 def second_look(
-    matched: Matched, first: VerifiedDatabase, model: pycolmap.Reconstruction
+    matched: Matched, first: VerifiedDatabase, model: pycolmap.Reconstruction, look: SecondLook
 ) -> VerifiedDatabase:
     """A database of the matches that a model leads to, of keypoints refined by these."""
-    outputs, features = matched.outputs, matched.features.path
-    path, keypoints = outputs.second_database, outputs.refined_again
-    options = matched.conf.reconstruction
+    features, options = matched.features.path, matched.conf.reconstruction
 
     def make() -> None:
-        given = model, features, matched.pairs, matched.images, keypoints
+        given = model, features, matched.pairs, matched.images, look.keypoints
         found = refined_by_model(matched.conf, *given)
         fewest = options.verification.min_num_inliers
-        second_database(first.path, keypoints, found, model, path, fewest)
+        second_database(first.path, look.keypoints, found, model, look.database, fewest)
 
     matched.once(
-        "look again",
+        look.stage,
         make,
-        lambda: check_database(path),
+        lambda: check_database(look.database),
         *keypoints_identity(matched, matched.keypoints),
     )
-    return counted(matched, path, RefinedTracks.read(keypoints))
-
-
-def prepare_database(matched: Matched) -> VerifiedDatabase:
-    """Verify the matches, of refined keypoints where they are asked for.
-
-    Tracks need verified matches, so refinement has a database of its own before.
-
-    Raises:
-        ModelError: if no pair is verified.
-    """
-    outputs, refined, sources = matched.outputs, None, Sources(features=matched.features.path)
-    keypoints, matches = matched.features.path, matched.matches.path
-    if matched.conf.refinement.enabled:
-        reach = reach_of(matched.conf.extraction.feature)
-        before = replace(sources, is_refined_later=True, reach=reach)
-        raw = verified_database(matched, outputs.raw_database, keypoints, matches, before)
-        sources, keypoints = replace(sources, first=raw), outputs.refined
-        refined = matched.once(
-            "refine", lambda: refine(matched, raw), lambda: RefinedTracks.read(keypoints)
-        )
-        if reach:
-            matches = outputs.moved_matches
-            window = matched.conf.refinement_rule.searched
-            moved = RefinedKeypoints.read(keypoints, matched.features.path, window)
-            given = matched.pairs, raw, matched.matches.path, moved, matches
-            keep_moved(*given, refines_both=matched.queries.isdisjoint)
-            sources = replace(sources, is_chosen_from=True)
-    path = verified_database(matched, outputs.database, keypoints, matches, sources)
-    database = counted(matched, path, refined)
-    if not database.inlier_pairs:
-        raise ModelError(
-            f"{path}: none of its {len(matched.pairs)} pairs of images has matches that agree on "
-            "how the cameras stand to each other; do they show the same place?"
-        )
-    return database
-
-
-def counted(matched: Matched, path: Path, refined: RefinedTracks | None) -> VerifiedDatabase:
-    """A database with its counts, which go into the record of the run."""
-    with open_database(path) as db:
-        database = VerifiedDatabase(
-            path=path,
-            matches=db.num_matches(),
-            inlier_pairs=db.num_verified_image_pairs(),
-            inlier_matches=db.num_inlier_matches(),
-            refined=refined,
-        )
-    for name in ("matches", "inlier_pairs", "inlier_matches"):
-        matched.record.counts[name] = getattr(database, name)
-    if refined is not None:
-        matched.record.counts["refined_keypoints"] = refined.outcomes
-    return database
-
-
-def verified_database(
-    matched: Matched, path: Path, keypoints: Path, matches: Path, sources: Sources
-) -> Path:
-    """Make the database of these keypoints, with the two-view geometry of every pair."""
-    matched.once(
-        path.stem,
-        lambda: build_database(
-            path, matched.cameras, matched.pairs, keypoints, matches, matched.rigs
-        ),
-        lambda: check_database(path),
-        *keypoints_identity(matched, keypoints),
-    )
-    with matched.record.timed("verify"):
-        verify_geometry(path, matched.pairs, matched.conf.reconstruction, matches, sources)
-    return path
-
-
-def keypoints_identity(matched: Matched, keypoints: Path) -> list[tuple[int, int]]:
-    """Checksum of keypoints that are not those of the features, which the fingerprint holds."""
-    return [] if keypoints == matched.features.path else [file_checksum(keypoints)]
-
-
-def refine(matched: Matched, database: Path) -> None:
-    """Move keypoints by the tracks of a verified database, into a file of their own."""
-    output = matched.outputs.refined
-    output.unlink(missing_ok=True)  # of other matches
-    found = verified_matches(database, matched.matches.path, matched.queries.isdisjoint)
-    options = matched.conf.refinement_rule
-    refine_tracks(options, matched.images, matched.features.path, found, output)
+    return counted(matched, look.database, RefinedTracks.read(look.keypoints))
 
 
 def finish(

@@ -21,7 +21,7 @@ from torch import Tensor
 from d2_hloc.core.homography_metrics import transfer
 from d2_hloc.core.images import ImageError, open_image, to_tensor
 from d2_hloc.core.photographs.mask_options import MaskOptions
-from d2_hloc.core.photographs.masks import are_visible, visible_pixels
+from d2_hloc.core.photographs.masks import are_visible, mask_file, visible_pixels
 from d2_hloc.core.pixels import resize_matrix
 from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.files.provenance import file_checksum
@@ -105,9 +105,11 @@ class PhotographPairs:
 
     @property
     def identity(self) -> str:
-        """Digest of the photographs' names and contents."""
-        paths = (self.folder / name for name in self.names)
-        contents = [file_checksum(path) if path.is_file() else None for path in paths]
+        """Digest of the photographs' names, and of their contents and masks."""
+        folder = self.options.masks.folder
+        files = [[self.folder / n, mask_file(folder, n)] for n in self.names]
+        paths = [[path for path in found if path is not None] for found in files]
+        contents = [file_checksum(*found) if found[0].is_file() else None for found in paths]
         return f"{zlib.crc32(repr([self.names, contents]).encode()):08x}"
 
     def __len__(self) -> int:

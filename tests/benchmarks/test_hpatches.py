@@ -409,7 +409,7 @@ def test_goes_on_after_interruptions_before_any_record(pipeline, dataset, finish
     output = tmp_path / "out"
 
     def compare():
-        return run(pipeline, dataset, output, "--feature", "sift", "cells-128")
+        return run(pipeline, dataset, output, "--feature", "sift", "d2net")
 
     assert go_on_after_interruptions(compare, most=2)
     before, after = ((o / "sift" / "scores.json").read_text() for o in (finished, output))

@@ -1,14 +1,19 @@
 """No features in what a mask hides, whatever the feature and the way the image is stored."""
 
+import shutil
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from d2_hloc.core.images import ImageError
 from d2_hloc.core.photographs.mask_options import MaskOptions
 from d2_hloc.core.photographs.masks import save_mask
 from d2_hloc.features.extraction import ExtractionOptions, extract
 from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import ConfigurationChanged
+from d2_hloc.files.staged_h5 import Staged
 
 SIZE = (313, 235)
 
@@ -64,3 +69,30 @@ def test_other_masks_are_another_configuration(images, tmp_path):
     options = ExtractionOptions(resize_max=100, masks=MaskOptions(folder=images / "masks"))
     with pytest.raises(ConfigurationChanged):
         extract(options, images, tmp_path / "f.h5", NAMES)
+
+
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_a_mask_that_was_replaced_is_noticed(images, tmp_path, monkeypatch, is_interrupted):
+    folder = tmp_path / "masks"
+    shutil.copytree(images / "masks", folder)
+    options = ExtractionOptions(feature="sift", resize_max=150, masks=MaskOptions(folder=folder))
+    output = tmp_path / "f.h5"
+    with monkeypatch.context() as patched:
+        if is_interrupted:
+            patched.setattr(Staged, "_merge", interrupt)
+        with pytest.raises(KeyboardInterrupt) if is_interrupted else nullcontext():
+            extract(options, images, output, NAMES)
+    save_mask(folder / "a.png.png", np.ones((SIZE[1], SIZE[0]), bool))
+    if not is_interrupted:
+        with pytest.raises(ImageError, match=r"a\.png changed since"):
+            extract(options, images, output, NAMES)
+        return
+    found = extract(options, images, output, NAMES).path
+    plain = ExtractionOptions(feature="sift", resize_max=150)
+    whole = extract(plain, images, tmp_path / "whole.h5", NAMES).path
+    counts = [len(features_h5.read_features(path, "a.png")) for path in (found, whole)]
+    assert counts[0] == counts[1]
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt

@@ -1,9 +1,12 @@
 """Masks in dense stereo: undistorted as images are, and without depth where they are black."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from d2_hloc.core.images import ImageError
 from d2_hloc.core.photographs.mask_options import MaskOptions
 from d2_hloc.core.photographs.masks import save_mask
 from d2_hloc.files.colmap import pycolmap
@@ -65,3 +68,15 @@ def test_there_is_no_depth_where_a_mask_is_black(workspace):
     np.testing.assert_array_equal(reader.depth("a/0.png").numpy(), np.where(mask > 0, 2.5, 0))
     assert not workspace.outputs.undistorted_mask("a/2.png").exists()
     assert (reader.depth("a/2.png") == 2.5).all()
+
+
+def test_a_mask_that_was_replaced_is_noticed(workspace, tmp_path):
+    folder, masks = workspace.folder.parent, MaskOptions(folder=tmp_path / "masks")
+    shutil.copytree(folder / "masks", masks.folder)
+    given = folder / "sparse", folder / "images", tmp_path / "out", 1200
+    configuration = {"masks": {"folder": str(masks.folder)}}
+    for _ in range(2):
+        prepare_workspace(*given, configuration, masks)
+    save_mask(masks.folder / "a" / "0.png.png", np.ones(SIZE[::-1], bool))
+    with pytest.raises(ImageError, match=r"a/0\.png: changed since"):
+        prepare_workspace(*given, configuration, masks)

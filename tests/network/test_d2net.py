@@ -70,6 +70,16 @@ def test_features_are_finite_in_bounds_and_of_unit_length(features):
     assert not found.keypoints.requires_grad
 
 
+def test_features_are_ordinary_tensors(features):
+    """Networks with gradients take them, and they can be changed in place."""
+    features.keypoints.clone().add_(1)
+    copy = features.descriptors
+    assert not copy.is_inference()
+    head = torch.nn.Linear(copy.shape[1], 2)
+    head(copy).sum().backward()
+    assert head.weight.grad.abs().sum() > 0
+
+
 def test_features_come_best_first(features):
     assert torch.equal(features.scores, features.scores.sort(descending=True)[0])
 

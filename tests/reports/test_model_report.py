@@ -42,7 +42,8 @@ from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
 from d2_hloc.sfm.outcome.statistics import model_statistics
 from d2_hloc.sfm.outcome.unplaced import reason_left_out, unplaced_images
 from d2_hloc.sfm.pose_errors import PoseError, summarize_poses
-from d2_hloc.sfm.reconstruct import ModelRun, VerifiedDatabase
+from d2_hloc.sfm.prepared_database import VerifiedDatabase
+from d2_hloc.sfm.reconstruct import ModelRun
 
 HOSTILE = "<script>alert(1)</script>.jpg"
 

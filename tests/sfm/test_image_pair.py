@@ -9,6 +9,8 @@ from PIL import Image
 
 import d2_hloc
 from d2_hloc.app import cli
+from d2_hloc.core.orientation import to_upright
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.reports.image_pair import alignment, warped
 from d2_hloc.sfm.image_pair import match_pair
 from d2_hloc.sfm.options import PairMatchingOptions
@@ -36,6 +38,22 @@ def test_matches_of_a_shifted_image_are_its_shift(pair):
     np.testing.assert_allclose(np.median(moved, axis=0), [-16, -8], atol=0.1)
     assert pair.num_inliers == len(pair.geometry.inlier_matches)
     assert list(pair.scores) == sorted(pair.scores, reverse=True)
+
+
+def test_dense_matches_go_from_coarse_to_fine(shifted, pair, tmp_path):
+    turned = tmp_path / "turned.png"  # as a camera on its side stores it
+    image = Image.open(shifted[1])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
+    extraction = ExtractionOptions(feature="d2net-dense", resize_max=250)
+    dense = match_pair(shifted[0], turned, PairMatchingOptions(extraction=extraction))
+    assert dense.num_inliers > 5 * pair.num_inliers
+    assert list(dense.scores) == sorted(dense.scores, reverse=True)
+    upright = to_upright(dense.xy1, 6, (image.height, image.width))
+    moved = (upright - dense.xy0)[dense.inliers]
+    np.testing.assert_allclose(np.median(moved, axis=0), [-16, -8], atol=0.1)
+    assert (np.abs(moved - [-16, -8]) < 1).all(axis=1).mean() > 0.9
 
 
 def test_the_images_are_aligned_by_their_inliers(pair, shifted):

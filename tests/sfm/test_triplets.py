@@ -5,8 +5,8 @@ import pytest
 from synthetic import synthesize
 
 from d2_hloc.files.colmap import pycolmap
+from d2_hloc.sfm.adjustment.triplets import contradicted_pairs, without_pairs
 from d2_hloc.sfm.options import ReconstructionOptions
-from d2_hloc.sfm.triplets import contradicted_pairs, without_pairs
 
 
 @pytest.fixture(scope="module")

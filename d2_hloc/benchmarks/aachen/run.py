@@ -45,7 +45,7 @@ from d2_hloc.sfm.pnp import (
     write_localized,
 )
 from d2_hloc.sfm.pose_errors import Poses
-from d2_hloc.sfm.reconstruct import keypoints_identity, prepare_database
+from d2_hloc.sfm.prepared_database import keypoints_identity, prepare_database
 from d2_hloc.sfm.triangulation import triangulate
 
 GROUND_TRUTH = "ground_truth.txt"  # in the data set, where there is one

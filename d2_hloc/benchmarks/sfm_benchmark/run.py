@@ -43,7 +43,8 @@ from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.cameras.sharing import known_or_guessed
 from d2_hloc.sfm.matched import InputImages, match_collection
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions, matching_of
-from d2_hloc.sfm.reconstruct import ModelRun, map_matched, prepare_database
+from d2_hloc.sfm.prepared_database import prepare_database
+from d2_hloc.sfm.reconstruct import ModelRun, map_matched
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -44,6 +45,20 @@ def check_masks(options: MaskOptions, names: Sequence[str]) -> None:
         )
 
 
+def mask_file(folder: Path | None, name: str) -> Path | None:
+    """File of the mask of an image, where there is one."""
+    path = None if folder is None else folder / f"{name}{SUFFIX}"
+    return path if path is not None and path.is_file() else None
+
+
+def sources_of(images: Path, name: str, made_by: Mapping[str, Any] | None) -> list[Path]:
+    """Photograph, and mask if there is one, that what has this configuration was made from."""
+    masks = (made_by or {}).get("masks")
+    folder = masks.get("folder") if isinstance(masks, dict) else None
+    mask = mask_file(Path(folder) if isinstance(folder, str) else None, name)
+    return [images / name] if mask is None else [images / name, mask]
+
+
 def visible_pixels(
     options: MaskOptions, images: Path, name: str, size: tuple[int, int]
 ) -> Bool[np.ndarray, "H W"] | None:
@@ -53,8 +68,8 @@ def visible_pixels(
         ImageError: if its mask cannot be read, or is of another size.
     """
     visible = None
-    path = None if options.folder is None else options.folder / f"{name}{SUFFIX}"
-    if path is not None and path.is_file():
+    path = mask_file(options.folder, name)
+    if path is not None:
         mask = open_image(path)
         if mask.size != size:
             raise ImageError(

@@ -1,1 +1,1 @@
-"""Bundle adjustment of a model whose observations are not all right."""
+"""Outliers: pairs that others contradict, observations that a model does, and its adjustment."""

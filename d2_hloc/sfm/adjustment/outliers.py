@@ -13,6 +13,7 @@ ROUNDS = 4
 MIN_ANGLE = 1.5  # degrees between a point's rays, as COLMAP's mapper asks for
 FEW = 0.01  # of the observations: when fewer leave, the model is done
 LOSS_SCALE = 2.0  # median errors
+LEAST_SCALE = 0.01  # pixels: keypoints are not more precise
 MAX_ERROR = 16.0  # pixels: no observation is so far off in a model that holds; COLMAP's bound is 4
 FOCAL_BOUNDS = (0.1, 10.0)  # of the longest edge; these and the next are COLMAP's
 MAX_DISTORTION = 1.0
@@ -25,22 +26,21 @@ def adjust_without_outliers(
     outlier_factor: float,
     constant_cameras: Set[int] = frozenset(),
     num_threads: int = -1,
-    *,
-    is_robust: bool = False,
 ) -> int:
     """Drop observations beyond `outlier_factor` median errors, adjust, and again; in place.
 
     COLMAP drops them beyond 4 pixels, which is right for keypoints of a pixel's precision. Those
     that were refined to a fraction of one are outweighed by the few that were not; how precise they
-    are, the model's own median tells. With `is_robust` the loss is Cauchy's, at LOSS_SCALE median
-    errors. Intrinsics of `constant_cameras` stay. Returns how many observations left.
+    are, the model's own median tells. The loss is Cauchy's, at LOSS_SCALE median errors. Intrinsics
+    of `constant_cameras` stay. Returns how many observations left.
     """
     before = model.compute_num_observations()
     drop_absurd(model)
     for _ in range(ROUNDS):
         if drop_outliers(model, outlier_factor) <= FEW * model.compute_num_observations():
             break
-        scale = LOSS_SCALE * float(np.median(reprojection_errors(model))) if is_robust else None
+        median = float(np.median(reprojection_errors(model)))
+        scale = max(LOSS_SCALE * median, LEAST_SCALE)
         adjust(model, constant_cameras, num_threads, loss_scale=scale)
         drop_absurd(model)
     model.update_point_3d_errors()

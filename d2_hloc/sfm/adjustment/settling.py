@@ -64,7 +64,7 @@ def settle(model: pycolmap.Reconstruction, task: SettlingTask) -> pycolmap.Recon
     adjust(model, constant, threads, loss_scale=ROUNDS[-1].loss_scale)
     drop_absurd(model)
     if task.outlier_factor is not None:
-        adjust_without_outliers(model, task.outlier_factor, constant, threads, is_robust=True)
+        adjust_without_outliers(model, task.outlier_factor, constant, threads)
     model.extract_colors_for_all_images(task.images)
     return model
 

@@ -1,0 +1,142 @@
+"""A model with its images in a folder that another program reads (a step)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from d2_hloc.files.atomic import empty_folder
+from d2_hloc.files.colmap import ModelError, pycolmap, read_model
+from d2_hloc.files.outputs import Outputs
+from d2_hloc.sfm.exporting.bundler import write_bundler
+from d2_hloc.sfm.exporting.kapture import write_kapture
+from d2_hloc.sfm.exporting.nerfstudio import write_transforms
+
+PART = ".exporting"  # ends the name of a folder that is not whole
+QUALITY = 98  # of undistorted JPEG images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSource:
+    """A model's folder, its images, and the output of the run that made it, if one of ours did."""
+
+    model: Path
+    images: Path
+    run: Outputs | None = None
+
+
+def export(source: ExportSource, target: str, output: Path, max_image_size: int = -1) -> Path:
+    """Write a model for another program, `target`, into a new folder, whole or not at all.
+
+    Undistorted images have their longest edge at most `max_image_size` pixels; -1 keeps it.
+
+    Raises:
+        ModelError: if the model cannot be read, an image is missing, or hloc's files are.
+        ValueError: if the folder is there already and not empty, or there is no such program.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"--for {target}: it takes {', '.join(TARGETS)}.")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output}: is there already; choose another folder.")
+    model = read_model(source.model)
+    for image_id in model.reg_image_ids():
+        path = source.images / model.images[image_id].name
+        if not path.is_file():
+            raise ModelError(f"{path}: there is no such image; name their folder by --images.")
+    part = empty_folder(output.with_name(output.name + PART))
+    TARGETS[target](source, model, part, max_image_size)
+    if output.exists():
+        output.rmdir()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part.replace(output)
+    return output
+
+
+def undistort(source: ExportSource, folder: Path, max_image_size: int) -> pycolmap.Reconstruction:
+    """Pinhole images in images/, and their model in sparse/, in COLMAP's own pixels."""
+    pycolmap.undistort_images(
+        folder,
+        source.model,
+        source.images,
+        undistort_options=pycolmap.UndistortCameraOptions(max_image_size=max_image_size),
+        jpeg_quality=QUALITY,
+    )
+    for left in (*folder.glob("run-colmap-*.sh"), folder / "stereo"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    model = read_model(folder / "sparse")
+    for image_id in model.reg_image_ids():
+        name = model.images[image_id].name
+        if not (folder / "images" / name).is_file():
+            raise ModelError(f"{source.images / name}: COLMAP could not read it; save it as PNG.")
+    return model
+
+
+def _for_splatting(
+    source: ExportSource, _: pycolmap.Reconstruction, folder: Path, max_image_size: int
+) -> None:
+    """images/ and sparse/0, as the reference code of Gaussian splatting and its kin read them."""
+    undistort(source, folder, max_image_size)
+    (folder / "sparse").rename(folder / "0")
+    (folder / "sparse").mkdir()
+    (folder / "0").rename(folder / "sparse" / "0")
+
+
+def _for_openmvs(
+    source: ExportSource, _: pycolmap.Reconstruction, folder: Path, max_image_size: int
+) -> None:
+    """images/ and sparse/, as InterfaceCOLMAP reads them; its model as text too."""
+    undistort(source, folder, max_image_size).write_text(folder / "sparse")
+
+
+def _for_nerfstudio(
+    source: ExportSource, _: pycolmap.Reconstruction, folder: Path, max_image_size: int
+) -> None:
+    """images/, transforms.json and sparse_pc.ply."""
+    model = undistort(source, folder, max_image_size)
+    shutil.rmtree(folder / "sparse")
+    write_transforms(model, folder)
+
+
+def _for_bundler(
+    source: ExportSource, _: pycolmap.Reconstruction, folder: Path, max_image_size: int
+) -> None:
+    """images/, bundle.out and list.txt."""
+    model = undistort(source, folder, max_image_size)
+    shutil.rmtree(folder / "sparse")
+    write_bundler(model, folder)
+
+
+def _for_kapture(
+    source: ExportSource, model: pycolmap.Reconstruction, folder: Path, _: int
+) -> None:
+    """Images as they are, with their cameras, poses and the points."""
+    write_kapture(model, source.images, folder)
+
+
+def _for_hloc(source: ExportSource, model: pycolmap.Reconstruction, folder: Path, _: int) -> None:
+    """sfm/ for hloc's localize_sfm, with the features and matches that it was made from.
+
+    Raises:
+        ModelError: if the run's features or matches are not there.
+    """
+    (folder / "sfm").mkdir()
+    model.write(folder / "sfm")
+    run = source.run
+    for path in (run.features, run.matches, run.pairs) if run else ():
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)
+    if run is None or not (folder / run.features.name).is_file():
+        raise ModelError(f"{source.model}: has no features beside it; give a run of reconstruct.")
+
+
+Write = Callable[[ExportSource, pycolmap.Reconstruction, Path, int], None]
+TARGETS: dict[str, Write] = {
+    "splatting": _for_splatting,
+    "nerfstudio": _for_nerfstudio,
+    "openmvs": _for_openmvs,
+    "kapture": _for_kapture,
+    "hloc": _for_hloc,
+    "bundler": _for_bundler,
+}
