@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from d2_hloc.files.provenance import differences
 from d2_hloc.files.run_record import RunRecord, read_made_by
 from d2_hloc.matching import choose_pairs, pairs
 from d2_hloc.matching.match_pairs import MatchedPairs, feature_of, match
+from d2_hloc.matching.quarter_turns import turns_of_new, upright_files
 from d2_hloc.refinement.matches import FeaturedImages, QueryRefiner
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.sfm.cameras.guess import check_camera_model
@@ -97,10 +99,10 @@ def localize_queries(
     asked = {"model": str(source.folder.resolve()), "queries": str(queries.resolve())}
     record = RunRecord(output, {**asked, **config.to_dict(conf)})
     reconstruction = read_model(source.model)
+    options = replace(extraction_of(source.features), masks=conf.masks)
     with record.timed("extract"):
-        options = replace(extraction_of(source.features), masks=conf.masks)
         check_same_weights(options, source.features)
-        features = extract(options, queries, record.outputs.features, names)
+        features = extract_queries(options, queries, names, record.outputs.features, source)
     known = Intrinsics.read(conf.intrinsics)
     cameras = cameras_of(queries, features.names, known, conf.camera_model, conf.cameras)
     check_camera_sizes(cameras, features.sizes)
@@ -139,6 +141,22 @@ def localize_queries(
         source=source,
         queries=queries,
     )
+
+
+def extract_queries(
+    options: ExtractionOptions,
+    queries: Path,
+    names: Sequence[str],
+    output: Path,
+    source: ModelSource,
+) -> Extracted:
+    """Extract the queries, turned as the model's images are where the options ask for that."""
+    turns: dict[str, int] = {}
+    if options.rotations == "auto":
+        in_model = model_poses(read_model(source.model))
+        upright = upright_files(source.images, source.features, in_model)
+        turns = turns_of_new(options, queries, names, output, upright)
+    return extract(options, queries, output, names, orientations=turns)
 
 
 def match_queries(
