@@ -77,6 +77,7 @@ def add_localize_arguments(parser: argparse.ArgumentParser) -> None:
     add_mask_arguments(options)
     add_truth_argument(parser)
     add_download_argument(parser)
+    add_engine_arguments(parser)
     options.add_all()
 
 
