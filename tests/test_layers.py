@@ -287,7 +287,7 @@ def test_an_import_loads_nothing_heavy_before_a_name_is_asked_for():
         (["reconstruct", "IMAGES", "OUT", "--matcher", "lightglue", "--ratio", "1"], "--ratio is"),
         (["reconstruct", "IMAGES", "OUT", "--resize-max", "0"], "resize_max must be from 1"),
         (["reconstruct", "IMAGES", "OUT", "--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["localize", "MODEL", "QUERIES", "OUT", "--engine", "ray"], "unrecognized arguments"),
+        (["pair", "A.jpg", "B.jpg", "--engine", "ray"], "unrecognized arguments"),
         (["dense", "MODEL", "OUT", "--max-image-size", "3"], "max_image_size must be"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -77,6 +77,7 @@ def add_localize_arguments(parser: argparse.ArgumentParser) -> None:
     add_mask_arguments(options)
     add_truth_argument(parser)
     add_download_argument(parser)
+    add_engine_arguments(parser)
     options.add_all()
 
 
@@ -138,6 +139,7 @@ def add_extraction_arguments(
     options.add("--weights", f"{at}d2net.weights")
     options.add("--resize-max", f"{at}resize_max")
     options.add("--value-range", f"{at}value_range")
+    options.add("--rotations", f"{at}rotations")
     add_mask_arguments(options, at)
     parser.add_argument("--max-keypoints", type=int, metavar="N", help="the best of an image (all)")
     add_download_argument(parser)

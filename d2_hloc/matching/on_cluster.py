@@ -23,6 +23,7 @@ def match_on(
     pairs: Sequence[Pair],
     features: Path,
     output: Path,
+    features1: Path | None = None,
 ) -> MatchedPairs:
     """Match as match_pairs.match() does, on a cluster; for None in this process.
 
@@ -32,8 +33,8 @@ def match_on(
     """
     missing = 0 if cluster is None else len(_missing(pairs, output))
     if cluster is None or not missing:
-        return match(options, pairs, features, output)
-    work = partial(_match, options, pairs, features, output)
+        return match(options, pairs, features, output, features1)
+    work = partial(_match, options, pairs, features, output, features1)
     run_in_shards(cluster, work, output, missing, PAIRS, "pair")
     return MatchedPairs.read(merge(output), pairs)
 
@@ -51,6 +52,7 @@ def _match(
     pairs: Sequence[Pair],
     features: Path,
     output: Path,
+    features1: Path | None,
     shard: Shard,
 ) -> None:
-    match(options, pairs, features, output, shard=shard)
+    match(options, pairs, features, output, features1, shard=shard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,19 +13,22 @@ from d2_hloc.core.photographs.masks import check_masks
 from d2_hloc.features.changes import refuse_changed
 from d2_hloc.features.extracted import Extracted
 from d2_hloc.features.extraction import (
-    extract,
     extraction_configuration,
     recorded_options,
 )
 from d2_hloc.features.names import reach_of
+from d2_hloc.features.on_cluster import extract_on
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import ModelError, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import differences
+from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord, read_made_by
 from d2_hloc.matching import choose_pairs, pairs
-from d2_hloc.matching.match_pairs import MatchedPairs, feature_of, match
+from d2_hloc.matching.match_pairs import MatchedPairs, feature_of
+from d2_hloc.matching.on_cluster import match_on
+from d2_hloc.matching.quarter_turns import turns_of_new, upright_files
 from d2_hloc.refinement.matches import FeaturedImages, QueryRefiner
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.sfm.cameras.guess import check_camera_model
@@ -82,12 +86,18 @@ class LocalizationRun:
 
 
 def localize_queries(
-    conf: Localize, model: Path, queries: Path, output: Path, images: Path | None = None
+    conf: Localize,
+    model: Path,
+    queries: Path,
+    output: Path,
+    images: Path | None = None,
+    cluster: Cluster | None = None,
 ) -> LocalizationRun:
     """Queries in, camera poses out: OUT/{features.h5, matches.h5, poses.txt, run.json}.
 
     `model` is the output of reconstruct() or triangulate_known(), or sparse/ in it; `images` is the
-    folder of its photographs, if they were moved since.
+    folder of its photographs, if they were moved since. Queries are extracted and matched on the
+    cluster, where one is given.
 
     Raises:
         ValueError: in one sentence that names the file, whatever cannot be used.
@@ -97,30 +107,26 @@ def localize_queries(
     asked = {"model": str(source.folder.resolve()), "queries": str(queries.resolve())}
     record = RunRecord(output, {**asked, **config.to_dict(conf)})
     reconstruction = read_model(source.model)
+    options = replace(extraction_of(source.features), masks=conf.masks)
     with record.timed("extract"):
-        options = replace(extraction_of(source.features), masks=conf.masks)
         check_same_weights(options, source.features)
-        features = extract(options, queries, record.outputs.features, names)
+        given = options, queries, names, record.outputs.features
+        features = extract_queries(*given, source, cluster)
     known = Intrinsics.read(conf.intrinsics)
     cameras = cameras_of(queries, features.names, known, conf.camera_model, conf.cameras)
     check_camera_sizes(cameras, features.sizes)
-    matches = match_queries(conf, record, features, reconstruction, source)
+    matches = match_queries(conf, record, features, reconstruction, source, cluster)
+    refinement = conf.refinement.reaching(reach_of(options.feature))
+    matched = MatchedQueries(
+        cameras=cameras, pairs=matches.pairs, features=features.path, matches=matches.path
+    )
     with record.timed("localize"):
         found = localize(
             conf.localization,
             FeaturedModel(reconstruction=reconstruction, features=source.features),
-            MatchedQueries(
-                cameras=cameras,
-                pairs=matches.pairs,
-                features=features.path,
-                matches=matches.path,
-            ),
+            matched,
             record.outputs,
-            query_refiner(
-                conf.refinement.reaching(reach_of(options.feature)),
-                source,
-                FeaturedImages(queries, features.path),
-            ),
+            query_refiner(refinement, source, FeaturedImages(queries, features.path)),
         )
     record.counts = count_found(found) | {
         "queries": len(found) + len(features.failures),
@@ -141,12 +147,30 @@ def localize_queries(
     )
 
 
+def extract_queries(
+    options: ExtractionOptions,
+    queries: Path,
+    names: Sequence[str],
+    output: Path,
+    source: ModelSource,
+    cluster: Cluster | None = None,
+) -> Extracted:
+    """Extract the queries, turned as the model's images are where the options ask for that."""
+    turns: dict[str, int] = {}
+    if options.rotations == "auto":
+        in_model = model_poses(read_model(source.model))
+        upright = upright_files(source.images, source.features, in_model)
+        turns = turns_of_new(options, queries, names, output, upright)
+    return extract_on(cluster, options, queries, output, names, turns)
+
+
 def match_queries(
     conf: Localize,
     record: RunRecord,
     features: Extracted,
     model: pycolmap.Reconstruction,
     source: ModelSource,
+    cluster: Cluster | None = None,
 ) -> MatchedPairs:
     """Match the queries with images of the model, as many as the options say."""
     in_model = Extracted.read(source.features, model_poses(model)).names
@@ -157,7 +181,7 @@ def match_queries(
     with record.timed("match"):
         matches = record.outputs.matches
         rule = matching_of(feature_of(source.features), conf.matching)
-        return match(rule, listed, features.path, matches, source.features)
+        return match_on(cluster, rule, listed, features.path, matches, source.features)
 
 
 def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Path) -> list[str]:

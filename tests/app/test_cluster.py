@@ -192,6 +192,24 @@ def test_the_commands_that_make_models_ask_the_cluster(images, tmp_path, capsys)
     assert "no Ray cluster can be used there" in capsys.readouterr().err
 
 
+def test_queries_are_localized_in_the_shards_of_a_cluster(small_run, tmp_path, monkeypatch):
+    asked = []
+
+    def in_turn(cluster, work, sizes, desc, unit):
+        asked.append((unit, sum(sizes.values())))
+        for shard in sizes:
+            work(shard)
+
+    monkeypatch.setattr(cluster, "run_shards", in_turn)
+    given = [small_run.output, small_run.queries]
+    for name, engine in (("here", []), ("there", ["--engine", "ray"])):
+        more = [*small_run.intrinsics, *engine, "--quiet"]
+        assert main(["localize", *map(str, given), str(tmp_path / name), *more]) == 0
+    assert asked == [("image", 1), ("pair", 4)]
+    here, there = ((tmp_path / name / "poses.txt").read_text() for name in ("here", "there"))
+    assert here == there
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
 def test_a_cluster_that_does_not_answer_is_one_sentence(address):
     pytest.importorskip("ray")

@@ -42,12 +42,13 @@ def run_triangulate(conf: Reconstruct, args: argparse.Namespace) -> Path:
 def run_localize(conf: Localize, args: argparse.Namespace) -> Path:
     """Run d2-hloc localize."""
     model, source = args.model, find_model_source(args.model, args.images)
+    cluster = cluster_of(args)
     check_truth(args, is_aligned=not source.has_given_poses)
     fetch_weights(extraction_of(source.features), args)
     if args.weights:
         check_queries(conf, source, args.queries, args.output)
         check_photographs(source)
         model = triangulate_anew(source, args.weights, Outputs(args.output).triangulated)
-    run = localize_queries(conf, model, args.queries, args.output, args.images)
+    run = localize_queries(conf, model, args.queries, args.output, args.images, cluster)
     report_localization(run, args.ground_truth)
     return run.outputs.run_record
