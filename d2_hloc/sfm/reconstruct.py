@@ -143,19 +143,19 @@ def map_matched(
     """Make the model; intrinsics of the images in `known` stay.
 
     Where some are guesses, look again for matches that it leads to, settle it by these, and both
-    once more.
+    once more. A model of cells is settled by the matches that it was made of.
 
     Raises:
         ModelError: if no model can be made.
     """
     options, outputs = matched.conf.reconstruction, matched.outputs
-
     without = disagreeing_pairs(matched, database)
 
     def map_to(folder: Path) -> pycolmap.Reconstruction:
         return map_images(options, database.path, matched.images, folder, known, without)
 
-    if not looks_again(matched, database, known):
+    again, is_settled = looks_again(matched, database, known), settles(matched, database)
+    if not (again or is_settled):
         return finish(matched, database, "map", lambda: map_to(outputs.sparse))
     model = matched.once(
         "map",
@@ -163,9 +163,12 @@ def map_matched(
         lambda: read_model(outputs.mapped),
         *keypoints_identity(matched, matched.keypoints),
     )
+    others = tuple(other_models(outputs.mapped).values())
+    if not again:
+        given = options, model, database.path, matched.images, outputs.sparse, known
+        return finish(matched, database, "settle", lambda: settle_anew(*given, others))
     second = second_look(matched, database, model, SecondLook.first(outputs))
     given = options, model, second.path, matched.images, outputs.settled, known
-    others = tuple(other_models(outputs.mapped).values())
     settled = matched.once(
         "settle",
         lambda: settle_anew(*given, others),
@@ -197,6 +200,13 @@ def looks_again(matched: Matched, database: VerifiedDatabase, known: Set[str]) -
     is_wanted = options.second_look and database.refined is not None and not names <= known
     is_dense = reach_of(matched.conf.extraction.feature) > 0
     return is_wanted and not is_dense and len(names) <= options.small_collection
+
+
+def settles(matched: Matched, database: VerifiedDatabase) -> bool:
+    """Whether a model is settled without a second look: one of thousands of moved cells is."""
+    is_small = len(matched.features.names) <= matched.conf.reconstruction.small_collection
+    is_of_cells = reach_of(matched.conf.extraction.feature) > 0
+    return is_small and is_of_cells and database.refined is not None
 
 
 @dataclass(frozen=True, kw_only=True)
