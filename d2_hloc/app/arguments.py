@@ -139,6 +139,7 @@ def add_extraction_arguments(
     options.add("--weights", f"{at}d2net.weights")
     options.add("--resize-max", f"{at}resize_max")
     options.add("--value-range", f"{at}value_range")
+    options.add("--rotations", f"{at}rotations")
     add_mask_arguments(options, at)
     parser.add_argument("--max-keypoints", type=int, metavar="N", help="the best of an image (all)")
     add_download_argument(parser)

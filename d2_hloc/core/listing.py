@@ -34,7 +34,8 @@ def readable_extensions() -> set[str]:
     Pillow is loaded here and not with the module, of which commands need the constants.
     """
     found = set(EXTENSIONS)
-    if importlib.import_module("PIL.features").check("avif"):
+    pillow = importlib.import_module("PIL.features")
+    if "avif" in pillow.modules and pillow.check("avif"):
         found |= AVIF
     try:
         importlib.import_module("pillow_heif").register_heif_opener()

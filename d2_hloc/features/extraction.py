@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +91,14 @@ def extract(
     names: Sequence[str] | None = None,
     shard: Shard | None = None,
     create: CreateExtractor | None = None,
+    orientations: Mapping[str, int] | None = None,
 ) -> Extracted:
     """Extract the features of all images below a folder, or of those named, into `output`.
 
     Images that are done are left alone. Ones that cannot be used are reported at the end and noted
     in the file; the others are done all the same. A `shard` of those that `output` lacks goes into
     the shard's own file, which may be left without any image. `create` takes the place of
-    create_extractor().
+    create_extractor(), `orientations` that of EXIF's, by name.
 
     Raises:
         ImageError: if there is no image at all, none that can be used, or no mask.
@@ -118,7 +119,7 @@ def extract(
             extractor = (create or create_extractor)(options)
             is_one_range = options.value_range == "folder"
             span = folder_span(images, every) if is_one_range else None
-            source = ImageSource(images, options, span)
+            source = ImageSource(images, options, span, orientations or {})
             _extract_all(options, extractor, source, todo, staged)
         for name, reason in staged.failures.items():
             logger.warning("skipped %s: %s", name, reason)
@@ -233,12 +234,14 @@ class ImageSource:
     folder: Path
     options: ExtractionOptions
     span: Span | None = None
+    orientations: Mapping[str, int] = field(default_factory=dict)  # that go before EXIF's
 
     def decode(self, name: str) -> Decoded:
         """Read an image, turn it, and reduce it to the size that features are extracted at."""
         path = self.folder / name
         header = None if self.options.rotations == "none" else read_header(path)
         orientation = UPRIGHT if header is None else header.orientation
+        orientation = self.orientations.get(name, orientation)
         image, stored_size = read_image(path, self.options.resize_max, orientation, self.span)
         visible = visible_pixels(self.options.masks, self.folder, name, stored_size)
         sources = sources_of(self.folder, name, {"masks": config.to_dict(self.options.masks)})

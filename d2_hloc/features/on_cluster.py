@@ -5,7 +5,7 @@ What an interrupted run left in shards is gone on with, and the files equal thos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ def extract_on(
     images: Path,
     output: Path,
     names: Sequence[str] | None = None,
+    orientations: Mapping[str, int] | None = None,
 ) -> Extracted:
     """Extract as extract() does, on a cluster; for None in this process.
 
@@ -36,13 +37,13 @@ def extract_on(
         ImageError, ConfigurationChanged, DiskFull: as extract().
     """
     if cluster is None:
-        return extract(options, images, output, names)
+        return extract(options, images, output, names, orientations=orientations)
     names = list_images(images) if names is None else names
     done = features_h5.extracted_names(output, names) if output.exists() else []
     missing = len(set(names) - set(done))
     if not missing:
         return extract(options, images, output, names)
-    work = partial(_extract, options, images, output, names)
+    work = partial(_extract, options, images, output, names, orientations)
     shards = run_in_shards(cluster, work, output, missing, IMAGES, "image")
     found = (features_h5.extracted_names(shard_path(output, shard)) for shard in shards)
     if not done and not any(found):
@@ -51,9 +52,14 @@ def extract_on(
 
 
 def _extract(
-    options: ExtractionOptions, images: Path, output: Path, names: Sequence[str], shard: Shard
+    options: ExtractionOptions,
+    images: Path,
+    output: Path,
+    names: Sequence[str],
+    orientations: Mapping[str, int] | None,
+    shard: Shard,
 ) -> None:
-    extract(options, images, output, names, shard, _kept_extractor)
+    extract(options, images, output, names, shard, _kept_extractor, orientations)
 
 
 @lru_cache(maxsize=1)

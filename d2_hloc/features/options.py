@@ -110,14 +110,15 @@ class ExtractionOptions(FeatureOptions):
         batch_size: images of equal size that a GPU takes at once.
         top_k: keypoints of an image that are kept, those of the highest scores; null is all.
         compression: descriptors in fewer bytes; null stores them as they are.
-        rotations: images turned the right way up by EXIF, or none, as hloc reads them.
+        rotations: images turned the right way up by EXIF, or by what they show where EXIF is
+            wrong (auto; of models and queries), or none, as hloc reads them.
         masks: parts of images in which no features are kept.
         value_range: values of more than 8 bits are stretched by the range of their image or folder.
     """
 
     resize_max: int | None = 1600
     descriptor_dtype: Literal["float32", "float16"] = "float16"
-    rotations: Literal["exif", "none"] = "exif"
+    rotations: Literal["exif", "auto", "none"] = "exif"
     masks: MaskOptions = field(default_factory=MaskOptions)
     value_range: Literal["image", "folder"] = "image"
     batch_size: int = 1  # images of equal size that a GPU takes at once

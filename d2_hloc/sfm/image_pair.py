@@ -108,7 +108,7 @@ def _match_pixels(
     )
     matcher, prepared, to_paths, noises = ImageMatcher(matching), [], [], []
     for path in paths:
-        header = read_header(path) if extraction.rotations == "exif" else None
+        header = read_header(path) if extraction.rotations != "none" else None
         orientation = UPRIGHT if header is None else header.orientation
         image, size = read_image(path, extraction.resize_max, orientation)
         scale = np.array(upright_size(size, orientation)) / [image.shape[2], image.shape[1]]

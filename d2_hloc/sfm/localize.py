@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from d2_hloc.files.run_record import RunRecord, read_made_by
 from d2_hloc.matching import choose_pairs, pairs
 from d2_hloc.matching.match_pairs import MatchedPairs, feature_of
 from d2_hloc.matching.on_cluster import match_on
+from d2_hloc.matching.quarter_turns import turns_of_new, upright_files
 from d2_hloc.refinement.matches import FeaturedImages, QueryRefiner
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.sfm.cameras.guess import check_camera_model
@@ -108,7 +110,8 @@ def localize_queries(
     options = replace(extraction_of(source.features), masks=conf.masks)
     with record.timed("extract"):
         check_same_weights(options, source.features)
-        features = extract_on(cluster, options, queries, record.outputs.features, names)
+        given = options, queries, names, record.outputs.features
+        features = extract_queries(*given, source, cluster)
     known = Intrinsics.read(conf.intrinsics)
     cameras = cameras_of(queries, features.names, known, conf.camera_model, conf.cameras)
     check_camera_sizes(cameras, features.sizes)
@@ -142,6 +145,23 @@ def localize_queries(
         source=source,
         queries=queries,
     )
+
+
+def extract_queries(
+    options: ExtractionOptions,
+    queries: Path,
+    names: Sequence[str],
+    output: Path,
+    source: ModelSource,
+    cluster: Cluster | None = None,
+) -> Extracted:
+    """Extract the queries, turned as the model's images are where the options ask for that."""
+    turns: dict[str, int] = {}
+    if options.rotations == "auto":
+        in_model = model_poses(read_model(source.model))
+        upright = upright_files(source.images, source.features, in_model)
+        turns = turns_of_new(options, queries, names, output, upright)
+    return extract_on(cluster, options, queries, output, names, turns)
 
 
 def match_queries(

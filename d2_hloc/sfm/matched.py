@@ -23,6 +23,7 @@ from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.matching.on_cluster import match_on
 from d2_hloc.matching.options import PairsOptions
 from d2_hloc.matching.pairs import Pair
+from d2_hloc.matching.quarter_turns import turns_of_new
 from d2_hloc.sfm.cameras.guess import check_camera_model
 from d2_hloc.sfm.cameras.intrinsics import check_camera_sizes
 from d2_hloc.sfm.cameras.sharing import count_cameras
@@ -151,9 +152,9 @@ def match_collection(
     choose = choose or partial(choose_pairs.of_images, reference=reference)
     outputs = record.outputs
     with record.timed("extract"):
-        features = extract_on(
-            cluster, conf.extraction, inputs.folder, outputs.features, inputs.names
-        )
+        given = conf.extraction, inputs.folder
+        turns = turns_of_new(*given, inputs.names, outputs.features)
+        features = extract_on(cluster, *given, outputs.features, inputs.names, turns)
     with features_h5.open_h5(features.path) as file:
         record.mark_done(FEATURES, features_h5.image_digests(file, features.names))
     record.counts["images"] = len(features.names)

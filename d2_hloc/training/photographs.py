@@ -79,6 +79,7 @@ class PhotographOptions:
         crop: edge of the crops, pixels.
         view: how far the second view may differ from the first.
         photometric: how lights differ.
+        masks: parts of photographs that correspond to nothing.
     """
 
     pairs_per_photo: int = 1  # in an epoch

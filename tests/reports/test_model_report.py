@@ -23,6 +23,7 @@ from d2_hloc.reports.model import (
     add_errors,
     add_failures,
     add_model,
+    contradicted_rows,
     extreme_pairs,
     failure_rows,
     model_rows,
@@ -215,3 +216,10 @@ def test_skipped_pairs_are_named():
     assert "a.jpg &lt;script&gt;" in report.html()
     add_errors(report, pycolmap.Reconstruction())
     assert "Reprojection errors" not in report.html()
+
+
+def test_pairs_that_triplets_contradict_are_named():
+    assert contradicted_rows([]) == []
+    ((name, value),) = contradicted_rows([{"images": ["a.jpg", "b.jpg"], "degrees": 90.0}])
+    assert name == "pairs that all triplets contradict"
+    assert value == "1: a.jpg - b.jpg"

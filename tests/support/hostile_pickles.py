@@ -14,6 +14,7 @@ class Call:
 
 
 RECONSTRUCT = np.empty(0).__reduce__()[0]
+FROM_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
 POINTERS = b"A" * 64  # that NumPy would follow as those of objects
 # dtype('O') whose flags are cleared, so that NumPy takes it for plain bytes.
 TAME = Call(np.dtype, "O8", False, True, state=(3, "|", None, None, None, -1, -1, 0))
@@ -21,4 +22,4 @@ TAME = Call(np.dtype, "O8", False, True, state=(3, "|", None, None, None, -1, -1
 BYTES_AS_OBJECTS = Call(
     *(RECONSTRUCT, np.ndarray, (0,), b"b"), state=(1, (8,), TAME, False, POINTERS)
 )
-BUFFER_AS_OBJECTS = Call(np._core.numeric._frombuffer, POINTERS, TAME, (8,), "C")
+BUFFER_AS_OBJECTS = Call(FROM_BUFFER, POINTERS, TAME, (8,), "C")
