@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from d2_hloc.core.cache import BoundedCache
@@ -106,7 +106,9 @@ class GrownGlue:
         log_scores = self.glue.log_scores(image0.points, image1.points)
         pairs, scores = partners(log_scores, self.glue.min_score)
         found = Matches(pairs=pairs.cpu(), scores=scores.cpu())
-        grown = grow_matches(GROWING, image0.field, image1.field, found).pairs
+        grown = with_others(
+            grow_matches(GROWING, image0.field, image1.field, found).pairs, found.pairs
+        )
         grown = grown[self._is_supported(image0.field, image1.field, grown)].to(log_scores.device)
         scores = log_scores[grown[:, 0], grown[:, 1]].exp()
         return Matches(pairs=grown, scores=scores).at_least(self.options.min_matches)
@@ -120,3 +122,13 @@ class GrownGlue:
             field0.xy[index0], field1.xy[index1], field1.area, noise=field1.noise
         )
         return torch.from_numpy(found.support >= self.options.min_support)
+
+
+def with_others(grown: Int[Tensor, "K 2"], found: Int[Tensor, "M 2"]) -> Int[Tensor, "L 2"]:
+    """Grown matches, and those found whose keypoints they leave free.
+
+    Where the images are hard, what agrees may be wrong, and the right matches be alone.
+    """
+    is_free = ~(torch.isin(found[:, 0], grown[:, 0]) | torch.isin(found[:, 1], grown[:, 1]))
+    joined = torch.cat([grown, found[is_free]])
+    return joined[joined[:, 0].argsort()]

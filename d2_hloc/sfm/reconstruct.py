@@ -195,11 +195,10 @@ def disagreeing_pairs(matched: Matched, database: VerifiedDatabase) -> list[Pair
 
 
 def looks_again(matched: Matched, database: VerifiedDatabase, known: Set[str]) -> bool:
-    """Whether more matches are looked for where a model leads: of dense features there are all."""
+    """Whether more matches are looked for where a model leads: where cameras were guessed."""
     options, names = matched.conf.reconstruction, set(matched.features.names)
     is_wanted = options.second_look and database.refined is not None and not names <= known
-    is_dense = reach_of(matched.conf.extraction.feature) > 0
-    return is_wanted and not is_dense and len(names) <= options.small_collection
+    return is_wanted and len(names) <= options.small_collection
 
 
 def settles(matched: Matched, database: VerifiedDatabase) -> bool:

@@ -112,6 +112,18 @@ def test_shards_make_the_same_features_and_matches(small_run, dense_run, tmp_pat
     assert contents(matches) == contents(dense_run / "matches.h5")
 
 
+@pytest.mark.slow
+def test_guessed_cameras_have_a_second_look_too(small_run, dense_run, tmp_path):
+    given = [a for a in arguments(small_run, tmp_path) if a not in small_run.intrinsics]
+    assert cli.main(given) == 0
+    assert (tmp_path / "refined-again.h5").is_file()
+    found, known = (
+        json.loads((folder / "run.json").read_text())["scores"] for folder in (tmp_path, dense_run)
+    )
+    assert found["registered_images"] == known["registered_images"]
+    assert found["points"] > known["points"] / 2
+
+
 def test_a_query_is_placed(small_run, dense_run, tmp_path):
     places = [str(p) for p in (dense_run, small_run.queries, tmp_path)]
     known = [*small_run.intrinsics, "--refinement", "on"]
