@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from d2_hloc.core.images import ImageError
@@ -63,7 +64,7 @@ def test_there_is_no_depth_where_a_mask_is_black(workspace):
         path = workspace.map_path(name, "depth", "photometric")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_stereo_map(path, np.full(workspace.views[name].size, 2.5, np.float32))
-    reader = WorkspaceReader(workspace, "cpu")
+    reader = WorkspaceReader(workspace, torch.device("cpu"))
     mask = np.asarray(Image.open(workspace.outputs.undistorted_mask("a/0.png")))
     np.testing.assert_array_equal(reader.depth("a/0.png").numpy(), np.where(mask > 0, 2.5, 0))
     assert not workspace.outputs.undistorted_mask("a/2.png").exists()

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -131,9 +132,12 @@ def check(read: Callable[[Path], object], path: Path) -> None:
 def check_in_child(read: Callable[[Path], object], path: Path, contents: Sequence[bytes]) -> None:
     """Check a file of each content in a process of its own, which C code may end or hang."""
     ready, done = os.pipe()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a child that waits for its parent's threads waits for ever
     child = os.fork()
     if child == 0:
         _report(done, read, path, contents)
+    torch.set_num_threads(threads)
     os.close(done)
     with os.fdopen(ready, "rb") as pipe:
         said = pipe.read().decode(errors="replace")

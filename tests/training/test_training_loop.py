@@ -278,7 +278,7 @@ def test_too_few_pairs_and_wrong_options_are_named(tmp_path):
     with pytest.raises(ValueError, match="0 photograph or scene cannot be split"):
         split([], 0.1, 0)
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="has no GPU; use cpu"), joined("cuda"):
+        with pytest.raises(ValueError, match="torch finds none here; use cpu"), joined("cuda"):
             pass
 
 
