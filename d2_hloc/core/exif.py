@@ -53,6 +53,12 @@ def read_header(path: Path) -> ImageHeader | None:
     return ImageHeader(size=size, orientation=_orientation(exif), camera=_camera(exif))
 
 
+def read_orientation(path: Path) -> int:
+    """EXIF's orientation of an image; 1, upright, where it tells none."""
+    header = read_header(path)
+    return UPRIGHT if header is None else header.orientation
+
+
 def _tags(file: Image.Image) -> dict[int, Any]:
     """EXIF's tags, those of the photograph's own part among them."""
     try:

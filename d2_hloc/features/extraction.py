@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from d2_hloc.core import config
 from d2_hloc.core.devices import chosen_device
-from d2_hloc.core.exif import read_header
+from d2_hloc.core.exif import read_orientation
 from d2_hloc.core.images import read_image
 from d2_hloc.core.listing import ImageError, list_images
 from d2_hloc.core.names import name_problem
@@ -56,6 +56,13 @@ def create_extractor(options: FeatureOptions) -> Extractor:
     if isinstance(extractor, nn.Module):
         extractor.to(chosen_device())
     return extractor
+
+
+def on_device_of(extractor: Extractor, images: Tensor) -> Tensor:
+    """Images where an extractor takes them."""
+    if not isinstance(extractor, nn.Module):
+        return images
+    return images.to(next((p.device for p in extractor.parameters()), "cpu"))
 
 
 def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
@@ -239,8 +246,7 @@ class ImageSource:
     def decode(self, name: str) -> Decoded:
         """Read an image, turn it, and reduce it to the size that features are extracted at."""
         path = self.folder / name
-        header = None if self.options.rotations == "none" else read_header(path)
-        orientation = UPRIGHT if header is None else header.orientation
+        orientation = UPRIGHT if self.options.rotations == "none" else read_orientation(path)
         orientation = self.orientations.get(name, orientation)
         image, stored_size = read_image(path, self.options.resize_max, orientation, self.span)
         visible = visible_pixels(self.options.masks, self.folder, name, stored_size)
@@ -279,9 +285,7 @@ def _batches(items: Iterator[Decoded], options: ExtractionOptions) -> Iterator[l
 def _extract_batch(
     extractor: Extractor, batch: list[Decoded], failures: dict[str, str]
 ) -> Iterator[tuple[Features, Decoded]]:
-    images = torch.stack([item.image for item in batch])
-    if isinstance(extractor, nn.Module):
-        images = images.to(next((p.device for p in extractor.parameters()), "cpu"))
+    images = on_device_of(extractor, torch.stack([item.image for item in batch]))
     try:
         found = extractor(images)
     except ValueError as error:  # too small for the network

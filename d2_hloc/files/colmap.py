@@ -151,6 +151,13 @@ def _num_params(model_id: int) -> int:
     return len(pycolmap.Camera.create_from_model_id(0, model, 1.0, 1, 1).params)
 
 
+def verified_pairs(database: pycolmap.Database) -> Iterator[tuple[int, int, int]]:
+    """Ids of both images, and the number of inlier matches, of each verified pair."""
+    for pair_id, count in zip(*database.read_two_view_geometry_num_inliers(), strict=True):
+        if count:
+            yield *pycolmap.pair_id_to_image_pair(pair_id), int(count)
+
+
 def open_database(path: Path) -> pycolmap.Database:
     """Open an existing database; COLMAP itself would make a missing one.
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from d2_hloc.core.exif import read_header
@@ -25,7 +24,7 @@ from d2_hloc.core.images import read_image
 from d2_hloc.core.orientation import UPRIGHT, turned
 from d2_hloc.core.structs import Features
 from d2_hloc.features.extracted import Extracted
-from d2_hloc.features.extraction import create_extractor
+from d2_hloc.features.extraction import create_extractor, on_device_of
 from d2_hloc.features.options import ExtractionOptions, FeatureOptions
 from d2_hloc.matching.consistency import local_consistency
 from d2_hloc.matching.nearest import match_descriptors
@@ -73,9 +72,9 @@ class ThumbnailMatcher:
         """The thumbnail of a view; None for an image that cannot be used, or shows nothing."""
         try:
             image, _ = read_image(path, EDGE, orientation)
-            if isinstance(self._extractor, nn.Module):
-                image = image.to(next((p.device for p in self._extractor.parameters()), "cpu"))
-            features = self._extractor(image[None])[0].best(KEYPOINTS)
+            features = self._extractor(on_device_of(self._extractor, image[None]))[0].best(
+                KEYPOINTS
+            )
         except ValueError as error:  # no image, or too small
             logger.debug("%s", error)
             return None

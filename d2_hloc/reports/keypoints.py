@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -12,7 +12,8 @@ from PIL import Image
 
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.files import features_h5
-from d2_hloc.files.colmap import open_database, pycolmap
+from d2_hloc.files.colmap import open_database, verified_pairs
+from d2_hloc.matching.pairs import Pair
 from d2_hloc.reports.drawing import BLUE, GREEN, YELLOW, draw_keypoints, open_or_blank
 from d2_hloc.sfm.reconstruct import ModelRun
 
@@ -70,30 +71,37 @@ def keypoint_fates(run: ModelRun, names: Sequence[str]) -> list[FatedKeypoints]:
 
 def keypoints_with_match(run: ModelRun, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Indices of the keypoints of images that have a match, with repetitions."""
-    found: dict[str, list[np.ndarray]] = {name: [np.empty(0, int)] for name in names}
     with features_h5.open_h5(run.matched.matches.path) as file:
-        for pair in run.matched.pairs:
-            if found.keys() & set(pair):
-                index = features_h5.matches_of(file, *pair).pairs.numpy()
-                for k, name in enumerate(pair):
-                    if name in found:
-                        found[name].append(index[:, k])
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+        return _by_image(
+            names,
+            run.matched.pairs,
+            lambda pair: features_h5.matches_of(file, *pair).pairs.numpy(),
+        )
 
 
 def keypoints_with_verified_match(run: ModelRun, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Indices of the keypoints of images that are in a verified match, with repetitions."""
-    found: dict[str, list[np.ndarray]] = {name: [np.empty(0, int)] for name in names}
     with open_database(run.database.path) as db:
-        ids = {image.image_id: image.name for image in db.read_all_images()}
-        for pair_id, count in zip(*db.read_two_view_geometry_num_inliers(), strict=True):
-            pair = pycolmap.pair_id_to_image_pair(pair_id)
-            if not count or not found.keys() & {ids[i] for i in pair}:
-                continue
-            index = db.read_two_view_geometry(*pair).inlier_matches.astype(int)
-            for k, image_id in enumerate(pair):
-                if ids[image_id] in found:
-                    found[ids[image_id]].append(index[:, k])
+        of_ids = {image.image_id: image.name for image in db.read_all_images()}
+        ids = {(of_ids[i], of_ids[j]): (i, j) for i, j, _ in verified_pairs(db)}
+        return _by_image(
+            names,
+            ids,
+            lambda pair: db.read_two_view_geometry(*ids[pair]).inlier_matches.astype(int),
+        )
+
+
+def _by_image(
+    names: Sequence[str], pairs: Iterable[Pair], matches_of: Callable[[Pair], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Indices of the images' keypoints in the matches (K, 2) of pairs; others are not read."""
+    found: dict[str, list[np.ndarray]] = {name: [np.empty(0, int)] for name in names}
+    for pair in pairs:
+        if found.keys() & set(pair):
+            index = matches_of(pair)
+            for k, name in enumerate(pair):
+                if name in found:
+                    found[name].append(index[:, k])
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from PIL import Image
 
 from d2_hloc.files import features_h5
-from d2_hloc.files.colmap import open_database, pycolmap
+from d2_hloc.files.colmap import open_database, pycolmap, verified_pairs
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.reports.charts import bar_figure, histogram_figure, matrix_figure, timings_figure
@@ -283,13 +283,11 @@ def extreme_pairs(database: Path) -> list[tuple[Pair, np.ndarray]]:
     """The pairs of most, median and fewest verified matches, with the matches (K, 2)."""
     with open_database(database) as db:
         names = {i.image_id: i.name for i in db.read_all_images()}
-        pair_ids, inliers = db.read_two_view_geometry_num_inliers()
-        counts = sorted(((n, i) for n, i in zip(inliers, pair_ids, strict=True) if n), reverse=True)
+        counts = sorted(((n, i, j) for i, j, n in verified_pairs(db)), reverse=True)
         places = sorted({0, len(counts) // 2, len(counts) - 1} & set(range(len(counts))))
-        chosen = [pycolmap.pair_id_to_image_pair(counts[k][1]) for k in places]
         return [
             ((names[i], names[j]), db.read_two_view_geometry(i, j).inlier_matches)
-            for i, j in chosen
+            for _, i, j in (counts[k] for k in places)
         ]
 
 

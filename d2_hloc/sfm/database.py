@@ -14,7 +14,7 @@ from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import unfinished_name
 from d2_hloc.files.checked_arrays import check_matches
-from d2_hloc.files.colmap import open_database, pycolmap
+from d2_hloc.files.colmap import open_database, pycolmap, verified_pairs
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.pairs import Pair, unique, write_pairs
 from d2_hloc.matching.tracks import PairMatches
@@ -111,11 +111,9 @@ def verified_matches(
     found = {}
     with open_database(database) as db, features_h5.open_h5(matches) as file:
         names = {image.image_id: image.name for image in db.read_all_images()}
-        pair_ids, counts = db.read_two_view_geometry_num_inliers()
-        for pair_id, count in zip(pair_ids, counts, strict=True):
-            image0, image1 = pycolmap.pair_id_to_image_pair(pair_id)
+        for image0, image1, _ in verified_pairs(db):
             pair = names[image0], names[image1]
-            if not count or not wanted(pair):
+            if not wanted(pair):
                 continue
             index = db.read_two_view_geometry(image0, image1).inlier_matches.astype(np.int64)
             all_matches = features_h5.matches_of(file, *pair)
@@ -252,9 +250,7 @@ def verified_links(database: Path) -> Links:
     links: dict[str, dict[str, int]] = {}
     with open_database(database) as db:
         names = {i.image_id: i.name for i in db.read_all_images()}
-        for pair_id, count in zip(*db.read_two_view_geometry_num_inliers(), strict=True):
-            if count:
-                name0, name1 = (names[i] for i in pycolmap.pair_id_to_image_pair(pair_id))
-                links.setdefault(name0, {})[name1] = count
-                links.setdefault(name1, {})[name0] = count
+        for image0, image1, count in verified_pairs(db):
+            links.setdefault(names[image0], {})[names[image1]] = count
+            links.setdefault(names[image1], {})[names[image0]] = count
     return links

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from d2_hloc.core.exif import read_header
+from d2_hloc.core.exif import read_orientation
 from d2_hloc.core.images import enlargement, open_image, read_image
 from d2_hloc.core.orientation import UPRIGHT, to_stored, upright_size
 from d2_hloc.core.pixels import rescale
@@ -108,8 +108,7 @@ def _match_pixels(
     )
     matcher, prepared, to_paths, noises = ImageMatcher(matching), [], [], []
     for path in paths:
-        header = read_header(path) if extraction.rotations != "none" else None
-        orientation = UPRIGHT if header is None else header.orientation
+        orientation = UPRIGHT if extraction.rotations == "none" else read_orientation(path)
         image, size = read_image(path, extraction.resize_max, orientation)
         scale = np.array(upright_size(size, orientation)) / [image.shape[2], image.shape[1]]
         prepared.append(matcher.prepare(image))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from d2_hloc.files.colmap import open_database, pycolmap
+from d2_hloc.files.colmap import open_database, verified_pairs
 from d2_hloc.matching.pairs import Pair
 
 MAX_ERROR = 45.0  # degrees: a pose that guesses bend by less may be of matches that are needed
@@ -78,13 +78,11 @@ def _rotations(database: Path) -> tuple[Rotations, dict[Pair, int]]:
     rotations, inliers = {}, {}
     with open_database(database) as db:
         names = {image.image_id: image.name for image in db.read_all_images()}
-        pair_ids, counts = db.read_two_view_geometry_num_inliers()
-        for pair_id, count in zip(pair_ids, counts, strict=True):
-            image0, image1 = pycolmap.pair_id_to_image_pair(pair_id)
-            pose = db.read_two_view_geometry(image0, image1).cam2_from_cam1 if count else None
+        for image0, image1, count in verified_pairs(db):
+            pose = db.read_two_view_geometry(image0, image1).cam2_from_cam1
             if pose is not None:
                 pair = names[image0], names[image1]
-                rotations[pair], inliers[pair] = pose.rotation.matrix(), int(count)
+                rotations[pair], inliers[pair] = pose.rotation.matrix(), count
     return rotations, inliers
 
 

@@ -90,22 +90,27 @@ def _for_openmvs(
     undistort(source, folder, max_image_size).write_text(folder / "sparse")
 
 
+def _undistorted_images(
+    source: ExportSource, folder: Path, max_image_size: int
+) -> pycolmap.Reconstruction:
+    """images/ alone; their model is written in another form."""
+    model = undistort(source, folder, max_image_size)
+    shutil.rmtree(folder / "sparse")
+    return model
+
+
 def _for_nerfstudio(
     source: ExportSource, _: pycolmap.Reconstruction, folder: Path, max_image_size: int
 ) -> None:
     """images/, transforms.json and sparse_pc.ply."""
-    model = undistort(source, folder, max_image_size)
-    shutil.rmtree(folder / "sparse")
-    write_transforms(model, folder)
+    write_transforms(_undistorted_images(source, folder, max_image_size), folder)
 
 
 def _for_bundler(
     source: ExportSource, _: pycolmap.Reconstruction, folder: Path, max_image_size: int
 ) -> None:
     """images/, bundle.out and list.txt."""
-    model = undistort(source, folder, max_image_size)
-    shutil.rmtree(folder / "sparse")
-    write_bundler(model, folder)
+    write_bundler(_undistorted_images(source, folder, max_image_size), folder)
 
 
 def _for_kapture(
