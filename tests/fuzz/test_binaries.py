@@ -4,7 +4,6 @@ Each is read in a process of its own: what reads it is C code, which may end or 
 """
 
 import io
-import shutil
 import zipfile
 
 import h5py
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from fuzzing import batches, check_in_child, fewer
+from fuzzing import batches, check_in_child, fewer, model_file
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -53,14 +52,9 @@ MODEL_FILES = [
 @fewer
 @given(data=st.data())
 def test_models_of_any_content(scene, tmp_path, name, data):
-    folder = tmp_path / "model"
-    if not folder.exists():
-        folder.mkdir()
-        scene.model.write_text(folder) if name.endswith("txt") else scene.model.write(folder)
-        shutil.copyfile(folder / name, tmp_path / name)
-    valid = (tmp_path / name).read_bytes()
+    path, valid = model_file(scene.model, tmp_path, name)
     contents = data.draw(batches(valid, text=name.endswith("txt")))
-    check_in_child(lambda path: read_model(path.parent), folder / name, contents)
+    check_in_child(lambda path: read_model(path.parent), path, contents)
 
 
 def database_of(path):

@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 import torch
-from fuzzing import BATCH, batches, check, check_in_child, damaged, fewer
+from fuzzing import BATCH, batches, check, check_in_child, damaged, fewer, model_file
 from hostile_files import model, photograph
 from hypothesis import given
 from hypothesis import strategies as st
@@ -167,11 +167,7 @@ def rigged(tmp_path_factory):
 @fewer
 @given(data=st.data())
 def test_rigs_of_any_content(rigged, tmp_path, name, data):
-    folder = tmp_path / "model"
-    if not folder.exists():
-        folder.mkdir()
-        rigged.model.write_text(folder) if name.endswith("txt") else rigged.model.write(folder)
-        shutil.copyfile(folder / name, tmp_path / name)
+    path, valid = model_file(rigged.model, tmp_path, name)
 
     def database_of(path):
         found = read_model(path.parent)
@@ -183,9 +179,7 @@ def test_rigs_of_any_content(rigged, tmp_path, name, data):
             tmp_path / "database.db", cameras, pairs, rigged.features, rigged.matches, rigs
         )
 
-    valid = (tmp_path / name).read_bytes()
-    contents = data.draw(batches(valid, text=name.endswith("txt")))
-    check_in_child(database_of, folder / name, contents)
+    check_in_child(database_of, path, data.draw(batches(valid, text=name.endswith("txt"))))
 
 
 def views():
@@ -200,6 +194,15 @@ def views():
     ]
 
 
+def written_views(folder):
+    """A path for other content, and a file of views."""
+    path, whole = folder / "of" / "a.safetensors", folder / "whole.safetensors"
+    if not whole.exists():
+        write_views(whole, views())
+        path.parent.mkdir(exist_ok=True)
+    return path, whole
+
+
 def used_views(path):
     """As training does."""
     for view in read_views(path) or ():
@@ -212,20 +215,14 @@ def used_views(path):
 @fewer
 @given(data=st.data())
 def test_views_of_any_content(tmp_path, data):
-    path, whole = tmp_path / "of" / "a.safetensors", tmp_path / "whole.safetensors"
-    if not whole.exists():
-        write_views(whole, views())
-        path.parent.mkdir(exist_ok=True)
+    path, whole = written_views(tmp_path)
     check_in_child(used_views, path, data.draw(batches(whole.read_bytes())))
 
 
 @fewer
 @given(data=st.data())
 def test_views_of_any_note(tmp_path, data):
-    path, whole = tmp_path / "of" / "a.safetensors", tmp_path / "whole.safetensors"
-    if not whole.exists():
-        write_views(whole, views())
-        path.parent.mkdir(exist_ok=True)
+    path, whole = written_views(tmp_path)
     with safe_open(whole, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         note = file.metadata()["views"].encode()

@@ -7,6 +7,7 @@ default, ci, a few that are always the same.
 import os
 import re
 import resource
+import shutil
 import signal
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ from pathlib import Path
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+from d2_hloc.files.colmap import pycolmap
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 _common = {"deadline": None, "suppress_health_check": CHECKS}
@@ -97,6 +100,17 @@ def damaged(valid: bytes, text: bool = False) -> st.SearchStrategy[bytes]:
 def batches(valid: bytes, text: bool = False) -> st.SearchStrategy[list[bytes]]:
     """Several damaged files: a process for each would take longer than reading them."""
     return st.lists(damaged(valid, text), min_size=BATCH, max_size=BATCH)
+
+
+def model_file(model: pycolmap.Reconstruction, folder: Path, name: str) -> tuple[Path, bytes]:
+    """A file of a model that is written as text or binary, as its name says, and its content."""
+    path, whole = folder / "model" / name, folder / name
+    if not path.parent.exists():
+        path.parent.mkdir()
+        write = model.write_text if name.endswith("txt") else model.write
+        write(path.parent)
+        shutil.copyfile(path, whole)
+    return path, whole.read_bytes()
 
 
 # Of a test that checks a batch an example.
