@@ -35,9 +35,10 @@ from d2_hloc.files.colmap import ModelError, camera_of, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration, file_checksum, is_changed
 from d2_hloc.mvs.map_files import read_stereo_map
-from d2_hloc.mvs.masks import masked_depth, undistort_masks
+from d2_hloc.mvs.masks import masked_depth
 from d2_hloc.mvs.sources import choose_sources, depth_range
 from d2_hloc.mvs.views import StereoView
+from d2_hloc.sfm.exporting.masks import undistort_masks
 
 CACHED = 16  # images, and as many depth maps, held at a time
 PHOTOGRAPHS = "photographs"  # in the record: checksums by name
@@ -118,8 +119,11 @@ def prepare_workspace(
     wanted[PHOTOGRAPHS] = {n: file_checksum(*sources_of(images, n, wanted)) for n in names}
     _undistort(model_folder, eight_bit_images(images, names, part), part, max_image_size)
     shutil.rmtree(part / EIGHT_BITS, ignore_errors=True)
+    undistorted = read_model(Outputs(part).sparse)
     if masks.are_asked_for:
-        undistort_masks(model, images, masks, Outputs(part))
+        undistort_masks(model, undistorted, images, masks, Outputs(part).undistorted_mask)
+    _shift(undistorted, from_colmap)
+    undistorted.write(Outputs(part).sparse)
     write_whole(Outputs(part).workspace_record, json.dumps(wanted, indent=1).encode())
     part.replace(folder)
     return folder
@@ -227,8 +231,6 @@ def _undistort(model_folder: Path, images: Path, part: Path, max_image_size: int
         script.unlink()
     outputs = Outputs(part)
     model = read_model(outputs.sparse)
-    _shift(model, from_colmap)
-    model.write(outputs.sparse)
     for image_id in model.reg_image_ids():
         name = model.images[image_id].name
         if not (outputs.undistorted_images / name).is_file():
