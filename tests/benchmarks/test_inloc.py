@@ -355,6 +355,18 @@ def test_dense_verification_prefers_the_true_pose_to_ones_10_cm_away(scene, veri
     assert len(found.poses) == 7
 
 
+def test_a_pose_by_a_few_of_hundreds_of_inliers_is_not_preferred(scene, verifier):
+    query, cutout = scene.queries[0], scene.cutouts[1]
+    off = replace(moved(scene, query, cutout, (0.1, 0, 0)), num_inliers=271)
+    true = moved(scene, query, cutout, (0.0, 0.0, 0.0))
+    few = replace(true, num_inliers=5)
+    found = rerank(verifier, QueryPoses(name=query, poses=(off, few)))
+    assert found.best.pose == off.pose
+    assert found.poses[1].score == 0
+    enough = replace(true, num_inliers=20)
+    assert rerank(verifier, QueryPoses(name=query, poses=(off, enough))).best.pose == true.pose
+
+
 def test_a_pose_that_sees_nothing_scores_zero(scene, verifier):
     away = moved(scene, scene.queries[0], scene.cutouts[0], (0.0, 0.0, 500.0))
     nowhere = replace(away, cutout=f"database/cutouts/{FLOOR}/777/DUC_cutout_777_0_0.jpg")

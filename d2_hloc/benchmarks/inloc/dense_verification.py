@@ -119,10 +119,12 @@ def rerank(verifier: DenseVerifier, query: QueryPoses) -> QueryPoses:
         image = read_reduced(verifier.data.folder / query.name, size)
     except ImageError as error:
         return replace(query, poses=(), reason=str(error))
+    poses = query.poses[: verifier.options.num_poses]
+    fewest = verifier.options.min_share * max(pose.num_inliers for pose in poses)
     with torch.inference_mode():
         scored = [
-            replace(pose, score=verifier.score(query.name, image, pose))
-            for pose in query.poses[: verifier.options.num_poses]
+            replace(p, score=verifier.score(query.name, image, p) if p.num_inliers >= fewest else 0)
+            for p in poses
         ]
     ordered = sorted(scored, key=lambda p: (p.pose is None, -p.score))
     seconds = round(query.seconds + time.perf_counter() - start, 3)

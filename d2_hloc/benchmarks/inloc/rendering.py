@@ -43,25 +43,29 @@ class DensePVOptions:
     `longest_edge` is that of the query as it is compared, in pixels; 504 is 1/8 of InLoc's 4032.
     `points` are those of the cutout that led to the pose, or of all cutouts of its scan; larger
     cutouts give about as many points along their edges. A pose that renders less than
-    `min_coverage` of the image has score 0.
+    `min_coverage` of the image has score 0, and so has one of less than `min_share` of the inliers
+    that the query's best pose has: chance leads there, and a view of a bare wall explains any.
 
     Attributes:
         longest_edge: longest edge of the query as it is compared, pixels.
         points: scan: points of all cutouts of the scan; cutout: of the one that led to the
             pose.
         min_coverage: least share of the image that a pose has to render.
+        min_share: least share of the inliers of the query's best pose.
         num_poses: poses that are rendered.
     """
 
     longest_edge: int = 504
     points: str = "scan"
     min_coverage: float = 0.05
+    min_share: float = 0.05
     num_poses: int = 10
 
     def __post_init__(self) -> None:
         if self.points not in ("scan", "cutout"):
             raise ValueError(f"points must be 'scan' or 'cutout', not {self.points!r}.")
         check_ranges(self, longest_edge=EDGES, min_coverage=SHARES, num_poses=(1, MANY))
+        check_ranges(self, min_share=SHARES)
 
 
 @dataclass(frozen=True, kw_only=True)
