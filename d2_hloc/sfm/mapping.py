@@ -20,7 +20,7 @@ from d2_hloc.sfm.adjustment.outliers import (
     drop_absurd,
     drop_wild_images,
 )
-from d2_hloc.sfm.adjustment.settling import SettlingTask, settle
+from d2_hloc.sfm.adjustment.settling import RULE, SettlingRule, SettlingTask, settle
 from d2_hloc.sfm.adjustment.triplets import without_pairs
 from d2_hloc.sfm.options import ReconstructionOptions
 
@@ -46,7 +46,7 @@ class MappingTask:
         return len(self.constant_cameras) == self.num_cameras
 
 
-def settling_task(task: MappingTask, work: Path, is_of_cells: bool = False) -> SettlingTask:
+def settling_task(task: MappingTask, work: Path, rule: SettlingRule = RULE) -> SettlingTask:
     """The same database and options, to settle a model of it."""
     return SettlingTask(
         database=task.database,
@@ -56,7 +56,7 @@ def settling_task(task: MappingTask, work: Path, is_of_cells: bool = False) -> S
         constant_cameras=task.constant_cameras,
         outlier_factor=task.options.outlier_factor,
         num_threads=task.options.num_threads or -1,
-        is_of_cells=is_of_cells,
+        rule=rule,
     )
 
 
@@ -147,15 +147,15 @@ def settle_anew(
     output: Path,
     known: Set[str],
     others: Sequence[pycolmap.Reconstruction] = (),
-    is_of_cells: bool = False,
+    rule: SettlingRule = RULE,
 ) -> None:
     """Settle a model by the matches of another database of its images; it goes to `output`.
 
-    `others`, models of further images, go there as they are. Of cells, the bounds stay wider.
+    `others`, models of further images, go there as they are.
     """
     work = empty_folder(output.with_name(output.name + MAPPING))
     task = mapping_task(options, database, images, work, known)
-    model = settle(model, settling_task(task, work / "settling", is_of_cells))
+    model = settle(model, settling_task(task, work / "settling", rule))
     _put_models(model, others, work, output)
 
 

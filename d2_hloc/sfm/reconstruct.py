@@ -25,6 +25,7 @@ from d2_hloc.files.ray import Cluster
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.tracks import RefinedTracks
+from d2_hloc.sfm.adjustment.settling import RULE, RULE_OF_CELLS, RULE_OF_COVERED
 from d2_hloc.sfm.adjustment.triplets import contradicted_pairs
 from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.cameras.rigs import has_rigs
@@ -44,6 +45,7 @@ from d2_hloc.sfm.prepared_database import (
     keypoints_identity,
     prepare_database,
 )
+from d2_hloc.sfm.searching.covering import cover_model
 from d2_hloc.sfm.second_look import refined_by_model, second_database
 from d2_hloc.sfm.triangulation import triangulate
 
@@ -143,7 +145,8 @@ def map_matched(
     """Make the model; intrinsics of the images in `known` stay.
 
     Where some are guesses, look again for matches that it leads to, settle it by these, and both
-    once more. A model of cells is settled by the matches that it was made of.
+    once more. A model of cells is settled in any case, and in the end covered: each cell is
+    searched for where the model says that it is seen.
 
     Raises:
         ModelError: if no model can be made.
@@ -154,8 +157,8 @@ def map_matched(
     def map_to(folder: Path) -> pycolmap.Reconstruction:
         return map_images(options, database.path, matched.images, folder, known, without)
 
-    again, is_settled = looks_again(matched, database, known), settles(matched, database)
-    if not (again or is_settled):
+    again, is_of_cells = looks_again(matched, database, known), settles(matched, database)
+    if not (again or is_of_cells):
         return finish(matched, database, "map", lambda: map_to(outputs.sparse))
     model = matched.once(
         "map",
@@ -164,21 +167,18 @@ def map_matched(
         *keypoints_identity(matched, matched.keypoints),
     )
     others = tuple(other_models(outputs.mapped).values())
-    of_cells = reach_of(matched.conf.extraction.feature) > 0
-    if not again:
-        given = options, model, database.path, matched.images, outputs.sparse, known
-        return finish(matched, database, "settle", lambda: settle_anew(*given, others, of_cells))
-    second = second_look(matched, database, model, SecondLook.first(outputs))
+    second = second_look(matched, database, model, SecondLook.first(outputs)) if again else database
+    rule, last_rule = (RULE_OF_CELLS, RULE_OF_COVERED) if is_of_cells else (RULE, RULE)
     given = options, model, second.path, matched.images, outputs.settled, known
     settled = matched.once(
         "settle",
-        lambda: settle_anew(*given, others, of_cells),
+        lambda: settle_anew(*given, others, rule),
         lambda: read_model(outputs.settled),
         *keypoints_identity(matched, matched.keypoints),
     )
-    last = second_look(matched, database, settled, SecondLook.last(outputs))
+    last = second_look(matched, database, settled, SecondLook.last(outputs, is_of_cells))
     given = options, settled, last.path, matched.images, outputs.sparse, known
-    return finish(matched, last, "settle again", lambda: settle_anew(*given, others, of_cells))
+    return finish(matched, last, "settle again", lambda: settle_anew(*given, others, last_rule))
 
 
 def disagreeing_pairs(matched: Matched, database: VerifiedDatabase) -> list[Pair]:
@@ -203,7 +203,7 @@ def looks_again(matched: Matched, database: VerifiedDatabase, known: Set[str]) -
 
 
 def settles(matched: Matched, database: VerifiedDatabase) -> bool:
-    """Whether a model is settled without a second look: one of thousands of moved cells is."""
+    """Whether a model is settled and covered in any case: one of thousands of moved cells is."""
     is_small = len(matched.features.names) <= matched.conf.reconstruction.small_collection
     is_of_cells = reach_of(matched.conf.extraction.feature) > 0
     return is_small and is_of_cells and database.refined is not None
@@ -219,6 +219,7 @@ class SecondLook:
     stage: str
     database: Path
     keypoints: Path
+    is_cover: bool = False
 
     @classmethod
     def first(cls, outputs: Outputs) -> SecondLook:
@@ -227,10 +228,10 @@ class SecondLook:
         return cls(stage="look again", database=outputs.second_database, keypoints=again)
 
     @classmethod
-    def last(cls, outputs: Outputs) -> SecondLook:
+    def last(cls, outputs: Outputs, is_cover: bool) -> SecondLook:
         """The look by the model that was settled once."""
-        last = outputs.refined_last
-        return cls(stage="look last", database=outputs.last_database, keypoints=last)
+        last, stage = outputs.refined_last, "cover" if is_cover else "look last"
+        return cls(stage=stage, database=outputs.last_database, keypoints=last, is_cover=is_cover)
 
 
 def second_look(
@@ -240,8 +241,12 @@ def second_look(
     features, options = matched.features.path, matched.conf.reconstruction
 
     def make() -> None:
-        given = model, features, matched.pairs, matched.images, look.keypoints
-        found = refined_by_model(matched.conf, *given)
+        if look.is_cover:
+            given = matched.conf.refinement, model, features, matched.images, look.keypoints
+            found = cover_model(*given)
+        else:
+            given = model, features, matched.pairs, matched.images, look.keypoints
+            found = refined_by_model(matched.conf, *given)
         fewest = options.verification.min_num_inliers
         second_database(first.path, look.keypoints, found, model, look.database, fewest)
 

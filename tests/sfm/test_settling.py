@@ -15,7 +15,7 @@ from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.adjustment.outliers import adjust, is_wild, reprojection_errors
-from d2_hloc.sfm.adjustment.settling import settle
+from d2_hloc.sfm.adjustment.settling import RULE, RULE_OF_CELLS, settle
 from d2_hloc.sfm.mapping import mapping_task, settling_task
 from d2_hloc.sfm.options import ReconstructionOptions
 from d2_hloc.sfm.second_look import matches_by_model, second_database
@@ -64,8 +64,8 @@ def test_observations_of_cells_a_few_pixels_off_stay(scene, database, tmp_path):
     known = {image.name for image in model.images.values()}
     task = mapping_task(OPTIONS, path, tmp_path, tmp_path / "work", known)
     narrow, wide = (
-        settle(pycolmap.Reconstruction(model), settling_task(task, tmp_path / "settling", cells))
-        for cells in (False, True)
+        settle(pycolmap.Reconstruction(model), settling_task(task, tmp_path / "settling", rule))
+        for rule in (RULE, RULE_OF_CELLS)
     )
     gained = wide.compute_num_observations() - narrow.compute_num_observations()
     assert gained > shifted / 2

@@ -29,15 +29,27 @@ class SettlingRound:
     loss_scale: float
 
 
-ROUNDS = (
+@dataclass(frozen=True, kw_only=True)
+class SettlingRule:
+    """Rounds, and the outlier factors beyond which observations leave in the end."""
+
+    rounds: tuple[SettlingRound, ...]
+    factors: float = 1.0
+
+
+WIDE = (
     *[SettlingRound(max_error=16.0, loss_scale=4.0)] * 2,
     *[SettlingRound(max_error=8.0, loss_scale=2.0)] * 2,
-    *[SettlingRound(max_error=4.0, loss_scale=1.0)] * 2,
-    SettlingRound(max_error=2.0, loss_scale=0.5),
 )
-# The last of cells: errors of thousands have a long tail, and tracks are cut where they leave.
+NARROW = SettlingRound(max_error=4.0, loss_scale=1.0)
+LAST = SettlingRound(max_error=2.0, loss_scale=0.5)
+# Errors of thousands of cells have a long tail, and tracks are cut where they leave.
 LAST_OF_CELLS = SettlingRound(max_error=4.0, loss_scale=0.5)
-CELLS = 2.0  # times the factor beyond which their observations leave
+
+RULE = SettlingRule(rounds=(*WIDE, NARROW, NARROW, LAST))
+RULE_OF_CELLS = SettlingRule(rounds=(*WIDE, NARROW, NARROW, LAST_OF_CELLS), factors=2.0)
+# Nothing that a settled model led to is far off.
+RULE_OF_COVERED = SettlingRule(rounds=(NARROW, LAST_OF_CELLS), factors=2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,29 +63,24 @@ class SettlingTask:
     constant_cameras: Set[int]
     outlier_factor: float | None
     num_threads: int
-    is_of_cells: bool = False  # keypoints are the thousands of a dense feature
-
-    @property
-    def rounds(self) -> tuple[SettlingRound, ...]:
-        """From wide bounds to narrow ones."""
-        return (*ROUNDS[:-1], LAST_OF_CELLS) if self.is_of_cells else ROUNDS
+    rule: SettlingRule = RULE
 
 
 def settle(model: pycolmap.Reconstruction, task: SettlingTask) -> pycolmap.Reconstruction:
     """Find the points anew and adjust, round by round; distortions come last.
 
-    Then observations beyond `outlier_factor` median errors leave, of cells beyond twice as many.
+    Then observations beyond `outlier_factor` median errors, times the rule's, leave.
     """
     threads, constant = task.num_threads, task.constant_cameras
-    for bound in tqdm(task.rounds, desc="settle", unit="round"):
+    for bound in tqdm(task.rule.rounds, desc="settle", unit="round"):
         model = _triangulate(model, task, bound.max_error)
         scale = bound.loss_scale
         adjust(model, constant, threads, loss_scale=scale, refine_distortion=False)
         drop_absurd(model)
-    adjust(model, constant, threads, loss_scale=task.rounds[-1].loss_scale)
+    adjust(model, constant, threads, loss_scale=task.rule.rounds[-1].loss_scale)
     drop_absurd(model)
     if task.outlier_factor is not None:
-        factor = task.outlier_factor * (CELLS if task.is_of_cells else 1)
+        factor = task.outlier_factor * task.rule.factors
         adjust_without_outliers(model, factor, constant, threads)
     model.extract_colors_for_all_images(task.images)
     return model
