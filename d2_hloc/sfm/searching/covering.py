@@ -39,6 +39,7 @@ from d2_hloc.refinement.tracks import NOISE
 from d2_hloc.sfm.searching.views import ModelView, distances_to_lines, expected, model_views
 
 MAX_ERROR = 2.0  # pixels from the model's epipolar line; of the images that features are of
+MAX_RETURN = 1.0  # pixels, likewise: from where the search back ends to where it came from
 SUPPORT = 10.0  # of a place by those around it (consistency.local_consistency)
 TOLERANCE = 0.25  # in units of 4 pixels, of that support
 NEIGHBOURS = 16
@@ -189,12 +190,28 @@ def search(
     xy1, noise = moved.double().numpy(), views[1].noise
     fits = (outcomes == Outcome.MOVED).numpy()
     fits &= distances_to_lines(*views, xy0, xy1) < MAX_ERROR * noise
+    matched = xy0[fits], xy1[fits]
+    fits[fits] = comes_back(options, maps, *matched, around) < MAX_RETURN * views[0].noise
     area = (options.searched * noise) ** 2
     agreement = local_consistency(
         xy0[fits], xy1[fits], area, neighbours=NEIGHBOURS, noise=TOLERANCE * noise
     )
     fits[fits] = agreement.support > SUPPORT
     return where.index[fits], xy1[fits]
+
+
+def comes_back(
+    options: RefinementOptions,
+    maps: tuple[ImageMaps, ImageMaps],
+    xy0: np.ndarray,
+    xy1: np.ndarray,
+    around: tuple[torch.Tensor, torch.Tensor],
+) -> np.ndarray:
+    """How far from `xy0` (K, 2) the search for `xy1` in the first image ends; inf: nowhere."""
+    both = torch.from_numpy(xy1).float(), torch.from_numpy(xy0).float()
+    found, outcomes = refine_matches(options, maps[1], maps[0], *both, (around[1], around[0]))
+    distances = np.linalg.norm(found.double().numpy() - xy0, axis=1)
+    return np.where(outcomes == Outcome.MOVED, distances, np.inf)
 
 
 def free_keypoints(
@@ -206,10 +223,11 @@ def free_keypoints(
     """
     free = is_taken.copy()
     found = np.full(len(places), -1)
-    distances, near = tree.query(places, k=min(NEAREST, tree.n), distance_upper_bound=reach)
-    distances, near = (x.reshape(len(places), -1) for x in (distances, near))
+    count = min(NEAREST, tree.n)
+    distances, near = tree.query(places, k=count, distance_upper_bound=reach)
+    distances, near = (x.reshape(-1, count) for x in (distances, near))
     for flat in np.argsort(distances, axis=None, kind="stable").tolist():
-        row, column = divmod(flat, distances.shape[1])
+        row, column = divmod(flat, count)
         if not np.isfinite(distances[row, column]):
             break
         if found[row] < 0 and not free[near[row, column]]:

@@ -87,8 +87,10 @@ def expected(view0: ModelView, view1: ModelView, xy0: np.ndarray) -> Expected | 
     (from0, is_in0), (to1, is_in1) = project(view0, view0.xyz), project(view1, view0.xyz)
     both = is_in0 & is_in1
     from0, to1, is_common = from0[both], to1[both], is_common[both]
-    distances, near = KDTree(from0).query(xy0, k=min(AROUND, len(from0)))
-    distances, near = distances.reshape(len(xy0), -1), near.reshape(len(xy0), -1)
+    if not len(from0):
+        return None
+    count = min(AROUND, len(from0))
+    distances, near = (x.reshape(-1, count) for x in KDTree(from0).query(xy0, k=count))
     at, ends, places = (torch.from_numpy(x).float() for x in (from0, to1, xy0))
     affinities = local_affinities(at, ends, places, 2 * AROUND).double().numpy()
     offsets = xy0 - from0[near[:, 0]]
