@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.spatial import KDTree
 from torch import Tensor
 
 RIDGE = 200.0  # square pixels; neighbours are tens of pixels away
 NOISE = (32.0, 16.0, 8.0, 4.0, 4.0)  # pixels of a match that counts half, step by step
+MANY = 2000  # matches, of which all distances take longer than a tree
 MAX_STRETCH = 3.0  # of a patch, by a local affinity
 
 
@@ -27,8 +30,7 @@ def local_affinities(
     if neighbours < 3 or len(xy0) < neighbours or not len(at):
         return identity.clone()
     fitted = _fit_affinities(xy0, xy1, neighbours)
-    nearest = torch.cdist(at, xy0).argmin(dim=1)
-    found = fitted[nearest]
+    found = fitted[_nearest(at, xy0, 1)[:, 0]]
     stretch = torch.linalg.svdvals(found)
     sensible = (stretch[:, 0] < MAX_STRETCH) & (stretch[:, 1] > 1 / MAX_STRETCH)
     sensible &= torch.linalg.det(found) > 0
@@ -38,7 +40,7 @@ def local_affinities(
 def _fit_affinities(
     xy0: Float[Tensor, "M 2"], xy1: Float[Tensor, "M 2"], neighbours: int
 ) -> Float[Tensor, "M 2 2"]:
-    index = torch.cdist(xy0, xy0).topk(neighbours, largest=False).indices
+    index = _nearest(xy0, xy0, neighbours)
     from0, to1 = xy0[index] - xy0[:, None], xy1[index] - xy1[:, None]
     identity = torch.eye(2, device=xy0.device)
     ridge = RIDGE * identity
@@ -49,6 +51,14 @@ def _fit_affinities(
         normal = weighted.transpose(1, 2) @ from0 + ridge
         affinities = inverse_2x2(normal) @ (weighted.transpose(1, 2) @ to1 + ridge)
     return affinities.transpose(1, 2)
+
+
+def _nearest(at: Float[Tensor, "K 2"], xy: Float[Tensor, "M 2"], count: int) -> Int[Tensor, "K c"]:
+    """Indices of the nearest `count` of M places to each of K; by a tree where M is large."""
+    if len(xy) > MANY and xy.device.type == "cpu":
+        found = KDTree(xy.numpy()).query(at.numpy(), k=count)[1]
+        return torch.from_numpy(np.asarray(found, np.int64)).view(-1, count)
+    return torch.cdist(at, xy).topk(count, largest=False).indices
 
 
 def inverse_2x2(matrices: Float[Tensor, "K 2 2"]) -> Float[Tensor, "K 2 2"]:

@@ -59,6 +59,16 @@ def test_finds_a_planted_shift(net, photo, shift):
     torch.testing.assert_close(found.xy[~is_moved], xy[~is_moved], rtol=0, atol=0)
 
 
+def test_affinities_of_many_matches_are_those_of_a_few(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    xy0, at = (torch.rand(n, 2, generator=generator) * 500 for n in (300, 40))
+    xy1 = xy0 @ torch.tensor([[1.1, 0.2], [-0.1, 0.9]]) + (xy0 / 100) ** 2
+    few = local_affinities(xy0, xy1, at, neighbours=16)
+    monkeypatch.setattr("d2_hloc.refinement.affinities.MANY", 100)
+    many = local_affinities(xy0, xy1, at, neighbours=16)
+    torch.testing.assert_close(many, few, atol=0.01, rtol=0)  # distances are rounded otherwise
+
+
 def test_a_local_affinity_helps_where_the_view_turns(net, photo):
     matrix = torch.tensor([[0.9, -0.3], [0.3, 0.9]])
     centre = torch.tensor([photo.shape[2], photo.shape[1]]) / 2

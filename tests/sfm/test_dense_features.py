@@ -1,11 +1,13 @@
 """Models of dense features: of cells that were moved to where they are seen, and agree."""
 
 import json
+import shutil
 
 import h5py
 import numpy as np
 import pytest
 from hdf5 import contents
+from killing import run_until_killed
 
 from d2_hloc.app import cli
 from d2_hloc.features.extraction import extract
@@ -20,6 +22,8 @@ from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.refinement.patches import Outcome
 from d2_hloc.sfm.localize import extraction_of
 from d2_hloc.sfm.moved_matches import AgreementOptions, RefinedKeypoints
+
+CLI = "-m", "d2_hloc.app.cli"
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +100,25 @@ def test_interruptions_in_all_steps_change_nothing(small_run, dense_run, tmp_pat
         assert contents(tmp_path / name) == contents(dense_run / name)
     model = "sparse/points3D.bin"
     assert (tmp_path / model).read_bytes() == (dense_run / model).read_bytes()
+
+
+def test_a_process_killed_while_it_refines_and_covers_ends_in_the_same_model(
+    small_run, dense_run, tmp_path
+):
+    output = tmp_path / "out"
+    later = shutil.ignore_patterns("sparse*", "*.db", "refined*", "matches-moved.h5")
+    shutil.copytree(dense_run, output, ignore=later)
+    record = json.loads((output / "run.json").read_text())
+    (output / "run.json").write_text(json.dumps(record | {"done": {}}))
+    given = arguments(small_run, output)
+    killed = [run_until_killed([*CLI, *given], 0.3, stage) for stage in (b"refine", b"cover")]
+    assert any(killed)
+    assert cli.main(given) == 0
+    for name in ("refined.h5", "matches-moved.h5", "refined-last.h5"):
+        assert contents(output / name) == contents(dense_run / name)
+    model = "sparse/points3D.bin"
+    assert (output / model).read_bytes() == (dense_run / model).read_bytes()
+    assert not list(output.glob("*.parts"))
 
 
 def test_shards_make_the_same_features_and_matches(small_run, dense_run, tmp_path):
