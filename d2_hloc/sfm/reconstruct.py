@@ -145,8 +145,8 @@ def map_matched(
     """Make the model; intrinsics of the images in `known` stay.
 
     Where some are guesses, look again for matches that it leads to, settle it by these, and both
-    once more. A model of cells is settled in any case, and in the end covered: each cell is
-    searched for where the model says that it is seen.
+    once more. A model of cells is settled in any case, and where all cameras are known it is
+    covered: each cell is searched for where the model says that it is seen.
 
     Raises:
         ModelError: if no model can be made.
@@ -167,8 +167,13 @@ def map_matched(
         *keypoints_identity(matched, matched.keypoints),
     )
     others = tuple(other_models(outputs.mapped).values())
+    rule = RULE_OF_CELLS if is_of_cells else RULE
+    is_covered = is_of_cells and set(matched.features.names) <= known
+    if not (again or is_covered):
+        given = options, model, database.path, matched.images, outputs.sparse, known
+        return finish(matched, database, "settle", lambda: settle_anew(*given, others, rule))
     second = second_look(matched, database, model, SecondLook.first(outputs)) if again else database
-    rule, last_rule = (RULE_OF_CELLS, RULE_OF_COVERED) if is_of_cells else (RULE, RULE)
+    last_rule = RULE_OF_COVERED if is_covered else rule
     given = options, model, second.path, matched.images, outputs.settled, known
     settled = matched.once(
         "settle",
@@ -176,7 +181,7 @@ def map_matched(
         lambda: read_model(outputs.settled),
         *keypoints_identity(matched, matched.keypoints),
     )
-    last = second_look(matched, database, settled, SecondLook.last(outputs, is_of_cells))
+    last = second_look(matched, database, settled, SecondLook.last(outputs, is_covered))
     given = options, settled, last.path, matched.images, outputs.sparse, known
     return finish(matched, last, "settle again", lambda: settle_anew(*given, others, last_rule))
 
@@ -203,7 +208,7 @@ def looks_again(matched: Matched, database: VerifiedDatabase, known: Set[str]) -
 
 
 def settles(matched: Matched, database: VerifiedDatabase) -> bool:
-    """Whether a model is settled and covered in any case: one of thousands of moved cells is."""
+    """Whether a model is settled in any case: one of thousands of moved cells is."""
     is_small = len(matched.features.names) <= matched.conf.reconstruction.small_collection
     is_of_cells = reach_of(matched.conf.extraction.feature) > 0
     return is_small and is_of_cells and database.refined is not None
