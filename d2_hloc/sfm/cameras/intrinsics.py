@@ -67,7 +67,8 @@ class Intrinsics:
             logger.warning("%s: %s", self.path, _some(listed, "names that match no image here"))
         left = [name for name in names if not entries[name]]
         if left:
-            logger.warning("%s: %s", self.path, _some(left, "images that are not in it, and guessed"))
+            what = "images that are not in it, and guessed"
+            logger.warning("%s: %s", self.path, _some(left, what))
 
 
 def _some(names: Sequence[str], what: str) -> str:
