@@ -32,6 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
         install_import_hook([f"d2_hloc.{room}" for room in SHAPED], "shape_checker.checked")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that no process waits for another's last file."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data beside the project; tests that need it say when it is missing."""

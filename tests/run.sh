@@ -8,7 +8,8 @@ ruff check .
 ruff format --check .
 pyright
 # Two processes of one thread each: threads that share every operation wait for each other.
-OMP_NUM_THREADS=1 python -m pytest --check-shapes -n 2 --dist loadfile -m "not slow or ci" "$@"
+OMP_NUM_THREADS=1 python -m pytest --check-shapes -n 2 --dist loadfile --no-loadscope-reorder \
+  -m "not slow or ci" "$@"
 if pip install -q -e '.[docs]'; then
   NO_MKDOCS_2_WARNING=1 mkdocs build --strict -q
 else

@@ -183,6 +183,10 @@ def _export(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--images", type=Path, help="folder of the model's images, if not ours")
     text = "longest edge of undistorted images, pixels (as it is)"
     parser.add_argument("--max-image-size", type=int, default=-1, metavar="N", help=text)
+    text = "masks for nerfstudio and openmvs, name.jpg.png, black is ignored (those of the model)"
+    parser.add_argument("--masks", type=Path, help=text)
+    text = "wholly transparent pixels of an image are ignored"
+    parser.add_argument("--mask-alpha", action="store_true", help=text)
 
 
 def _make_training_scene(commands: argparse._SubParsersAction) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from d2_hloc.core.listing import ImageError
 from d2_hloc.core.orientation import UPRIGHT, upright_image
-from d2_hloc.core.photographs.tones import Span, is_wide, to_eight_bits
+from d2_hloc.core.photographs.tones import Span, is_wide, to_eight_bits, wide_values
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ def open_image(path: Path, span: Span | None = None) -> Image.Image:
     Raises:
         ImageError: for a file that is missing, empty, truncated or not an image.
     """
-    return _decoded(path, lambda image: _to_rgb(image, span))
+    return _decoded(path, lambda image: _to_rgb(image, path, span))
 
 
 def open_alpha(path: Path) -> np.ndarray | None:
@@ -39,6 +39,7 @@ def open_alpha(path: Path) -> np.ndarray | None:
     """
 
     def to_alpha(image: Image.Image) -> np.ndarray | None:
+        image.load()
         has_alpha = "A" in image.getbands() or "transparency" in image.info
         return np.array(image.convert("RGBA").getchannel("A")) if has_alpha else None
 
@@ -52,7 +53,6 @@ def _decoded(path: Path, convert: Callable[[Image.Image], T]) -> T:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as file:
-                file.load()
                 return convert(file)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such image.") from error
@@ -61,8 +61,10 @@ def _decoded(path: Path, convert: Callable[[Image.Image], T]) -> T:
         raise ImageError(f"{path}: cannot be read as an image ({reason}).") from error
 
 
-def _to_rgb(image: Image.Image, span: Span | None) -> Image.Image:
-    return (to_eight_bits(image, span) if is_wide(image) else image).convert("RGB")
+def _to_rgb(image: Image.Image, path: Path, span: Span | None) -> Image.Image:
+    if is_wide(image):  # asked before it is decoded
+        image = to_eight_bits(wide_values(image, path), span)
+    return image.convert("RGB")
 
 
 def fit(size: tuple[int, int], resize_max: int | None) -> tuple[int, int]:

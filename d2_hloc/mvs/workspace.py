@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,7 +26,7 @@ from d2_hloc.core.images import ImageError, fit, luma, open_image, read_image
 from d2_hloc.core.names import image_name
 from d2_hloc.core.photographs.mask_options import MaskOptions
 from d2_hloc.core.photographs.masks import check_masks, sources_of
-from d2_hloc.core.photographs.tones import has_wide, is_wide, to_eight_bits
+from d2_hloc.core.photographs.tones import EIGHT_BITS, eight_bit_images
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.core.pose_metrics import camera_centre
 from d2_hloc.core.text import read_json_file
@@ -36,11 +35,11 @@ from d2_hloc.files.colmap import ModelError, camera_of, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import check_configuration, file_checksum, is_changed
 from d2_hloc.mvs.map_files import read_stereo_map
-from d2_hloc.mvs.masks import masked_depth, undistort_masks
+from d2_hloc.mvs.masks import masked_depth
 from d2_hloc.mvs.sources import choose_sources, depth_range
 from d2_hloc.mvs.views import StereoView
+from d2_hloc.sfm.exporting.masks import undistort_masks
 
-EIGHT_BITS = "eight-bits"  # folder of images that COLMAP would take for black
 CACHED = 16  # images, and as many depth maps, held at a time
 PHOTOGRAPHS = "photographs"  # in the record: checksums by name
 BYTES_PER_PIXEL = 22  # of two depth maps, normals and an image
@@ -120,8 +119,11 @@ def prepare_workspace(
     wanted[PHOTOGRAPHS] = {n: file_checksum(*sources_of(images, n, wanted)) for n in names}
     _undistort(model_folder, eight_bit_images(images, names, part), part, max_image_size)
     shutil.rmtree(part / EIGHT_BITS, ignore_errors=True)
+    undistorted = read_model(Outputs(part).sparse)
     if masks.are_asked_for:
-        undistort_masks(model, images, masks, Outputs(part))
+        undistort_masks(model, undistorted, images, masks, Outputs(part).undistorted_mask)
+    _shift(undistorted, from_colmap)
+    undistorted.write(Outputs(part).sparse)
     write_whole(Outputs(part).workspace_record, json.dumps(wanted, indent=1).encode())
     part.replace(folder)
     return folder
@@ -217,24 +219,6 @@ def _check_space(model: pycolmap.Reconstruction, folder: Path, max_image_size: i
         )
 
 
-def eight_bit_images(images: Path, names: Sequence[str], part: Path) -> Path:
-    """The folder of images; where some have more than 8 bits, one of links, with those stretched.
-
-    COLMAP keeps the highest 8 bits of 16, in which a camera of 12 bits has next to nothing.
-    """
-    if not has_wide(images, names):
-        return images
-    for name in names:
-        path = part / EIGHT_BITS / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(images / name) as image:
-            if is_wide(image):
-                to_eight_bits(image).save(path)
-                continue
-        path.symlink_to((images / name).resolve())
-    return part / EIGHT_BITS
-
-
 def _undistort(model_folder: Path, images: Path, part: Path, max_image_size: int) -> None:
     pycolmap.undistort_images(
         part,
@@ -247,8 +231,6 @@ def _undistort(model_folder: Path, images: Path, part: Path, max_image_size: int
         script.unlink()
     outputs = Outputs(part)
     model = read_model(outputs.sparse)
-    _shift(model, from_colmap)
-    model.write(outputs.sparse)
     for image_id in model.reg_image_ids():
         name = model.images[image_id].name
         if not (outputs.undistorted_images / name).is_file():

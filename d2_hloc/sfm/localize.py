@@ -231,7 +231,8 @@ def check_photographs(source: ModelSource) -> None:
         )
     if not source.features.is_file():
         return
-    names = features_h5.extracted_names(source.features)
+    in_model = model_poses(read_model(source.model))  # features may be of more images
+    names = Extracted.read(source.features, in_model).names
     gone = [name for name in names if not (source.images / name).is_file()]
     if gone:
         raise ImageError(

@@ -46,7 +46,7 @@ class MappingTask:
         return len(self.constant_cameras) == self.num_cameras
 
 
-def settling_task(task: MappingTask, work: Path) -> SettlingTask:
+def settling_task(task: MappingTask, work: Path, is_of_cells: bool = False) -> SettlingTask:
     """The same database and options, to settle a model of it."""
     return SettlingTask(
         database=task.database,
@@ -56,6 +56,7 @@ def settling_task(task: MappingTask, work: Path) -> SettlingTask:
         constant_cameras=task.constant_cameras,
         outlier_factor=task.options.outlier_factor,
         num_threads=task.options.num_threads or -1,
+        is_of_cells=is_of_cells,
     )
 
 
@@ -100,7 +101,8 @@ def map_images(
         why = (
             "a model needs 2."
             if task.num_images < 2
-            else "they may share too little, or move too little."
+            else "they may share too little, or move too little, or all show what moves with the "
+            "camera, which --masks hides."
         )
         raise ModelError(
             f"{database}: no model could be reconstructed from its {task.num_images} images; {why}"
@@ -146,14 +148,15 @@ def settle_anew(
     output: Path,
     known: Set[str],
     others: Sequence[pycolmap.Reconstruction] = (),
+    is_of_cells: bool = False,
 ) -> None:
     """Settle a model by the matches of another database of its images; it goes to `output`.
 
-    `others`, models of further images, go there as they are.
+    `others`, models of further images, go there as they are. Of cells, the bounds stay wider.
     """
     work = empty_folder(output.with_name(output.name + MAPPING))
     task = mapping_task(options, database, images, work, known)
-    model = settle(model, settling_task(task, work / "settling"))
+    model = settle(model, settling_task(task, work / "settling", is_of_cells))
     _put_models(model, others, work, output)
 
 

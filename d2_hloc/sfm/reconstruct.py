@@ -164,20 +164,21 @@ def map_matched(
         *keypoints_identity(matched, matched.keypoints),
     )
     others = tuple(other_models(outputs.mapped).values())
+    of_cells = reach_of(matched.conf.extraction.feature) > 0
     if not again:
         given = options, model, database.path, matched.images, outputs.sparse, known
-        return finish(matched, database, "settle", lambda: settle_anew(*given, others))
+        return finish(matched, database, "settle", lambda: settle_anew(*given, others, of_cells))
     second = second_look(matched, database, model, SecondLook.first(outputs))
     given = options, model, second.path, matched.images, outputs.settled, known
     settled = matched.once(
         "settle",
-        lambda: settle_anew(*given, others),
+        lambda: settle_anew(*given, others, of_cells),
         lambda: read_model(outputs.settled),
         *keypoints_identity(matched, matched.keypoints),
     )
     last = second_look(matched, database, settled, SecondLook.last(outputs))
     given = options, settled, last.path, matched.images, outputs.sparse, known
-    return finish(matched, last, "settle again", lambda: settle_anew(*given, others))
+    return finish(matched, last, "settle again", lambda: settle_anew(*given, others, of_cells))
 
 
 def disagreeing_pairs(matched: Matched, database: VerifiedDatabase) -> list[Pair]:

@@ -93,8 +93,8 @@ def test_what_matches_nothing_is_named(path, tmp_path, caplog):
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         Image.new("RGB", (64, 48)).save(tmp_path / name)
     cameras_of(tmp_path, ["a.jpg", "b.jpg", "c.jpg"], Intrinsics.read(path))
-    assert "2 names match no image here: B.JPG (there is b.jpg), z.jpg" in caplog.text
-    assert "2 images are not in it, and guessed: b.jpg, c.jpg" in caplog.text
+    assert "names that match no image here (2): B.JPG (there is b.jpg), z.jpg" in caplog.text
+    assert "images that are not in it, and guessed (2): b.jpg, c.jpg" in caplog.text
 
 
 @pytest.mark.parametrize("as_text", [False, True])

@@ -1,12 +1,16 @@
 """Models for other programs: their points fall where the images show them, in each one's form."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from d2_hloc.app import cli
+from d2_hloc.core.images import ImageError
+from d2_hloc.core.photographs.mask_options import MaskOptions
+from d2_hloc.core.photographs.masks import save_mask
 from d2_hloc.files.colmap import ModelError, camera_of, img_from_cam, pycolmap, read_model
 from d2_hloc.sfm.cameras.intrinsics import read_intrinsics
 from d2_hloc.sfm.exporting.export import TARGETS, ExportSource, export
@@ -156,8 +160,22 @@ def test_kapture_gets_images_cameras_poses_and_points(source, tmp_path):
     assert len(rows["points3d.txt"]) == model.num_points3D()
 
 
+@pytest.fixture(scope="module")
+def masked(source, tmp_path_factory):
+    """The same with masks that are white where the image's dot is, and none of the first image."""
+    folder = tmp_path_factory.mktemp("masks")
+    for image_id in range(2, 6):
+        shown = np.zeros(SIZE[::-1], bool)
+        column, row = dot_of(image_id)
+        shown[row - 3 : row + 4, column - 3 : column + 4] = True
+        save_mask(folder / f"a b/{image_id}.png.png", shown)
+    return replace(source, masks=MaskOptions(folder=folder))
+
+
 def test_kaptures_own_reader_takes_it(source, tmp_path):
-    reader = pytest.importorskip("kapture.io.csv")
+    reader = pytest.importorskip(
+        "kapture.io.csv", reason="kapture (pip install kapture) is not here"
+    )
     found = reader.kapture_from_dir(str(export(source, "kapture", tmp_path / "out")))
     model = read_model(source.model)
     names = [name for taken in found.records_camera.values() for name in taken.values()]
@@ -166,9 +184,10 @@ def test_kaptures_own_reader_takes_it(source, tmp_path):
     assert str(next(iter(found.sensors.values())).camera_type).endswith("SIMPLE_RADIAL")
 
 
-def test_nerfstudios_own_parser_takes_it(source, undistorted, tmp_path):
-    parser = pytest.importorskip("nerfstudio.data.dataparsers.nerfstudio_dataparser")
-    output = export(source, "nerfstudio", tmp_path / "out")
+def test_nerfstudios_own_parser_takes_it(masked, undistorted, tmp_path):
+    name, reason = "nerfstudio.data.dataparsers.nerfstudio_dataparser", "nerfstudio is not here"
+    parser = pytest.importorskip(name, reason=reason)
+    output = export(masked, "nerfstudio", tmp_path / "out")
     config = parser.NerfstudioDataParserConfig(
         data=output,
         orientation_method="none",
@@ -179,12 +198,48 @@ def test_nerfstudios_own_parser_takes_it(source, undistorted, tmp_path):
     )
     found = config.setup().get_dataparser_outputs("train")
     both = found.image_filenames, found.cameras.camera_to_worlds
+    assert [path.name for path in found.mask_filenames] == [f"{k}.png.png" for k in range(1, 6)]
     poses = {p.name: q for p, q in zip(*both, strict=True)}
     for image in undistorted[1].images.values():
         expected = image.cam_from_world().inverse().matrix()
         expected[:, :3] = expected[:, :3] @ FLIP
         name = image.name.rpartition("/")[2]
         np.testing.assert_allclose(poses[name].numpy(), expected, atol=1e-5)
+
+
+def test_nerfstudio_gets_masks_of_all_its_images(masked, tmp_path):
+    output = export(masked, "nerfstudio", tmp_path / "out")
+    for frame in json.loads((output / "transforms.json").read_text())["frames"]:
+        image = np.asarray(Image.open(output / frame["file_path"]).convert("L"))
+        mask = np.asarray(Image.open(output / frame["mask_path"]))
+        assert mask.shape == image.shape
+        assert mask.all() == frame["file_path"].endswith("/1.png")
+        assert mask[image > 20].all()  # the dot, where the lens has moved it
+        assert frame["file_path"].endswith("/1.png") or 20 < (mask > 0).sum() < 90
+
+
+def test_openmvs_gets_masks_by_its_own_names(masked, tmp_path):
+    output = export(masked, "openmvs", tmp_path / "out")
+    names = [f"{k}.mask.png" for k in range(2, 6)]
+    assert sorted(path.name for path in (output / "masks").iterdir()) == names
+
+
+def test_masks_that_are_not_there_stop_those_who_take_them(source, tmp_path):
+    gone = replace(source, masks=MaskOptions(folder=tmp_path / "gone"))
+    with pytest.raises(ImageError, match="gone: there is no such folder of masks"):
+        export(gone, "nerfstudio", tmp_path / "out")
+    assert export(gone, "splatting", tmp_path / "out").is_dir()
+
+
+def test_images_of_12_bits_are_bright_for_other_programs(source, tmp_path):
+    for path in (source.images / "a b").iterdir():
+        values = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+        (tmp_path / "a b").mkdir(exist_ok=True)
+        Image.fromarray(values * 16).save(tmp_path / "a b" / path.name)
+    output = export(replace(source, images=tmp_path), "splatting", tmp_path / "out")
+    images = list((output / "images" / "a b").iterdir())
+    assert min(np.asarray(Image.open(path)).max() for path in images) > 50
+    assert sorted(path.name for path in output.iterdir()) == ["images", "sparse"]
 
 
 def test_hloc_gets_the_model_and_its_features(small_run, tmp_path, capsys):

@@ -410,6 +410,8 @@ def test_a_removed_image_leaves_the_model(scene, tmp_path):
     (images / "view_05.jpg").unlink()
     assert cli.main(arguments) == 0
     assert len(poses(tmp_path / "out")) == 5
+    queries = str(scene / "queries")
+    assert cli.main(["localize", str(tmp_path / "out"), queries, str(tmp_path / "poses")]) == 0
 
 
 def test_a_run_is_the_same_from_any_folder(scene, whole, monkeypatch, capsys):

@@ -1,5 +1,8 @@
 """Models that began with wrong focal lengths come right, and lead to the matches that they miss."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from synthetic import synthesize
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.core.structs import Features
 from d2_hloc.files import features_h5
-from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.adjustment.outliers import adjust, is_wild, reprojection_errors
@@ -44,6 +47,28 @@ def test_wrong_focal_lengths_come_right(scene, database, tmp_path):
     poses, truth = pose_errors.model_poses(settled), pose_errors.model_poses(scene.model)
     errors = pose_errors.pose_errors(poses, truth, pose_errors.align(poses, truth))
     assert max(e[0] for e in errors.values()) < 1e-2
+
+
+def test_observations_of_cells_a_few_pixels_off_stay(scene, database, tmp_path):
+    path = Path(shutil.copyfile(database, tmp_path / "database.db"))
+    rng, shifted = np.random.default_rng(0), 0
+    with open_database(path) as db:
+        for image in db.read_all_images():
+            xy = db.read_keypoints(image.image_id)
+            xy[:, :2] += rng.normal(0, 0.3, (len(xy), 2))
+            is_off = rng.random(len(xy)) < 0.1
+            xy[is_off, 0] += 2.5
+            db.update_keypoints(image.image_id, xy.astype(np.float32))
+            shifted += is_off.sum()
+    model = triangulate(OPTIONS, scene.model, path, tmp_path, tmp_path / "sparse")
+    known = {image.name for image in model.images.values()}
+    task = mapping_task(OPTIONS, path, tmp_path, tmp_path / "work", known)
+    narrow, wide = (
+        settle(pycolmap.Reconstruction(model), settling_task(task, tmp_path / "settling", cells))
+        for cells in (False, True)
+    )
+    gained = wide.compute_num_observations() - narrow.compute_num_observations()
+    assert gained > shifted / 2
 
 
 def test_a_camera_out_of_bounds_keeps_its_intrinsics(scene):

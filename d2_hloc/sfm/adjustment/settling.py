@@ -35,6 +35,9 @@ ROUNDS = (
     *[SettlingRound(max_error=4.0, loss_scale=1.0)] * 2,
     SettlingRound(max_error=2.0, loss_scale=0.5),
 )
+# The last of cells: errors of thousands have a long tail, and tracks are cut where they leave.
+LAST_OF_CELLS = SettlingRound(max_error=4.0, loss_scale=0.5)
+CELLS = 2.0  # times the factor beyond which their observations leave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +51,30 @@ class SettlingTask:
     constant_cameras: Set[int]
     outlier_factor: float | None
     num_threads: int
+    is_of_cells: bool = False  # keypoints are the thousands of a dense feature
+
+    @property
+    def rounds(self) -> tuple[SettlingRound, ...]:
+        """From wide bounds to narrow ones."""
+        return (*ROUNDS[:-1], LAST_OF_CELLS) if self.is_of_cells else ROUNDS
 
 
 def settle(model: pycolmap.Reconstruction, task: SettlingTask) -> pycolmap.Reconstruction:
     """Find the points anew and adjust, round by round; distortions come last.
 
-    Then observations beyond `outlier_factor` median errors leave.
+    Then observations beyond `outlier_factor` median errors leave, of cells beyond twice as many.
     """
     threads, constant = task.num_threads, task.constant_cameras
-    for bound in tqdm(ROUNDS, desc="settle", unit="round"):
+    for bound in tqdm(task.rounds, desc="settle", unit="round"):
         model = _triangulate(model, task, bound.max_error)
         scale = bound.loss_scale
         adjust(model, constant, threads, loss_scale=scale, refine_distortion=False)
         drop_absurd(model)
-    adjust(model, constant, threads, loss_scale=ROUNDS[-1].loss_scale)
+    adjust(model, constant, threads, loss_scale=task.rounds[-1].loss_scale)
     drop_absurd(model)
     if task.outlier_factor is not None:
-        adjust_without_outliers(model, task.outlier_factor, constant, threads)
+        factor = task.outlier_factor * (CELLS if task.is_of_cells else 1)
+        adjust_without_outliers(model, factor, constant, threads)
     model.extract_colors_for_all_images(task.images)
     return model
 

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from d2_hloc.core.photographs.mask_options import MaskOptions
+from d2_hloc.core.photographs.masks import check_masks
+from d2_hloc.core.photographs.tones import EIGHT_BITS, eight_bit_images
 from d2_hloc.files.atomic import empty_folder
 from d2_hloc.files.colmap import ModelError, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.sfm.exporting.bundler import write_bundler
 from d2_hloc.sfm.exporting.kapture import write_kapture
+from d2_hloc.sfm.exporting.masks import undistort_masks
 from d2_hloc.sfm.exporting.nerfstudio import write_transforms
 
 PART = ".exporting"  # ends the name of a folder that is not whole
 QUALITY = 98  # of undistorted JPEG images
+MASKS = "masks"  # folder of the masks of undistorted images
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSource:
-    """A model's folder, its images, and the output of the run that made it, if one of ours did."""
+    """A model's folder, its images, and the output of the run that made it, if one of ours did.
+
+    `masks` go to the programs that take them, nerfstudio and OpenMVS.
+    """
 
     model: Path
     images: Path
     run: Outputs | None = None
+    masks: MaskOptions = field(default_factory=MaskOptions)
 
 
 def export(source: ExportSource, target: str, output: Path, max_image_size: int = -1) -> Path:
@@ -34,6 +43,7 @@ def export(source: ExportSource, target: str, output: Path, max_image_size: int 
 
     Raises:
         ModelError: if the model cannot be read, an image is missing, or hloc's files are.
+        ImageError: if a mask cannot be used.
         ValueError: if the folder is there already and not empty, or there is no such program.
     """
     if target not in TARGETS:
@@ -45,6 +55,8 @@ def export(source: ExportSource, target: str, output: Path, max_image_size: int 
         path = source.images / model.images[image_id].name
         if not path.is_file():
             raise ModelError(f"{path}: there is no such image; name their folder by --images.")
+    if target in WITH_MASKS:
+        check_masks(source.masks, [model.images[i].name for i in model.reg_image_ids()])
     part = empty_folder(output.with_name(output.name + PART))
     TARGETS[target](source, model, part, max_image_size)
     if output.exists():
@@ -56,14 +68,16 @@ def export(source: ExportSource, target: str, output: Path, max_image_size: int 
 
 def undistort(source: ExportSource, folder: Path, max_image_size: int) -> pycolmap.Reconstruction:
     """Pinhole images in images/, and their model in sparse/, in COLMAP's own pixels."""
+    model = read_model(source.model)
+    names = [model.images[i].name for i in model.reg_image_ids()]
     pycolmap.undistort_images(
         folder,
         source.model,
-        source.images,
+        eight_bit_images(source.images, names, folder),
         undistort_options=pycolmap.UndistortCameraOptions(max_image_size=max_image_size),
         jpeg_quality=QUALITY,
     )
-    for left in (*folder.glob("run-colmap-*.sh"), folder / "stereo"):
+    for left in (*folder.glob("run-colmap-*.sh"), folder / "stereo", folder / EIGHT_BITS):
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     model = read_model(folder / "sparse")
     for image_id in model.reg_image_ids():
@@ -84,10 +98,14 @@ def _for_splatting(
 
 
 def _for_openmvs(
-    source: ExportSource, _: pycolmap.Reconstruction, folder: Path, max_image_size: int
+    source: ExportSource, model: pycolmap.Reconstruction, folder: Path, max_image_size: int
 ) -> None:
-    """images/ and sparse/, as InterfaceCOLMAP reads them; its model as text too."""
-    undistort(source, folder, max_image_size).write_text(folder / "sparse")
+    """images/ and sparse/, as InterfaceCOLMAP reads them; its model as text too, and masks."""
+    undistorted = undistort(source, folder, max_image_size)
+    undistorted.write_text(folder / "sparse")
+    if source.masks.are_asked_for:
+        given = model, undistorted, source.images, source.masks
+        undistort_masks(*given, lambda name: folder / MASKS / f"{Path(name).stem}.mask.png")
 
 
 def _undistorted_images(
@@ -100,10 +118,14 @@ def _undistorted_images(
 
 
 def _for_nerfstudio(
-    source: ExportSource, _: pycolmap.Reconstruction, folder: Path, max_image_size: int
+    source: ExportSource, model: pycolmap.Reconstruction, folder: Path, max_image_size: int
 ) -> None:
-    """images/, transforms.json and sparse_pc.ply."""
-    write_transforms(_undistorted_images(source, folder, max_image_size), folder)
+    """images/, transforms.json and sparse_pc.ply, and masks/ of all images if there are any."""
+    undistorted = _undistorted_images(source, folder, max_image_size)
+    if source.masks.are_asked_for:
+        given = model, undistorted, source.images, source.masks
+        undistort_masks(*given, lambda name: folder / MASKS / f"{name}.png")
+    write_transforms(undistorted, folder, MASKS if (folder / MASKS).is_dir() else None)
 
 
 def _for_bundler(
@@ -136,6 +158,7 @@ def _for_hloc(source: ExportSource, model: pycolmap.Reconstruction, folder: Path
         raise ModelError(f"{source.model}: has no features beside it; give a run of reconstruct.")
 
 
+WITH_MASKS = "nerfstudio", "openmvs"
 Write = Callable[[ExportSource, pycolmap.Reconstruction, Path, int], None]
 TARGETS: dict[str, Write] = {
     "splatting": _for_splatting,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from d2_hloc.core.photographs.masks import save_mask
 from d2_hloc.files.atomic import write_whole
 from d2_hloc.files.colmap import camera_of, pycolmap
 
@@ -15,15 +16,16 @@ POINTS = "sparse_pc.ply"
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # from a camera that looks along z to OpenGL's, along -z
 
 
-def write_transforms(model: pycolmap.Reconstruction, folder: Path) -> None:
+def write_transforms(model: pycolmap.Reconstruction, folder: Path, masks: str | None) -> None:
     """Write FOLDER/transforms.json and the points, in the model's own frame.
 
-    Cameras look along -z, as OpenGL's; principal points are COLMAP's.
+    Cameras look along -z, as OpenGL's; principal points are COLMAP's. `masks` is the folder in
+    FOLDER of masks, if there are any; images without one get a white one, as all or none have it.
     """
     images = sorted((model.images[i] for i in model.reg_image_ids()), key=lambda i: i.name)
     values: dict[str, Any] = {
         "camera_model": "OPENCV",
-        "frames": [_frame(image) for image in images],
+        "frames": [_frame(image, folder, masks) for image in images],
         "applied_transform": np.eye(4)[:3].tolist(),
         "ply_file_path": POINTS,
     }
@@ -31,11 +33,15 @@ def write_transforms(model: pycolmap.Reconstruction, folder: Path) -> None:
     write_whole(folder / "transforms.json", json.dumps(values, indent=1).encode())
 
 
-def _frame(image: pycolmap.Image) -> dict[str, Any]:
+def _frame(image: pycolmap.Image, folder: Path, masks: str | None) -> dict[str, Any]:
     camera, pose = camera_of(image), np.eye(4)
     pose[:3] = image.cam_from_world().inverse().matrix()
+    mask = f"{masks}/{image.name}.png"
+    if masks is not None and not (folder / mask).is_file():
+        save_mask(folder / mask, np.ones((camera.height, camera.width), bool))
     return {
         "file_path": f"images/{image.name}",
+        **({} if masks is None else {"mask_path": mask}),
         "transform_matrix": (pose @ FLIP).tolist(),
         "w": camera.width,
         "h": camera.height,
