@@ -52,7 +52,8 @@ class PairRefiner:
         orientations: Mapping[str, int] | None = None,
     ) -> None:
         self._options = options
-        self._maps = MapReader(resize_max).of(images, PAIR_CACHE_BYTES, 2, orientations)
+        reader = MapReader(resize_max, options.precision)
+        self._maps = reader.of(images, PAIR_CACHE_BYTES, 2, orientations)
 
     def __call__(
         self, pair: Pair, xy0: np.ndarray, xy1: np.ndarray
@@ -95,7 +96,7 @@ class QueryRefiner:
         self, options: RefinementOptions, images: FeaturedImages, queries: FeaturedImages
     ) -> None:
         """Read images as the model's features were extracted; the queries' were in the same way."""
-        reader = MapReader(resize_max_of(images.features))
+        reader = MapReader(resize_max_of(images.features), options.precision)
         self._options = options
         self._images = reader.of(images.folder, CACHE_BYTES, 1, read_orientations(images.features))
         self._queries = reader.of(

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from d2_hloc.core.ranges import check_ranges
+from d2_hloc.network.options import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class RefinementOptions:
         fine_score: least cosine at which conv1_2 has the last word.
         neighbours: verified matches that a local affinity is fitted to; 0 leaves patches unwarped.
         ambiguity: least cosine by which the best place must exceed a rival 3 cells away.
+        precision: of the arithmetic that the maps come from.
     """
 
     enabled: bool = False
@@ -37,6 +39,7 @@ class RefinementOptions:
     fine_score: float = 0.9
     neighbours: int = 16
     ambiguity: float = 0.01
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         check_ranges(
