@@ -40,9 +40,10 @@ from d2_hloc.matching.match_pairs import (
 )
 from d2_hloc.matching.options import GuidedOptions, MatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
-from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions, SpreadingOptions
 from d2_hloc.refinement.shallow_maps import resize_max_of
 from d2_hloc.sfm.options import VerificationOptions
+from d2_hloc.sfm.refined_pair import verify_refined
 from d2_hloc.sfm.two_view import by_colmap, cross
 from d2_hloc.sfm.verification import GUIDED_BAND, PairToVerify, verify_one
 
@@ -52,6 +53,7 @@ NEW = VerificationOptions(estimator="poselib")
 GUIDED = replace(NEW, guided=GuidedOptions(enabled=True))
 MATCHERS = ("nearest", "lightglue")
 WAYS = {"COLMAP": OLD, "PoseLib": NEW, "PoseLib, guided": GUIDED}
+SPREAD = "PoseLib, refined first and spread"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +161,20 @@ def run_way(options: VerificationOptions, inputs: Inputs) -> tuple[Row, Row]:
     return first, score(inputs, again, geometry, time.process_time() - begin)
 
 
+def run_spread(inputs: Inputs) -> Row:
+    """Scores where matches are refined first, and spread around the inliers."""
+
+    def search(
+        xy0: np.ndarray, xy1: np.ndarray, around: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return inputs.refine(inputs.posed.names, xy0, xy1, around)
+
+    begin = time.process_time()
+    found = verify_refined(NEW, SpreadingOptions(), inputs.pair, search)
+    moved = replace(inputs.pair, keypoints=(inputs.pair.keypoints[0], found.keypoints1))
+    return score(inputs, moved, found.geometry, time.process_time() - begin)
+
+
 def first_look(options: VerificationOptions, pair: PairToVerify) -> pycolmap.TwoViewGeometry:
     """The geometry from all matches."""
     if options.estimator == "colmap":
@@ -239,6 +255,9 @@ def main() -> None:
                         ("", ", refined"), run_way(options, inputs), strict=True
                     ):
                         rows.setdefault(name + suffix, []).append(row)
+                rows.setdefault(f"{features.stem}, {matcher}: {SPREAD}", []).append(
+                    run_spread(inputs)
+                )
             print(*(line(name, found) for name, found in rows.items()), sep="\n", flush=True)
 
 
