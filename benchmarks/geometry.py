@@ -43,8 +43,8 @@ from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.refinement.options import RefinementOptions, SpreadingOptions
 from d2_hloc.refinement.shallow_maps import resize_max_of
 from d2_hloc.sfm.options import VerificationOptions
-from d2_hloc.sfm.refined_pair import verify_refined
 from d2_hloc.sfm.two_view import by_colmap, cross
+from d2_hloc.sfm.two_views.refined_pair import verify_refined
 from d2_hloc.sfm.verification import GUIDED_BAND, PairToVerify, verify_one
 
 PIXELS, DEGREES = (1, 2, 4), (5, 10, 20)

@@ -18,9 +18,9 @@ from d2_hloc.matching.consistency import TOLERANCE
 from d2_hloc.matching.guided import guided_matches
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.shallow_maps import resize_max_of
-from d2_hloc.sfm.epipolar import MatchedPoints, focal_matrix, fundamental_of, rays
 from d2_hloc.sfm.options import VerificationOptions
 from d2_hloc.sfm.two_view import Config, degenerate, estimate_two_view, supported
+from d2_hloc.sfm.two_views.epipolar import MatchedPoints, focal_matrix, fundamental_of, rays
 
 FLAT = Config.PLANAR, Config.PANORAMIC  # a homography explains nearly all
 GUIDED_BAND = 2.0  # times the error, where refinement follows and tells right from wrong

@@ -6,8 +6,8 @@ from planted_views import camera, degrees, identity, pose, scene
 from d2_hloc.core.pixels import to_colmap
 from d2_hloc.refinement.options import SpreadingOptions
 from d2_hloc.sfm.options import VerificationOptions
-from d2_hloc.sfm.refined_pair import verify_refined
 from d2_hloc.sfm.two_view import Config
+from d2_hloc.sfm.two_views.refined_pair import verify_refined
 from d2_hloc.sfm.verification import PairToVerify, verify_one
 
 POSELIB = VerificationOptions(estimator="poselib")
@@ -51,7 +51,8 @@ def test_without_spreading_only_matches_remain():
     pair, _, search = planted()
     found = verify_refined(POSELIB, None, pair, search)
     given = set(map(tuple, pair.pairs.tolist()))
-    assert 50 <= len(found.inliers) and set(map(tuple, found.inliers.tolist())) <= given
+    assert len(found.inliers) >= 50
+    assert set(map(tuple, found.inliers.tolist())) <= given
 
 
 def test_matches_that_cannot_be_refined_are_verified_as_they_are():
@@ -68,4 +69,5 @@ def test_matches_that_cannot_be_refined_are_verified_as_they_are():
 def test_a_pair_without_matches_has_no_geometry():
     pair, _, search = planted(matched=0, wrong=0)
     found = verify_refined(POSELIB, SpreadingOptions(reach=150.0), pair, search)
-    assert found.geometry.config == Config.DEGENERATE and len(found.inliers) == 0
+    assert found.geometry.config == Config.DEGENERATE
+    assert len(found.inliers) == 0

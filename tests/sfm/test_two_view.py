@@ -5,12 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-
 from planted_views import camera, degrees, identity, pose, scene
 
-from d2_hloc.core.pixels import from_colmap, to_colmap
+from d2_hloc.core.pixels import to_colmap
 from d2_hloc.core.structs import Matches
-from d2_hloc.files.colmap import pycolmap
 from d2_hloc.matching.options import GuidedOptions
 from d2_hloc.sfm.options import VerificationOptions
 from d2_hloc.sfm.two_view import Config, estimate_two_view, matched_points, verify_pair
