@@ -100,7 +100,8 @@ def _expected(
     Each by an affinity fitted to the nearest matches.
     """
     count = min(options.neighbours, len(known))
-    distances, nearest = KDTree(known.xy0).query(xy0, k=count)
+    found = KDTree(known.xy0).query(xy0, k=count)
+    distances, nearest = np.asarray(found[0]), np.asarray(found[1])
     index = np.flatnonzero(distances[:, min(3, count - 1)] < options.reach * noise)
     distances, nearest = distances[index], nearest[index]
     offsets = known.xy0[nearest] - xy0[index, None]

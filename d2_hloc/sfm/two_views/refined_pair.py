@@ -100,11 +100,9 @@ def _searched(
     """The pair with the matches' (K, 2) keypoints of image 1 moved, and the mask of those found."""
     if not len(matches):
         return pair, np.zeros(0, bool)
-    at, near = (
-        tuple(from_colmap(xy[i]) for xy, i in zip(pair.keypoints, index.T, strict=True))
-        for index in (matches, around)
-    )
-    places, found = search(*at, near)
+    xy0, xy1 = (from_colmap(xy) for xy in pair.keypoints)
+    near = xy0[around[:, 0]], xy1[around[:, 1]]
+    places, found = search(xy0[matches[:, 0]], xy1[matches[:, 1]], near)
     return _with_places(pair, matches[:, 1], places), found
 
 
