@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from d2_hloc.core.ranges import PIXELS, check_ranges
+from d2_hloc.core.ranges import MANY, PIXELS, check_ranges
 from d2_hloc.network.options import Precision
 
 
@@ -71,7 +71,12 @@ class RefinementOptions:
 class SpreadingOptions:
     """Where matches are looked for around refined ones; pixels of the images as extracted from.
 
+    `support` is asked of matches by those around them once they are refined (local consistency),
+    where no geometry tells right from wrong.
+
     Attributes:
+        enabled: look for more matches around refined ones.
+        support: by those around it that a refined match has to have.
         reach: of the fourth nearest refined match from a keypoint that is looked for, pixels.
         neighbours: refined matches that say where it is expected.
         agreement: largest median error of these by the affinity that they are fitted by, pixels.
@@ -79,6 +84,8 @@ class SpreadingOptions:
         steps: how often matches spread.
     """
 
+    enabled: bool = False
+    support: float = 15.0
     reach: float = 60.0
     neighbours: int = 8
     agreement: float = 4.0
@@ -88,6 +95,7 @@ class SpreadingOptions:
     def __post_init__(self) -> None:
         check_ranges(
             self,
+            support=(0, MANY),
             reach=PIXELS,
             neighbours=(4, 1000),
             agreement=PIXELS,
