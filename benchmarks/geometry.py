@@ -52,8 +52,8 @@ OLD = VerificationOptions(estimator="colmap")
 NEW = VerificationOptions(estimator="poselib")
 GUIDED = replace(NEW, guided=GuidedOptions(enabled=True))
 MATCHERS = ("nearest", "lightglue")
-WAYS = {"COLMAP": OLD, "PoseLib": NEW, "PoseLib, guided": GUIDED}
-SPREAD = "PoseLib, refined first and spread"
+WAYS = {"colmap": OLD, "poselib": NEW, "guided": GUIDED}
+SPREAD = "spread"  # refined first, and spread: it has no row before refinement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +217,17 @@ def line(name: str, rows: list[Row]) -> str:
     return f"|{name}|{'|'.join(numbers)}|{seconds:.3f}|"
 
 
+def rows_of(ways: list[str], inputs: Inputs) -> Iterator[tuple[str, Row]]:
+    """Scores of a pair by each way, before refinement and after it."""
+    for way in ways:
+        if way == SPREAD:
+            yield way, run_spread(inputs)
+        else:
+            first, refined = run_way(WAYS[way], inputs)
+            yield way, first
+            yield f"{way}, refined", refined
+
+
 def main() -> None:
     """Print the table, a block for each features file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -224,10 +235,13 @@ def main() -> None:
     parser.add_argument("--calibrations", type=Path, help="folder of calibration_NAME.h5")
     parser.add_argument("--pairs", type=Path, help="list with poses, as pipelines/relative_pose.py")
     parser.add_argument("--features", type=Path, required=True, nargs="+")
+    ways = [*WAYS, SPREAD]
+    parser.add_argument("--ways", choices=ways, nargs="+", default=ways)
     parser.add_argument("--matcher", choices=MATCHERS, nargs="+", default=["nearest"])
     parser.add_argument("--ratio", type=float, default=0.95, help="of nearest; 1: none")
     parser.add_argument("--weights", default=MatchingOptions.weights, help="of lightglue")
     parser.add_argument("--min-score", type=float, help="of lightglue")
+    parser.add_argument("--min-support", type=float, help="of lightglue; 0: the network alone")
     args = parser.parse_args()
     if (args.pairs is None) == (args.calibrations is None):
         parser.error("give either --pairs or --calibrations")
@@ -249,15 +263,8 @@ def main() -> None:
                 continue
             rows: dict[str, list[Row]] = {}
             for inputs in read_inputs(features, args.images, posed, matching_of(matcher, args)):
-                for way, options in WAYS.items():
-                    name = f"{features.stem}, {matcher}: {way}"
-                    for suffix, row in zip(
-                        ("", ", refined"), run_way(options, inputs), strict=True
-                    ):
-                        rows.setdefault(name + suffix, []).append(row)
-                rows.setdefault(f"{features.stem}, {matcher}: {SPREAD}", []).append(
-                    run_spread(inputs)
-                )
+                for name, row in rows_of(args.ways, inputs):
+                    rows.setdefault(f"{features.stem}, {matcher}: {name}", []).append(row)
             print(*(line(name, found) for name, found in rows.items()), sep="\n", flush=True)
 
 
@@ -273,7 +280,12 @@ def matching_of(
     """Options of a matcher, from the arguments that are its own."""
     if matcher == "nearest":
         return MatchingOptions(ratio_threshold=args.ratio if args.ratio < 1 else None)
-    return MatchingOptions(matcher=matcher, weights=args.weights, min_score=args.min_score)
+    return MatchingOptions(
+        matcher=matcher,
+        weights=args.weights,
+        min_score=args.min_score,
+        min_support=args.min_support,
+    )
 
 
 if __name__ == "__main__":
