@@ -8,6 +8,7 @@ from typing import Literal
 
 from d2_hloc.core.ranges import MANY, PIXELS, RATIOS, check_ranges
 from d2_hloc.features.options import MOST
+from d2_hloc.network.options import Precision
 
 MATCHERS = ("nearest", "grown", "hierarchical", "lightglue")
 FOR_CELLS = ("grown", "hierarchical")  # matchers of dense features
@@ -136,7 +137,7 @@ class MatchingOptions:
     weights: str = "d2_lightglue"
     min_score: float | None = None
     min_support: float | None = None
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     min_matches: int = 0  # fewer are none
 
     def __post_init__(self) -> None:

@@ -57,8 +57,8 @@ def _longest(vectors: Float[Tensor, "N D"]) -> float:
 def coarse_dtype() -> torch.dtype:
     """bfloat16 where the processor multiplies it much faster than float32, else float32.
 
-    torch is asked what the processor can do: timing a product takes longer than it saves.
+    torch is asked what the processor can do: timing a product takes longer than it saves. An older
+    one does not tell, which is taken for no. Matches are the same by either.
     """
-    cpu = torch.cpu
-    is_faster = cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if is_faster else torch.float32
+    can = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.bfloat16 if can.get("amx_bf16") or can.get("avx512_bf16") else torch.float32

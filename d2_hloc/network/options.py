@@ -11,6 +11,7 @@ from d2_hloc.network.weights.catalogue import absolute_source
 MULTISCALE = (0.5, 1.0, 2.0)
 PARTS = 4  # of a cell of conv4_3: the cells of conv3_3 in it
 PART_DIMENSION = 256  # of conv3_3
+Precision = Literal["float32", "float16", "bfloat16"]
 SCALES = 0.01, 16.0  # beyond, nothing is left of an image, or it is no longer held in memory
 
 
@@ -36,7 +37,7 @@ class D2NetOptions:
     max_keypoints: int | None = None
     edge_threshold: float = 5.0
     position: Literal["centre", "released"] = "centre"
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         check_ranges(self, scales=SCALES, max_keypoints=(1, MANY), edge_threshold=(1e-6, 1e6))

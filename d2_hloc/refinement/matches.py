@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,14 @@ class PairRefiner:
         orientations: Mapping[str, int] | None = None,
     ) -> None:
         self._options = options
-        self._maps = MapReader(resize_max).of(images, PAIR_CACHE_BYTES, 2, orientations)
+        reader = MapReader(resize_max, options.precision)
+        self._maps = reader.of(images, PAIR_CACHE_BYTES, 2, orientations)
+
+    def by(self, options: RefinementOptions) -> PairRefiner:
+        """Another one, of the same images' maps."""
+        other = copy(self)
+        other._options = options
+        return other
 
     def __call__(
         self, pair: Pair, xy0: np.ndarray, xy1: np.ndarray
@@ -95,7 +103,7 @@ class QueryRefiner:
         self, options: RefinementOptions, images: FeaturedImages, queries: FeaturedImages
     ) -> None:
         """Read images as the model's features were extracted; the queries' were in the same way."""
-        reader = MapReader(resize_max_of(images.features))
+        reader = MapReader(resize_max_of(images.features), options.precision)
         self._options = options
         self._images = reader.of(images.folder, CACHE_BYTES, 1, read_orientations(images.features))
         self._queries = reader.of(

@@ -17,7 +17,7 @@ from d2_hloc.core.orientation import UPRIGHT, to_stored, to_upright, upright_siz
 from d2_hloc.core.pixels import rescale
 from d2_hloc.files import features_h5
 from d2_hloc.network.d2net import D2Net
-from d2_hloc.network.options import D2NetOptions
+from d2_hloc.network.options import D2NetOptions, Precision
 from d2_hloc.refinement.patches import ShallowMaps, shallow_maps
 
 CACHE_BYTES = 2 << 30  # of maps held at once
@@ -53,12 +53,9 @@ class ImageMaps:
 class MapReader:
     """Shallow maps of images as features were extracted from them: turned, and at their size."""
 
-    def __init__(self, resize_max: int | None) -> None:
+    def __init__(self, resize_max: int | None, precision: Precision = "float32") -> None:
         self._device = chosen_device()
-        # Half the time where the processor multiplies bfloat16 matrices itself.
-        is_faster = self._device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-        options = D2NetOptions(precision="bfloat16" if is_faster else "float32")
-        self._backbone = D2Net(options).backbone.to(self._device)
+        self._backbone = D2Net(D2NetOptions(precision=precision)).backbone.to(self._device)
         self._resize_max = resize_max
 
     def of(

@@ -91,7 +91,7 @@ def refine_tracks(
     enlargements = {n: enlargement(s, resize_max) for n, s in sizes.items()}
     jobs = jobs_of(build_tracks({n: len(xy) for n, xy in keypoints.items()}, verified))
     turned = read_orientations(features)
-    maps = MapReader(resize_max).of(images, CACHE_BYTES, 2, turned)
+    maps = MapReader(resize_max, options.precision).of(images, CACHE_BYTES, 2, turned)
     work = output.with_name(f"{output.stem}-{_digest(made_by, keypoints, verified):08x}.h5")
     with Staged(work, made_by, "xy") as staged:
         for pair, moved in move_pairs(options, maps, jobs, keypoints, verified, staged.done):

@@ -101,7 +101,8 @@ def map_images(
         why = (
             "a model needs 2."
             if task.num_images < 2
-            else "they may share too little, or move too little."
+            else "they may share too little, or move too little, or all show what moves with the "
+            "camera, which --masks hides."
         )
         raise ModelError(
             f"{database}: no model could be reconstructed from its {task.num_images} images; {why}"

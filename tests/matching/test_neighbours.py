@@ -126,9 +126,14 @@ def test_a_descriptor_that_is_no_number_leaves_the_others_alone():
     ],
 )
 def test_bfloat16_is_taken_where_the_processor_multiplies_it(amx, avx512, expected, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    can = {"amx_bf16": amx, "avx512_bf16": avx512}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
     assert coarse_dtype() == expected
+
+
+def test_float32_is_taken_where_torch_cannot_be_asked(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert coarse_dtype() == torch.float32
 
 
 @pytest.mark.usefixtures("coarse")

@@ -18,6 +18,7 @@ from d2_hloc.app.scene.demo import write_demo
 from d2_hloc.core import config
 from d2_hloc.features import extraction
 from d2_hloc.features.options import ExtractionOptions
+from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap, read_model
 from d2_hloc.matching.pairs import read_pairs
 from d2_hloc.refinement import tracks as track_refinement
@@ -128,6 +129,22 @@ def test_pairs_that_were_refined_are_not_refined_again(scene, whole, tmp_path, m
     assert again == len(calls) - 4 - 3
     assert contents(output) == contents(undisturbed)
     assert [p.name for p in output.parent.glob("refined*")] == ["refined.h5"]
+
+
+def test_the_precision_of_shallow_maps_is_an_option_that_the_file_records(scene, whole, tmp_path):
+    verified = verified_matches(whole / "database.db", whole / "matches.h5", lambda _: True)
+    options = RefinementOptions(enabled=True, precision="bfloat16")
+    output = tmp_path / "refined.h5"
+    refine_tracks(options, scene / "images", whole / "features.h5", verified, output)
+    files = whole / "refined.h5", output
+    recorded = [features_h5.read_configuration(f)["refinement"]["precision"] for f in files]
+    assert recorded == ["float32", "bfloat16"]
+    differences = []
+    for name in features_h5.extracted_names(whole / "features.h5"):
+        before, after = (features_h5.read_keypoints(f, name) for f in files)
+        differences.append(np.abs(after - before).max(axis=1))
+    assert (np.concatenate(differences) > 0).any()
+    assert (np.concatenate(differences) < 0.1).mean() > 0.95
 
 
 @pytest.mark.parametrize(

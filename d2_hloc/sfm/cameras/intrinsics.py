@@ -21,10 +21,12 @@ class Intrinsics:
     """Known cameras by image name, and the file that they are from; None: nothing is known.
 
     `*` and `folder/*` stand for all images, or those in a folder, that are not named themselves.
+    Entries of the images in `elsewhere` are expected to match none here.
     """
 
     path: Path | None = None
     cameras: Mapping[str, pycolmap.Camera] = field(default_factory=dict)
+    elsewhere: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, path: Path | None) -> Intrinsics:
@@ -58,21 +60,23 @@ class Intrinsics:
         if self.path is None:
             return
         entries = self._entries(names)
-        unused = [entry for entry in self.cameras if entry not in entries.values()]
+        known = {*entries.values(), *self.elsewhere}
+        unused = [entry for entry in self.cameras if entry not in known]
         if unused:
             lower = {name.lower(): name for name in names}
             near = {e: lower[e.lower()] for e in unused if e.lower() in lower}
             listed = [f"{e} (there is {near[e]})" if e in near else e for e in unused]
             listed.sort(key=lambda text: "(there is " not in text)
-            logger.warning("%s: %s", self.path, _some(listed, "names match no image here"))
+            logger.warning("%s: %s", self.path, _some(listed, "names that match no image here"))
         left = [name for name in names if not entries[name]]
         if left:
-            logger.warning("%s: %s", self.path, _some(left, "images are not in it, and guessed"))
+            what = "images that are not in it, and guessed"
+            logger.warning("%s: %s", self.path, _some(left, what))
 
 
 def _some(names: Sequence[str], what: str) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{len(names)} {what}: {', '.join(names[:SHOWN])}{more}"
+    return f"{what} ({len(names)}): {', '.join(names[:SHOWN])}{more}"
 
 
 def entry_of(cameras: Mapping[str, object], name: str) -> str:
