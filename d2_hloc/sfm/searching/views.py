@@ -15,7 +15,7 @@ from d2_hloc.files.colmap import camera_of, img_from_cam, pycolmap
 from d2_hloc.matching.guided import epipolar_distances
 from d2_hloc.refinement.affinities import local_affinities
 from d2_hloc.refinement.shallow_maps import resize_max_of
-from d2_hloc.sfm.epipolar import cross, rays
+from d2_hloc.sfm.two_views.epipolar import cross, rays
 from d2_hloc.sfm.verification import enlargements
 
 FEWEST = 30  # points that both images observe
