@@ -68,7 +68,7 @@ def model_views(model: pycolmap.Reconstruction, features: Path) -> dict[str, Mod
     return views
 
 
-def projected(view: ModelView, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def places_of_points(view: ModelView, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places (K, 2) of points, stored pixels, and the mask (K,) of those within the image."""
     in_camera = np.asarray(view.image.cam_from_world() * xyz).reshape(-1, 3)
     xy = img_from_cam(view.camera, in_camera)
@@ -84,7 +84,10 @@ def expected(view0: ModelView, view1: ModelView, xy0: np.ndarray) -> Expected | 
     is_common = np.isin(view0.point_ids, view1.point_ids)
     if is_common.sum() < FEWEST or not len(xy0):
         return None
-    (from0, is_in0), (to1, is_in1) = projected(view0, view0.xyz), projected(view1, view0.xyz)
+    (from0, is_in0), (to1, is_in1) = (
+        places_of_points(view0, view0.xyz),
+        places_of_points(view1, view0.xyz),
+    )
     both = is_in0 & is_in1
     from0, to1, is_common = from0[both], to1[both], is_common[both]
     if not len(from0):
