@@ -194,7 +194,7 @@ def main() -> None:
 
 def in_the_old_way(conf: Reconstruct, run: ModelRun, output: Path, profile: Profile) -> None:
     """Extract and match as it was: all cores share every operation."""
-    shared = mock.patch.object(extraction, "one_thread_an_operation", unlimited)
+    shared = mock.patch.object(extraction, "threads_an_operation", unlimited)
     in_turn = mock.patch.object(
         extraction, "a_few_ahead", lambda work, batches, _: map(work, batches)
     )
@@ -295,7 +295,7 @@ def peak_memory() -> int:
 
 
 @contextmanager
-def unlimited() -> Iterator[int]:
+def unlimited(_: int) -> Iterator[int]:
     """Leave torch's threads as they are."""
     yield torch.get_num_threads()
 
