@@ -40,10 +40,11 @@ from d2_hloc.matching.match_pairs import (
 )
 from d2_hloc.matching.options import GuidedOptions, MatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
-from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions, SpreadingOptions
 from d2_hloc.refinement.shallow_maps import resize_max_of
 from d2_hloc.sfm.options import VerificationOptions
 from d2_hloc.sfm.two_view import by_colmap, cross
+from d2_hloc.sfm.two_views.refined_pair import verify_refined
 from d2_hloc.sfm.verification import GUIDED_BAND, PairToVerify, verify_one
 
 PIXELS, DEGREES = (1, 2, 4), (5, 10, 20)
@@ -51,7 +52,8 @@ OLD = VerificationOptions(estimator="colmap")
 NEW = VerificationOptions(estimator="poselib")
 GUIDED = replace(NEW, guided=GuidedOptions(enabled=True))
 MATCHERS = ("nearest", "lightglue")
-WAYS = {"COLMAP": OLD, "PoseLib": NEW, "PoseLib, guided": GUIDED}
+WAYS = {"colmap": OLD, "poselib": NEW, "guided": GUIDED}
+SPREAD = "spread"  # refined first, and spread: it has no row before refinement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +161,20 @@ def run_way(options: VerificationOptions, inputs: Inputs) -> tuple[Row, Row]:
     return first, score(inputs, again, geometry, time.process_time() - begin)
 
 
+def run_spread(inputs: Inputs) -> Row:
+    """Scores where matches are refined first, and spread around the inliers."""
+
+    def search(
+        xy0: np.ndarray, xy1: np.ndarray, around: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return inputs.refine(inputs.posed.names, xy0, xy1, around)
+
+    begin = time.process_time()
+    found = verify_refined(NEW, SpreadingOptions(), inputs.pair, search)
+    moved = replace(inputs.pair, keypoints=(inputs.pair.keypoints[0], found.keypoints1))
+    return score(inputs, moved, found.geometry, time.process_time() - begin)
+
+
 def first_look(options: VerificationOptions, pair: PairToVerify) -> pycolmap.TwoViewGeometry:
     """The geometry from all matches."""
     if options.estimator == "colmap":
@@ -201,6 +217,17 @@ def line(name: str, rows: list[Row]) -> str:
     return f"|{name}|{'|'.join(numbers)}|{seconds:.3f}|"
 
 
+def rows_of(ways: list[str], inputs: Inputs) -> Iterator[tuple[str, Row]]:
+    """Scores of a pair by each way, before refinement and after it."""
+    for way in ways:
+        if way == SPREAD:
+            yield way, run_spread(inputs)
+        else:
+            first, refined = run_way(WAYS[way], inputs)
+            yield way, first
+            yield f"{way}, refined", refined
+
+
 def main() -> None:
     """Print the table, a block for each features file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -208,10 +235,13 @@ def main() -> None:
     parser.add_argument("--calibrations", type=Path, help="folder of calibration_NAME.h5")
     parser.add_argument("--pairs", type=Path, help="list with poses, as pipelines/relative_pose.py")
     parser.add_argument("--features", type=Path, required=True, nargs="+")
+    ways = [*WAYS, SPREAD]
+    parser.add_argument("--ways", choices=ways, nargs="+", default=ways)
     parser.add_argument("--matcher", choices=MATCHERS, nargs="+", default=["nearest"])
     parser.add_argument("--ratio", type=float, default=0.95, help="of nearest; 1: none")
     parser.add_argument("--weights", default=MatchingOptions.weights, help="of lightglue")
     parser.add_argument("--min-score", type=float, help="of lightglue")
+    parser.add_argument("--min-support", type=float, help="of lightglue; 0: the network alone")
     args = parser.parse_args()
     if (args.pairs is None) == (args.calibrations is None):
         parser.error("give either --pairs or --calibrations")
@@ -233,12 +263,8 @@ def main() -> None:
                 continue
             rows: dict[str, list[Row]] = {}
             for inputs in read_inputs(features, args.images, posed, matching_of(matcher, args)):
-                for way, options in WAYS.items():
-                    name = f"{features.stem}, {matcher}: {way}"
-                    for suffix, row in zip(
-                        ("", ", refined"), run_way(options, inputs), strict=True
-                    ):
-                        rows.setdefault(name + suffix, []).append(row)
+                for name, row in rows_of(args.ways, inputs):
+                    rows.setdefault(f"{features.stem}, {matcher}: {name}", []).append(row)
             print(*(line(name, found) for name, found in rows.items()), sep="\n", flush=True)
 
 
@@ -254,7 +280,12 @@ def matching_of(
     """Options of a matcher, from the arguments that are its own."""
     if matcher == "nearest":
         return MatchingOptions(ratio_threshold=args.ratio if args.ratio < 1 else None)
-    return MatchingOptions(matcher=matcher, weights=args.weights, min_score=args.min_score)
+    return MatchingOptions(
+        matcher=matcher,
+        weights=args.weights,
+        min_score=args.min_score,
+        min_support=args.min_support,
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = BenchmarkArguments(__doc__, HPatches, CONFIG)
     wanted.dataset("folder of the sequences")
     wanted.option("--refinement", "refinement.enabled")
+    wanted.option("--spreading", "spreading.enabled")
     wanted.matcher()
     wanted.option("--top-k", "extraction.top_k")
     wanted.parser.add_argument(

@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Turn arguments into options, and run."""
     wanted = BenchmarkArguments(__doc__, RelativePose, CONFIG)
     wanted.option("--refinement", "refinement.enabled")
+    wanted.option("--spreading", "spreading.enabled")
     wanted.matcher()
     wanted.option("--top-k", "extraction.top_k")
     parser = wanted.parser

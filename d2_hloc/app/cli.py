@@ -99,6 +99,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)
+    for command in commands.choices.values():
+        if "--help-all" not in command._option_string_actions:  # --help shows all there is
+            command.add_argument("--help-all", action="help", help=argparse.SUPPRESS)
     return parser
 
 

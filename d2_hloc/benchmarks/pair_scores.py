@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from d2_hloc.core.structs import Matches
+from d2_hloc.features.extracted import Extracted
 from d2_hloc.files import features_h5
 from d2_hloc.files.checked_arrays import check_matches
 from d2_hloc.files.hdf5_guard import GuardedFile
@@ -18,15 +19,31 @@ from d2_hloc.files.provenance import digest, file_checksum
 from d2_hloc.files.result_store import ResultStore
 from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.matching.pairs import Pair
-from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.refinement.matches import PairRefiner
+from d2_hloc.refinement.options import RefinementOptions, SpreadingOptions
+from d2_hloc.refinement.pair_spreader import PairSpreader
+from d2_hloc.refinement.shallow_maps import resize_max_of
 
 # A pair has no third image to put a keypoint right: windows of 10 pixels find more of them.
 PAIRWISE = RefinementOptions(enabled=True, coarse_window=5, ambiguity=0.02)
 
 Size = tuple[int, int]  # w, h
 Points = Float[np.ndarray, "_ 2"]  # pixels; (0, 0) is the centre of the first
-# Moves the matched keypoints (K, 2) of a pair of images, given by name.
+# Moves the matched keypoints (K, 2) of a pair of images, given by name; there may be others after.
 Refine = Callable[[Pair, Points, Points], tuple[Points, Points]]
+
+
+def refinement_of_pairs(
+    options: RefinementOptions, spreading: SpreadingOptions, images: Path, features: Extracted
+) -> Refine | None:
+    """Make the refinement of pairs' matches, with spreading where it is asked for; None: off."""
+    if not options.enabled:
+        return None
+    resize_max = resize_max_of(features.path)
+    refiner = PairRefiner(options, images, resize_max, features.orientations)
+    return (
+        PairSpreader(spreading, options, refiner, features.path) if spreading.enabled else refiner
+    )
 
 
 @runtime_checkable

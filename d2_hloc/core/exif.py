@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from d2_hloc.core.orientation import ORIENTATIONS, UPRIGHT
+from d2_hloc.core.photographs.opening import open_file
 
 MAKE, MODEL, ORIENTATION, PHOTO = 0x010F, 0x0110, 0x0112, 0x8769
 FOCAL_LENGTH, DIGITAL_ZOOM, FOCAL_LENGTH_35 = 0x920A, 0xA404, 0xA405
@@ -46,7 +47,7 @@ def read_header(path: Path) -> ImageHeader | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as file:
+            with open_file(path) as file:
                 size, exif = file.size, _tags(file)
     except Exception:  # Pillow raises whatever it meets in a damaged file
         return None

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from d2_hloc.core.listing import ImageError
 from d2_hloc.core.orientation import UPRIGHT, upright_image
+from d2_hloc.core.photographs.opening import open_file
 from d2_hloc.core.photographs.tones import Span, is_wide, to_eight_bits, wide_values
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ def _decoded(path: Path, convert: Callable[[Image.Image], T]) -> T:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
+            with open_file(path) as file:
                 return convert(file)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such image.") from error

@@ -37,11 +37,16 @@ def readable_extensions() -> set[str]:
     pillow = importlib.import_module("PIL.features")
     if "avif" in pillow.modules and pillow.check("avif"):
         found |= AVIF
+    return found | HEIC if makes_pillow_read_heic() else found
+
+
+def makes_pillow_read_heic() -> bool:
+    """Whether pillow-heif is there; Pillow reads HEIC from then on."""
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except (ImportError, AttributeError):
-        return found
-    return found | HEIC
+        return False
+    return True
 
 
 def list_images(folder: Path) -> list[str]:
@@ -108,7 +113,6 @@ def _ignored_text(ignored: dict[str, list[str]]) -> str:
     kinds = ", ".join(f"{len(found)} {suffix}" for suffix, found in sorted(ignored.items()))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     remedies = [text for suffixes, text in REMEDIES if suffixes & set(ignored)]
-    return (
-        f"{len(names)} images cannot be read here ({kinds}: {', '.join(names[:SHOWN])}{more}); "
-        f"{'; '.join(remedies)}."
-    )
+    images = "1 image" if len(names) == 1 else f"{len(names)} images"
+    shown = f"{kinds}: {', '.join(names[:SHOWN])}{more}"
+    return f"{images} cannot be read here ({shown}); {'; '.join(remedies)}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,12 @@ class PairRefiner:
         self._options = options
         reader = MapReader(resize_max, options.precision)
         self._maps = reader.of(images, PAIR_CACHE_BYTES, 2, orientations)
+
+    def by(self, options: RefinementOptions) -> PairRefiner:
+        """Another one, of the same images' maps."""
+        other = copy(self)
+        other._options = options
+        return other
 
     def __call__(
         self, pair: Pair, xy0: np.ndarray, xy1: np.ndarray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from d2_hloc.core.ranges import check_ranges
+from d2_hloc.core.ranges import MANY, PIXELS, check_ranges
 from d2_hloc.network.options import Precision
 
 
@@ -65,3 +65,40 @@ class RefinementOptions:
         window = math.ceil(pixels / 2) + 1  # of cells of 2 pixels; a peak is not at the border
         patch = max(self.coarse_patch, window - 1)
         return replace(self, coarse_window=max(self.coarse_window, window), coarse_patch=patch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadingOptions:
+    """Where matches are looked for around refined ones; pixels of the images as extracted from.
+
+    `support` is asked of matches by those around them once they are refined (local consistency),
+    where no geometry tells right from wrong.
+
+    Attributes:
+        enabled: look for more matches around refined ones.
+        support: by those around it that a refined match has to have.
+        reach: of the fourth nearest refined match from a keypoint that is looked for, pixels.
+        neighbours: refined matches that say where it is expected.
+        agreement: largest median error of these by the affinity that they are fitted by, pixels.
+        snap: of the nearest keypoint from the place that was found, pixels.
+        steps: how often matches spread.
+    """
+
+    enabled: bool = False
+    support: float = 15.0
+    reach: float = 60.0
+    neighbours: int = 8
+    agreement: float = 4.0
+    snap: float = 10.0
+    steps: int = 2
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            support=(0, MANY),
+            reach=PIXELS,
+            neighbours=(4, 1000),
+            agreement=PIXELS,
+            snap=PIXELS,
+            steps=(1, 100),
+        )

@@ -21,12 +21,13 @@ from d2_hloc.matching.tracks import PairMatches
 from d2_hloc.sfm.cameras.rigs import write_rigs
 from d2_hloc.sfm.cameras.sharing import NO_ID
 from d2_hloc.sfm.options import ReconstructionOptions, VerificationOptions
-from d2_hloc.sfm.two_view import by_poselib, colmap_options, verify_pair
+from d2_hloc.sfm.two_view import Config, by_poselib, colmap_options, verify_pair
 from d2_hloc.sfm.verification import Sources, enlargements, verify_pairs
 
 Links = Mapping[str, Mapping[str, int]]  # verified matches by image and by image
 
 VERIFY_CHUNK = 200  # pairs a call: progress between them, and a kill loses no more
+HOPELESS = 3.0  # log10 of false alarms: no pair of a model was above (docs/geometry.md)
 
 
 def build_database(
@@ -152,7 +153,8 @@ def verify_geometry(
             if ours:
                 _verify_by_poselib(database, ours, options, sources, ids)
             if colmaps:
-                _verify_by_colmap(database, colmaps, cameras, options, sources)
+                hopeful = _without_hopeless(database, colmaps, cameras, options, ids)
+                _verify_by_colmap(database, hopeful, cameras, options, sources)
             progress.update(len(chunk))
 
 
@@ -170,6 +172,36 @@ def _by_estimator(
         return list(pairs), []
     ours = {p for p in pairs if by_poselib(options.verification, cameras[p[0]], cameras[p[1]])}
     return [p for p in pairs if p in ours], [p for p in pairs if p not in ours]
+
+
+def _without_hopeless(
+    database: Path,
+    pairs: Sequence[Pair],
+    cameras: Mapping[str, pycolmap.Camera],
+    options: ReconstructionOptions,
+    ids: Mapping[str, int],
+) -> list[Pair]:
+    """Pairs without those of one guessed camera whose matches are chance: they get no geometry.
+
+    COLMAP looks for the focal length of the camera that two images share. Where there is nothing
+    to find, that takes a hundred times as long as PoseLib's fundamental matrix.
+    """
+    if options.verification.estimator != "auto":
+        return list(pairs)
+    shared = [p for p in pairs if cameras[p[0]].camera_id == cameras[p[1]].camera_id]
+    rule = replace(
+        options.verification,
+        min_num_inliers=0,
+        max_log_false_alarms=HOPELESS,
+        guided=replace(options.verification.guided, enabled=False),
+    )
+    given = rule, database, shared, Sources(), options.random_seed, options.num_threads
+    found = [(p, g) for p, g in verify_pairs(*given) if g.config == Config.DEGENERATE]
+    with open_database(database) as db:
+        for (name0, name1), geometry in found:
+            db.write_two_view_geometry(ids[name0], ids[name1], geometry)
+    hopeless = {pair for pair, _ in found}
+    return [pair for pair in pairs if pair not in hopeless]
 
 
 def _verify_by_colmap(

@@ -115,7 +115,7 @@ def localize_queries(
         check_same_weights(options, source.features)
         given = options, queries, names, record.outputs.features
         features = extract_queries(*given, source, engine)
-    known = Intrinsics.read(conf.intrinsics)
+    known = _query_intrinsics(conf.intrinsics, reconstruction)
     cameras = cameras_of(queries, features.names, known, conf.camera_model, conf.cameras)
     check_camera_sizes(cameras, features.sizes)
     matches = match_queries(conf, record, features, reconstruction, source, engine)
@@ -149,6 +149,12 @@ def localize_queries(
         source=source,
         queries=queries,
     )
+
+
+def _query_intrinsics(path: Path | None, model: pycolmap.Reconstruction) -> Intrinsics:
+    """Known cameras of queries, from a file that may name the model's images too."""
+    of_model = frozenset(image.name for image in model.images.values())
+    return replace(Intrinsics.read(path), elsewhere=of_model)
 
 
 def extract_queries(

@@ -16,7 +16,8 @@ from d2_hloc.core.structs import Matches
 from d2_hloc.files.colmap import copy_camera, pycolmap
 from d2_hloc.matching.consistency import local_consistency
 from d2_hloc.matching.guided import epipolar_distances, homogeneous
-from d2_hloc.sfm.epipolar import (
+from d2_hloc.sfm.options import VerificationOptions
+from d2_hloc.sfm.two_views.epipolar import (
     Epipolar,
     MatchedPoints,
     Ransac,
@@ -26,8 +27,7 @@ from d2_hloc.sfm.epipolar import (
     rays,
     uncalibrated,
 )
-from d2_hloc.sfm.options import VerificationOptions
-from d2_hloc.sfm.significance import chance_of, log_false_alarms, shuffled
+from d2_hloc.sfm.two_views.significance import chance_of, log_false_alarms, shuffled
 
 Config = pycolmap.TwoViewGeometryConfiguration
 

@@ -18,10 +18,11 @@ from d2_hloc.matching.consistency import TOLERANCE
 from d2_hloc.matching.guided import guided_matches
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.shallow_maps import resize_max_of
-from d2_hloc.sfm.epipolar import MatchedPoints, focal_matrix, fundamental_of, rays
 from d2_hloc.sfm.options import VerificationOptions
 from d2_hloc.sfm.two_view import Config, degenerate, estimate_two_view, supported
+from d2_hloc.sfm.two_views.epipolar import MatchedPoints, focal_matrix, fundamental_of, rays
 
+FLAT = Config.PLANAR, Config.PANORAMIC  # a homography explains nearly all
 GUIDED_BAND = 2.0  # times the error, where refinement follows and tells right from wrong
 
 
@@ -114,18 +115,21 @@ def look_again(
 
 
 def guide_of(
-    pair: PairToVerify, geometry: pycolmap.TwoViewGeometry
+    pair: PairToVerify,
+    geometry: pycolmap.TwoViewGeometry,
+    by_homography: tuple[pycolmap.TwoViewGeometryConfiguration, ...] = FLAT,
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[str, np.ndarray]]:
     """Keypoints of both images, and the matrix by which matches are looked for among them.
 
     Of a plane, or a camera that only turned, it is the homography. Where both focal lengths are
     known, keypoints are those of an image without distortion, about its principal point.
     """
-    if geometry.config in (Config.PLANAR, Config.PANORAMIC) and geometry.H is not None:
+    if geometry.config in by_homography and geometry.H is not None:
         return pair.keypoints, ("H", np.asarray(geometry.H))
     camera0, camera1 = pair.cameras
     are_known = camera0.has_prior_focal_length and camera1.has_prior_focal_length
-    pose = geometry.cam2_from_cam1 if geometry.config == Config.CALIBRATED else None
+    has_pose = geometry.config in (Config.CALIBRATED, Config.PLANAR)
+    pose = geometry.cam2_from_cam1 if has_pose else None
     if not are_known or pose is None:
         return pair.keypoints, ("F", np.asarray(geometry.F))
     undistorted = rays(camera0, pair.keypoints[0]), rays(camera1, pair.keypoints[1])

@@ -1,6 +1,7 @@
 """Arguments and the options that they stand for: names, places, files, and mistakes."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from d2_hloc.features.names import MODULES
 from d2_hloc.files.ray import cluster_of
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.sfm.options import NEAREST, Reconstruct
+
+COMMANDS_BY_NAME = [command.__name__[1:].replace("_", "-") for command in cli.COMMANDS]
 
 
 def options(text: str, *more: str):
@@ -155,10 +158,21 @@ def test_help_shows_few_options_and_help_all_every_one(capsys):
         shown[flag] = capsys.readouterr().out
     assert "--reconstruction.attempts" not in shown["--help"]
     assert len(shown["--help"].splitlines()) < 70
-    for option in described_options(Reconstruct):
-        if option.group is None:
-            assert "--" + option.dotted.replace("_", "-") in shown["--help-all"]
     assert "[0.001 to 100000] (4.0)" in " ".join(shown["--help-all"].split())
+
+
+@pytest.mark.parametrize("command", COMMANDS_BY_NAME)
+def test_help_all_of_every_command_has_all_its_options(command, capsys):
+    shown = {}
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([command, flag])
+        assert not ended.value.code
+        shown[flag] = capsys.readouterr().out
+    flags = {flag: set(re.findall(r"--[\w.-]+", text)) for flag, text in shown.items()}
+    assert flags["--help"] <= flags["--help-all"] | {"--help-all"}
+    for option in described_options(cli.CONFIGURED[command]) if command in cli.CONFIGURED else ():
+        assert option.group or "--" + option.dotted.replace("_", "-") in flags["--help-all"]
 
 
 def test_a_configuration_is_written_and_read(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Reading images of every kind, and refusing what is none in one sentence."""
 
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -170,6 +171,18 @@ def test_heic_is_an_image_where_something_reads_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=list))
     (tmp_path / "a.HEIC").touch()
     assert list_images(tmp_path) == ["a.HEIC"]
+
+
+def test_heic_is_read_though_no_folder_was_listed(tmp_path, colours):
+    """By a process of its own: dense stereo and exports begin with a model's names."""
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not here: no HEIC is read")
+    image = Image.fromarray(colours)
+    heif.from_pillow(image).save(tmp_path / "a.heic", quality=90)
+    lines = "from pathlib import Path", "from d2_hloc.core.images import open_image"
+    program = "\n".join([*lines, "print(open_image(Path('a.heic')).size)"])
+    command = sys.executable, "-c", program
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout == "(471, 313)\n"
 
 
 READS_AVIF = "avif" in features.modules and features.check("avif")

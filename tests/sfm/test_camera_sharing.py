@@ -1,6 +1,7 @@
 """Images of one camera: grouped by EXIF, estimated together, kept through triangulation."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,6 +157,30 @@ def guessed(scene, shared):
         camera.camera_id = 1 if shared else k + 1
         cameras[name] = camera
     return dict.fromkeys(cameras, next(iter(cameras.values()))) if shared else cameras
+
+
+def test_chance_matches_of_one_guessed_camera_are_no_pair(tmp_path, monkeypatch):
+    scene = synthesize(tmp_path, noise=1.0, cameras_of_rig=1)
+    names = sorted(scene.cameras)
+    shuffled = dict(scene.ids)
+    shuffled[names[0]] = np.random.default_rng(0).permutation(scene.ids[names[0]])
+    matches, path, asked = tmp_path / "mixed.h5", tmp_path / "mixed.db", []
+    write_matches(matches, scene.pairs, shuffled)
+    build_database(path, guessed(scene, True), scene.pairs, scene.features, matches)
+    verify = pycolmap.verify_matches
+
+    def listen(database, listed, options):
+        asked.extend(Path(listed).read_text().splitlines())
+        verify(database, listed, options)
+
+    monkeypatch.setattr(pycolmap, "verify_matches", listen)
+    verify_geometry(path, scene.pairs, ReconstructionOptions(), matches)
+    assert sorted(asked) == [f"{a} {b}" for a, b in scene.pairs if names[0] not in (a, b)]
+    with pycolmap.Database.open(path) as database:
+        _, counts = database.read_two_view_geometry_num_inliers()
+        images = [database.read_image_with_name(name).image_id for name in names]
+        assert all(database.exists_two_view_geometry(images[0], i) for i in images[1:])
+    assert [count > 100 for count in counts] == [True] * len(asked)
 
 
 def test_queries_of_one_camera_share_its_focal_length(tmp_path):

@@ -1,6 +1,7 @@
 """Intrinsics from a file: read in both forms, and refused where they cannot be meant."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,10 @@ def test_what_matches_nothing_is_named(path, tmp_path, caplog):
     cameras_of(tmp_path, ["a.jpg", "b.jpg", "c.jpg"], Intrinsics.read(path))
     assert "names that match no image here (2): B.JPG (there is b.jpg), z.jpg" in caplog.text
     assert "images that are not in it, and guessed (2): b.jpg, c.jpg" in caplog.text
+    caplog.clear()
+    known = replace(Intrinsics.read(path), elsewhere=frozenset(["B.JPG", "z.jpg"]))
+    cameras_of(tmp_path, ["a.jpg"], known)
+    assert not caplog.text  # queries and the model's images may share a file
 
 
 @pytest.mark.parametrize("as_text", [False, True])

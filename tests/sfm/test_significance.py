@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from d2_hloc.sfm.significance import chance_of, log_false_alarms, shuffled
+from d2_hloc.sfm.two_views.significance import chance_of, log_false_alarms, shuffled
 
 
 def test_what_random_matches_would_have_is_not_significant():

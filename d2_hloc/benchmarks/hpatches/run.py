@@ -19,7 +19,7 @@ from d2_hloc.benchmarks.hpatches.report import (
 from d2_hloc.benchmarks.hpatches.results import PAPER, Summary, sequence_rows, to_cache
 from d2_hloc.benchmarks.hpatches.scores import ScoringOptions, score_homographies
 from d2_hloc.benchmarks.hpatches.shared_results import write_accuracy_cache
-from d2_hloc.benchmarks.pair_scores import PAIRWISE, Refine
+from d2_hloc.benchmarks.pair_scores import PAIRWISE, refinement_of_pairs
 from d2_hloc.benchmarks.tables import write_csv
 from d2_hloc.core import config
 from d2_hloc.features import registry
@@ -31,8 +31,7 @@ from d2_hloc.files.ray import Engine
 from d2_hloc.files.shards import end_of_shards
 from d2_hloc.matching.on_cluster import match_on
 from d2_hloc.matching.options import MatchingOptions
-from d2_hloc.refinement.matches import PairRefiner
-from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions, SpreadingOptions
 from d2_hloc.reports.curves import write_figure
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
@@ -50,6 +49,7 @@ class HPatches:
         extraction: features of the images.
         matching: how two images are matched.
         refinement: sub-pixel places of the second keypoint of each match.
+        spreading: more matches around refined ones, and only those that agree.
         scoring: largest errors.
     """
 
@@ -57,6 +57,7 @@ class HPatches:
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
     matching: MatchingOptions = field(default_factory=MatchingOptions)
     refinement: RefinementOptions = field(default_factory=lambda: PAIRWISE)
+    spreading: SpreadingOptions = field(default_factory=SpreadingOptions)
     scoring: ScoringOptions = field(default_factory=ScoringOptions)
 
 
@@ -93,14 +94,12 @@ class HPatchesBenchmark(Benchmark[HPatchesEvaluation]):
             rest = features.path, outputs.matches
             matches = match_on(self.engine, conf.matching, pairs, *rest, cache_bytes=CACHE_BYTES)
         end_of_shards(self.engine, outputs.folder)
-        refine: Refine | None = None
-        if conf.refinement.enabled:
-            refine = PairRefiner(
-                conf.refinement.reaching(reach_of(name)),
-                data.folder,
-                options.resize_max,
-                features.orientations,
-            )
+        refine = refinement_of_pairs(
+            conf.refinement.reaching(reach_of(name)),
+            conf.spreading,
+            data.folder,
+            features,
+        )
         with record.timed("score"):
             scores = score_homographies(
                 conf.scoring, data.pairs, features.path, matches, outputs.pair_scores, refine

@@ -11,7 +11,7 @@ import numpy as np
 
 from d2_hloc.benchmarks.arguments import split_matcher
 from d2_hloc.benchmarks.comparison import Benchmark
-from d2_hloc.benchmarks.pair_scores import PAIRWISE, Refine
+from d2_hloc.benchmarks.pair_scores import PAIRWISE, refinement_of_pairs
 from d2_hloc.benchmarks.relative_pose.data import PosedPair, read_posed_pairs
 from d2_hloc.benchmarks.relative_pose.report import RelativePoseEvaluation, relative_pose_report
 from d2_hloc.benchmarks.relative_pose.scores import RelativePoseOptions, score_poses
@@ -24,8 +24,7 @@ from d2_hloc.files.ray import Engine
 from d2_hloc.files.shards import end_of_shards
 from d2_hloc.matching.on_cluster import match_on
 from d2_hloc.matching.options import MatchingOptions
-from d2_hloc.refinement.matches import PairRefiner
-from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions, SpreadingOptions
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 
@@ -40,6 +39,7 @@ class RelativePose:
         extraction: features of the images.
         matching: how two images are matched.
         refinement: sub-pixel places of the second keypoint of each match.
+        spreading: more matches around refined ones, and only those that agree.
         estimation: from matches to a pose.
     """
 
@@ -47,6 +47,7 @@ class RelativePose:
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
     matching: MatchingOptions = field(default_factory=MatchingOptions)
     refinement: RefinementOptions = field(default_factory=lambda: PAIRWISE)
+    spreading: SpreadingOptions = field(default_factory=SpreadingOptions)
     estimation: RelativePoseOptions = field(default_factory=RelativePoseOptions)
 
 
@@ -81,10 +82,8 @@ class RelativePoseBenchmark(Benchmark[RelativePoseEvaluation]):
             pairs = [pair.names for pair in self.pairs]
             matches = match_on(self.engine, matching, pairs, features.path, outputs.matches)
         end_of_shards(self.engine, outputs.folder)
-        refine: Refine | None = None
-        if self.conf.refinement.enabled:
-            sizes = options.resize_max, features.orientations
-            refine = PairRefiner(self.conf.refinement, self.images, *sizes)
+        conf = self.conf
+        refine = refinement_of_pairs(conf.refinement, conf.spreading, self.images, features)
         with record.timed("estimate"):
             scores = score_poses(
                 self.conf.estimation,

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from d2_hloc.core.photographs.opening import open_file
+
 logger = logging.getLogger(__name__)
 
 WHITE = 65535  # of 16 bits
@@ -35,7 +37,7 @@ def wide_values(image: Image.Image, path: Path) -> np.ndarray:
     """Values (H, W) or (H, W, 3) of an image that is_wide(), opened from `path`."""
     if not _has_wide_colours(image):
         return np.asarray(image)
-    with Image.open(path) as other:
+    with open_file(path) as other:
         other.tile = [_with_other_byte(part) for part in other.tile]
         low = np.asarray(other)[..., :3]
     return np.asarray(image)[..., :3].astype(np.uint16) * 256 + low
@@ -110,7 +112,7 @@ def eight_bit_images(images: Path, names: Sequence[str], part: Path) -> Path:
     for name in names:
         path = part / EIGHT_BITS / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(images / name) as image:
+        with open_file(images / name) as image:
             if is_wide(image):
                 to_eight_bits(wide_values(image, images / name)).save(path)
                 continue
@@ -122,7 +124,7 @@ def _opens_wide(path: Path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with open_file(path) as image:
                 return is_wide(image)
     except Exception:  # it is named where it is extracted
         return False
@@ -130,7 +132,7 @@ def _opens_wide(path: Path) -> bool:
 
 def _span_of(path: Path) -> Span | None:
     try:
-        with Image.open(path) as image:
+        with open_file(path) as image:
             return own_span(wide_values(image, path))
     except Exception:
         return None

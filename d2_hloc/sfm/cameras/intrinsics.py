@@ -21,10 +21,12 @@ class Intrinsics:
     """Known cameras by image name, and the file that they are from; None: nothing is known.
 
     `*` and `folder/*` stand for all images, or those in a folder, that are not named themselves.
+    Entries of the images in `elsewhere` are expected to match none here.
     """
 
     path: Path | None = None
     cameras: Mapping[str, pycolmap.Camera] = field(default_factory=dict)
+    elsewhere: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, path: Path | None) -> Intrinsics:
@@ -58,7 +60,8 @@ class Intrinsics:
         if self.path is None:
             return
         entries = self._entries(names)
-        unused = [entry for entry in self.cameras if entry not in entries.values()]
+        known = {*entries.values(), *self.elsewhere}
+        unused = [entry for entry in self.cameras if entry not in known]
         if unused:
             lower = {name.lower(): name for name in names}
             near = {e: lower[e.lower()] for e in unused if e.lower() in lower}

@@ -1,0 +1,1 @@
+"""Geometry of two images: how points agree on it, how sure it is, and refined matches."""
