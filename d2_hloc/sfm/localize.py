@@ -106,9 +106,7 @@ def localize_queries(
     """
     source = find_model_source(model, images)
     names = check_queries(conf, source, queries, output)
-    asked = {"model": str(source.folder.resolve()), "queries": str(queries.resolve())}
-    asked |= config.to_dict(conf)
-    record = RunRecord(output, asked, shared=isinstance(engine, Shard))
+    record = _record_of(conf, source, queries, output, engine)
     reconstruction = read_model(source.model)
     options = replace(extraction_of(source.features), masks=conf.masks)
     with record.timed("extract"):
@@ -121,9 +119,8 @@ def localize_queries(
     matches = match_queries(conf, record, features, reconstruction, source, engine)
     end_of_shards(engine, output)
     refinement = conf.refinement.reaching(reach_of(options.feature))
-    matched = MatchedQueries(
-        cameras=cameras, pairs=matches.pairs, features=features.path, matches=matches.path
-    )
+    files = {"features": features.path, "matches": matches.path}
+    matched = MatchedQueries(cameras=cameras, pairs=matches.pairs, **files)
     with record.timed("localize"):
         found = localize(
             conf.localization,
@@ -155,6 +152,13 @@ def _query_intrinsics(path: Path | None, model: pycolmap.Reconstruction) -> Intr
     """Known cameras of queries, from a file that may name the model's images too."""
     of_model = frozenset(image.name for image in model.images.values())
     return replace(Intrinsics.read(path), elsewhere=of_model)
+
+
+def _record_of(
+    conf: Localize, source: ModelSource, queries: Path, output: Path, engine: Engine
+) -> RunRecord:
+    asked = {"model": str(source.folder.resolve()), "queries": str(queries.resolve())}
+    return RunRecord(output, asked | config.to_dict(conf), shared=isinstance(engine, Shard))
 
 
 def extract_queries(
