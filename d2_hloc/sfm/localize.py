@@ -111,16 +111,15 @@ def localize_queries(
     options = replace(extraction_of(source.features), masks=conf.masks)
     with record.timed("extract"):
         check_same_weights(options, source.features)
-        given = options, queries, names, record.outputs.features
-        features = extract_queries(*given, source, engine)
-    known = _query_intrinsics(conf.intrinsics, reconstruction)
-    cameras = cameras_of(queries, features.names, known, conf.camera_model, conf.cameras)
-    check_camera_sizes(cameras, features.sizes)
+        made = record.outputs.features
+        features = extract_queries(options, queries, names, made, source, engine)
+    cameras = _cameras_of_queries(conf, queries, features, reconstruction)
     matches = match_queries(conf, record, features, reconstruction, source, engine)
     end_of_shards(engine, output)
     refinement = conf.refinement.reaching(reach_of(options.feature))
-    files = {"features": features.path, "matches": matches.path}
-    matched = MatchedQueries(cameras=cameras, pairs=matches.pairs, **files)
+    matched = MatchedQueries(
+        cameras=cameras, pairs=matches.pairs, features=features.path, matches=matches.path
+    )
     with record.timed("localize"):
         found = localize(
             conf.localization,
@@ -152,6 +151,15 @@ def _query_intrinsics(path: Path | None, model: pycolmap.Reconstruction) -> Intr
     """Known cameras of queries, from a file that may name the model's images too."""
     of_model = frozenset(image.name for image in model.images.values())
     return replace(Intrinsics.read(path), elsewhere=of_model)
+
+
+def _cameras_of_queries(
+    conf: Localize, queries: Path, features: Extracted, model: pycolmap.Reconstruction
+) -> dict[str, pycolmap.Camera]:
+    known = _query_intrinsics(conf.intrinsics, model)
+    cameras = cameras_of(queries, features.names, known, conf.camera_model, conf.cameras)
+    check_camera_sizes(cameras, features.sizes)
+    return cameras
 
 
 def _record_of(
