@@ -86,11 +86,11 @@ class SpreadingOptions:
 
     enabled: bool = False
     support: float = 15.0
-    reach: float = 60.0
+    reach: float = 100.0
     neighbours: int = 8
     agreement: float = 4.0
     snap: float = 10.0
-    steps: int = 2
+    steps: int = 4
 
     def __post_init__(self) -> None:
         check_ranges(

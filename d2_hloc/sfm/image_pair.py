@@ -15,7 +15,7 @@ import numpy as np
 from d2_hloc.core.exif import read_orientation
 from d2_hloc.core.images import enlargement, open_image, read_image
 from d2_hloc.core.orientation import UPRIGHT, to_stored, upright_size
-from d2_hloc.core.pixels import rescale
+from d2_hloc.core.pixels import from_colmap, rescale, to_colmap
 from d2_hloc.features.extracted import Extracted, read_orientations
 from d2_hloc.features.extraction import extract
 from d2_hloc.features.names import reach_of
@@ -29,6 +29,8 @@ from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.sfm.cameras.guess import guess_camera
 from d2_hloc.sfm.options import PairMatchingOptions, VerificationOptions
 from d2_hloc.sfm.two_view import verify_pair
+from d2_hloc.sfm.two_views.refined_pair import RefinedPair, verify_refined
+from d2_hloc.sfm.verification import PairToVerify
 
 Cameras = tuple[pycolmap.Camera, pycolmap.Camera]
 COLUMNS = "x0", "y0", "x1", "y1", "score", "inlier"
@@ -164,12 +166,21 @@ def _match_copies(
         inliers=np.zeros(len(index), bool),
         geometry=pycolmap.TwoViewGeometry(),
     )
+    resize_max = options.extraction.resize_max
+    refiner = PairRefiner(options.refinement, images, resize_max, read_orientations(features))
+    if options.refinement.enabled and options.spreading.enabled:
+        sizes = [features_h5.read_image_size(features, name) for name in names]
+        given = PairToVerify(
+            keypoints=(_in_colmap(keypoints[0]), _in_colmap(keypoints[1])),
+            cameras=cameras,
+            pairs=index.astype(np.int64),
+            noise=float(np.mean([enlargement(size, resize_max) for size in sizes])),
+        )
+        rules = options.verification, options.spreading
+        return _spread(pair, given, verify_refined(*rules, given, partial(refiner.search, names)))
     pair = _verified(pair, cameras, options.verification)
     if not options.refinement.enabled or not pair.num_inliers:
         return pair
-    refiner = PairRefiner(
-        options.refinement, images, options.extraction.resize_max, read_orientations(features)
-    )
     return _verified(_refined(pair, names, refiner), cameras, options.verification)
 
 
@@ -191,3 +202,26 @@ def _refined(pair: ImagePair, names: Pair, refiner: PairRefiner) -> ImagePair:
     xy1 = pair.xy1.copy()
     _, xy1[pair.inliers] = refiner(names, pair.xy0[pair.inliers], xy1[pair.inliers])
     return replace(pair, xy1=xy1)
+
+
+def _in_colmap(keypoints: np.ndarray) -> np.ndarray:
+    return to_colmap(np.asarray(keypoints, dtype=float))
+
+
+def _spread(pair: ImagePair, given: PairToVerify, found: RefinedPair) -> ImagePair:
+    """The matches with their refined places, then those that spread, which no network scored."""
+    rows = {key: row for row, key in enumerate(map(tuple, given.pairs.tolist()))}
+    row_of = np.array([rows.get(key, -1) for key in map(tuple, found.inliers.tolist())], np.int64)
+    is_own = row_of >= 0
+    own, more = found.inliers[is_own], found.inliers[~is_own]
+    places0, places1 = from_colmap(given.keypoints[0]), from_colmap(found.keypoints1)
+    inliers, xy1 = np.zeros(len(rows), bool), pair.xy1.astype(float)
+    inliers[row_of[is_own]], xy1[row_of[is_own]] = True, places1[own[:, 1]]
+    return replace(
+        pair,
+        xy0=np.concatenate([pair.xy0, places0[more[:, 0]]]),
+        xy1=np.concatenate([xy1, places1[more[:, 1]]]),
+        scores=np.concatenate([pair.scores, np.zeros(len(more))]),
+        inliers=np.concatenate([inliers, np.ones(len(more), bool)]),
+        geometry=found.geometry,
+    )

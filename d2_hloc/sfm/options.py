@@ -11,7 +11,7 @@ from d2_hloc.core.ranges import MANY, PIXELS, SEEDS, THREADS, check_ranges
 from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.matching.options import GuidedOptions, MatchingOptions, PairsOptions
-from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions, SpreadingOptions
 from d2_hloc.sfm.cameras.options import MODEL, CameraSharing
 
 # The rule that each feature's authors match with when there is a model to build; of the others,
@@ -293,12 +293,15 @@ class PairMatchingOptions:
         matching: how they are matched; null is the feature's own rule.
         verification: the geometry that matches have to agree on.
         refinement: sub-pixel places of the second image's keypoints.
+        spreading: matches refined before their geometry is estimated, by PoseLib, and more of them
+            around its inliers.
     """
 
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
     matching: MatchingOptions | None = None
     verification: VerificationOptions = field(default_factory=VerificationOptions)
     refinement: RefinementOptions = field(default_factory=lambda: RefinementOptions(enabled=True))
+    spreading: SpreadingOptions = field(default_factory=SpreadingOptions)
 
     @property
     def matching_rule(self) -> MatchingOptions:

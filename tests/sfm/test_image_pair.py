@@ -11,6 +11,7 @@ import d2_hloc
 from d2_hloc.app import cli
 from d2_hloc.core.orientation import to_upright
 from d2_hloc.features.options import ExtractionOptions
+from d2_hloc.refinement.options import SpreadingOptions
 from d2_hloc.reports.image_pair import alignment, warped
 from d2_hloc.sfm.image_pair import match_pair
 from d2_hloc.sfm.options import PairMatchingOptions
@@ -38,6 +39,17 @@ def test_matches_of_a_shifted_image_are_its_shift(pair):
     np.testing.assert_allclose(np.median(moved, axis=0), [-16, -8], atol=0.1)
     assert pair.num_inliers == len(pair.geometry.inlier_matches)
     assert list(pair.scores) == sorted(pair.scores, reverse=True)
+
+
+def test_more_matches_spread_around_refined_ones(shifted, pair):
+    spreading = SpreadingOptions(enabled=True)
+    more = match_pair(*shifted, PairMatchingOptions(spreading=spreading))
+    assert more.num_inliers > pair.num_inliers + 10
+    assert more.num_inliers == len(more.geometry.inlier_matches)
+    moved = (more.xy1 - more.xy0)[more.inliers]
+    assert (np.abs(moved - [-16, -8]) < 0.5).all(axis=1).mean() > 0.9
+    assert list(more.scores) == sorted(more.scores, reverse=True)
+    assert len(np.unique(more.xy0[more.inliers], axis=0)) == more.num_inliers
 
 
 def test_dense_matches_go_from_coarse_to_fine(shifted, pair, tmp_path):
