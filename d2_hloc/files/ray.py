@@ -86,7 +86,7 @@ def cluster_of(args: argparse.Namespace) -> Cluster | None:
 
 
 def engine_of(args: argparse.Namespace) -> Engine:
-    """What makes features and matches: the cluster or the shard that arguments ask for.
+    """The cluster or the shard that arguments ask for; None is this process, for all of it.
 
     Raises:
         ValueError: for arguments that do not go together.
