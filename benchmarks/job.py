@@ -19,6 +19,7 @@ stage.
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -172,14 +173,18 @@ def main() -> None:
     conf = Reconstruct(
         extraction=extracted, intrinsics=args.intrinsics, pairs=PairsOptions(method=args.pairs)
     )
-    profile, names = Profile(), list_images(args.images)
+    profile, names, rate = Profile(), list_images(args.images), peak_rate()
     pixels = decode_all(args.images, names, args.resize_max, profile)
     extract(extracted, args.images, args.output / "warm.h5", names[:1])
-    with profile.noting():
-        run = reconstruct(conf, args.images, args.output / "run")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with profile.noting():
+            run = reconstruct(conf, args.images, args.output / "run")
+    except KeyboardInterrupt:
+        print_stages(profile, {}, args.threads)
+        raise
     if args.threads > 1 and not args.without_old:
         in_the_old_way(conf, run, args.output, profile)
-    rate = peak_rate()
     product = f"a matrix product at {rate / 1e9:.0f} GFLOP a second of the processor"
     pairs = f"{len(names)} images, {len(run.matched.pairs)} pairs, {args.threads} threads"
     print(f"{pairs}, at most {args.resize_max} px, {product}")
@@ -189,7 +194,7 @@ def main() -> None:
 
 def in_the_old_way(conf: Reconstruct, run: ModelRun, output: Path, profile: Profile) -> None:
     """Extract and match as it was: all cores share every operation."""
-    shared = mock.patch.object(extraction, "one_thread_an_operation", unlimited)
+    shared = mock.patch.object(extraction, "threads_an_operation", unlimited)
     in_turn = mock.patch.object(
         extraction, "a_few_ahead", lambda work, batches, _: map(work, batches)
     )
@@ -290,7 +295,7 @@ def peak_memory() -> int:
 
 
 @contextmanager
-def unlimited() -> Iterator[int]:
+def unlimited(_: int) -> Iterator[int]:
     """Leave torch's threads as they are."""
     yield torch.get_num_threads()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from d2_hloc.app.command import run_command
 from d2_hloc.benchmarks.aachen.run import Aachen, run_aachen
 from d2_hloc.benchmarks.arguments import BenchmarkArguments, load_options
+from d2_hloc.files.ray import engine_of
 
 CONFIG = Path(__file__).parents[1] / "configs" / "aachen.yaml"
 
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = {"action": "store_const", "const": True, "default": argparse.SUPPRESS}
     wanted.parser.add_argument("--fallback", help="place every query, if need be", **given)
     args = wanted.parse(arguments)
-    run_aachen(load_options(Aachen, args), args.dataset, args.output, args.ground_truth)
+    given = args.dataset, args.output, args.ground_truth, engine_of(args)
+    run_aachen(load_options(Aachen, args), *given)
 
 
 if __name__ == "__main__":

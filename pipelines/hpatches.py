@@ -13,6 +13,7 @@ from d2_hloc.app.command import run_command
 from d2_hloc.benchmarks.arguments import BenchmarkArguments, load_options
 from d2_hloc.benchmarks.hpatches.results import read_summaries
 from d2_hloc.benchmarks.hpatches.run import HPatches, run_hpatches
+from d2_hloc.files.ray import engine_of
 
 CONFIG = Path(__file__).parents[1] / "configs" / "hpatches.yaml"
 
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     args = wanted.parse(arguments)
     others = [summary for path in args.compare for summary in read_summaries(path)]
-    run_hpatches(load_options(HPatches, args), args.dataset, args.output, others)
+    given = args.dataset, args.output, others, engine_of(args)
+    run_hpatches(load_options(HPatches, args), *given)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from d2_hloc.benchmarks.arguments import BenchmarkArguments, load_options
 from d2_hloc.benchmarks.inloc.dense_verification import METHODS
 from d2_hloc.benchmarks.inloc.report import report_combined
 from d2_hloc.benchmarks.inloc.run import InLoc, run_inloc
+from d2_hloc.files.ray import engine_of
 
 CONFIG = Path(__file__).parents[1] / "configs" / "inloc.yaml"
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     conf = load_options(InLoc, args)
     if args.method:
         conf = replace(conf, methods=tuple(args.method))
-    run_inloc(conf, args.dataset, args.output, args.ground_truth)
+    run_inloc(conf, args.dataset, args.output, args.ground_truth, engine_of(args))
 
 
 if __name__ == "__main__":

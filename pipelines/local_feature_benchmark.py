@@ -14,6 +14,7 @@ from pathlib import Path
 from d2_hloc.app.command import run_command
 from d2_hloc.benchmarks.arguments import BenchmarkArguments, load_options
 from d2_hloc.benchmarks.sfm_benchmark.run import PhotoReconstruction, run_sfm_benchmark
+from d2_hloc.files.ray import engine_of
 
 CONFIG = Path(__file__).parents[1] / "configs" / "local_feature_benchmark.yaml"
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     conf = load_options(PhotoReconstruction, args)
     if args.no_dense:
         conf = replace(conf, dense=None)
-    run_sfm_benchmark(conf, args.dataset, args.output, args.export)
+    run_sfm_benchmark(conf, args.dataset, args.output, args.export, engine_of(args))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from d2_hloc.app.command import run_command
 from d2_hloc.benchmarks.arguments import BenchmarkArguments, load_options
 from d2_hloc.benchmarks.relative_pose.run import RelativePose, run_relative_pose
+from d2_hloc.files.ray import engine_of
 
 CONFIG = Path(__file__).parents[1] / "configs" / "relative_pose.yaml"
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder that names refer to")
     args = wanted.parse(arguments)
     conf = load_options(RelativePose, args)
-    run_relative_pose(conf, args.pairs, args.images, args.output)
+    run_relative_pose(conf, args.pairs, args.images, args.output, engine_of(args))
 
 
 if __name__ == "__main__":

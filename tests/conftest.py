@@ -3,25 +3,33 @@
 import shutil
 import zlib  # noqa: F401 - before pycolmap
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from browser import Browser
+from pretended_device import placed_on, pretended_gpu
 from small_run import SmallRun, write_scene
 
 if TYPE_CHECKING:  # the package is imported late, so that --check-shapes comes before it
     from d2_hloc.network.backbone import Backbone
 
+DEVICES = "cpu", "cuda", "mps", "pretended"
+DTYPES = "float32", "float64", "bfloat16", "float16"
 SHAPED = ("core", "network", "features", "matching", "refinement", "mvs", "training")  # rooms
 SHARED = Path(__file__).parents[2] / "shared"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare --check-shapes."""
+    """Declare --check-shapes, --device and --dtype."""
     text = "check every argument and result against its annotation, shapes included"
     parser.addoption("--check-shapes", action="store_true", help=text)
+    text = "what the numeric tests compute on; pretended: a GPU that is none, on the processor"
+    parser.addoption("--device", choices=DEVICES, default="cpu", help=text)
+    text = "numbers that the numeric tests which take any compute with"
+    parser.addoption("--dtype", choices=DTYPES, default="float32", help=text)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,6 +54,41 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device that numeric tests compute on, by --device."""
+    name = request.config.getoption("--device")
+    return torch.device("cuda", 0) if name == "pretended" else torch.device(name)
+
+
+@pytest.fixture(scope="session")
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """The numbers that numeric tests compute with, where their code takes any, by --dtype."""
+    return getattr(torch, request.config.getoption("--dtype"))
+
+
+@pytest.fixture(scope="module")
+def on_device(request: pytest.FixtureRequest, device: torch.device) -> Iterator[None]:
+    """Let tensors that a module's tests make be on the device, where nothing else is said."""
+    from d2_hloc.core.devices import use_device
+
+    with ExitStack() as stack:
+        if request.config.getoption("--device") == "pretended":
+            stack.enter_context(pretended_gpu())
+        if device.type != "cpu":
+            stack.enter_context(device)
+            use_device(device.type)
+            stack.callback(use_device, "auto")
+        yield
+
+
+@pytest.fixture
+def gradients(request: pytest.FixtureRequest) -> None:
+    """For tests of gradients, which torch computes on no device that is not there."""
+    if request.config.getoption("--device") == "pretended":
+        pytest.skip("torch has no gradients on a device that is pretended")
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """As the processes that tests start: sums of more threads round in another way."""
@@ -56,20 +99,20 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def photo() -> torch.Tensor:
+def photo(request: pytest.FixtureRequest) -> torch.Tensor:
     """A photograph that scikit-image ships, 3 x 235 x 313: odd sizes find what even ones hide."""
     from skimage import data
 
     image = torch.from_numpy(data.astronaut()).permute(2, 0, 1).float() / 255
-    return image[:, 7:242, 100:413].contiguous()
+    return placed_on(request.config.getoption("--device"), image[:, 7:242, 100:413].contiguous())
 
 
 @pytest.fixture(scope="session")
-def backbone() -> "Backbone":
+def backbone(request: pytest.FixtureRequest) -> "Backbone":
     """The trunk with the bundled weights."""
     from d2_hloc.network.d2net import D2Net
 
-    return D2Net().backbone
+    return placed_on(request.config.getoption("--device"), D2Net().backbone)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from d2_hloc.core import config
 from d2_hloc.core.devices import DEVICES
+from d2_hloc.core.engines import add_shard_arguments
 from d2_hloc.core.option_arguments import OptionArguments, changed, given_options
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.matching.options import FOR_CELLS, MATCHERS, METHODS, MatchingOptions
@@ -45,7 +46,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, has_poses: bool) -> Non
         options.add("--camera-model", "reconstruction.camera_model")
         options.add("--mapper", "reconstruction.mapper")
     add_truth_argument(parser)
-    add_engine_arguments(parser)
+    add_shard_arguments(parser)
     options.add_all()
 
 
@@ -77,7 +78,7 @@ def add_localize_arguments(parser: argparse.ArgumentParser) -> None:
     add_mask_arguments(options)
     add_truth_argument(parser)
     add_download_argument(parser)
-    add_engine_arguments(parser)
+    add_shard_arguments(parser)
     options.add_all()
 
 
@@ -171,27 +172,10 @@ def add_truth_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ground-truth", type=Path, metavar="PATH", help=text)
 
 
-def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments for a part of the work, or for a cluster that does all of it."""
-    text = "do the i-th of n shards, i from 1 to n, or from 0 to n - 1; then d2-hloc merge"
-    parser.add_argument("--shard", metavar="i/n", help=text)
-    add_engine_arguments(parser)
-
-
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """Add the device that all steps compute on."""
     text = "what computes: auto (the default, a GPU where there is one), or one by name"
     parser.add_argument("--device", choices=DEVICES, default="auto", help=text)
-
-
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which machines do the work."""
-    text = "what extracts and matches: this process, or the workers of a Ray cluster (local)"
-    parser.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
-    text = "the cluster: auto (the default), host:port, ray://host:port, local (a new one, here)"
-    parser.add_argument("--address", help=text)
-    text = "CPUs and threads of a worker (1)"
-    parser.add_argument("--worker-cpus", type=int, metavar="N", help=text)
 
 
 def model_configuration(args: argparse.Namespace) -> Reconstruct:

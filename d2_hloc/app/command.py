@@ -15,6 +15,8 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from pathlib import Path
 from typing import Any, TextIO
 
+from d2_hloc.core.engines import ShardDone
+
 LONGEST = 2000  # characters of a sentence
 SECONDS_BETWEEN_LINES = "10"  # of progress
 DISK_FULL = "the disk is full; free some space and run again, it goes on from there."
@@ -31,6 +33,8 @@ def run_command(name: str, work: Callable[[], object], is_verbose: bool = False)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: parts are kept
     try:
         work()
+    except ShardDone as done:
+        print(done)
     except BrokenPipeError:  # of '| head', which has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

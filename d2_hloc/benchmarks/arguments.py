@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from d2_hloc.core import config
 from d2_hloc.core.devices import DEVICES, use_device
+from d2_hloc.core.engines import add_shard_arguments
 from d2_hloc.core.option_arguments import OptionArguments, changed, given_options
 from d2_hloc.features import registry
 from d2_hloc.features.pretrained import fetch_missing
@@ -38,6 +39,7 @@ class BenchmarkArguments:
         parser.add_argument("--download", action="store_true", help=text)
         text = "what computes: auto (the default, a GPU where there is one), or one by name"
         parser.add_argument("--device", choices=DEVICES, default="auto", help=text)
+        add_shard_arguments(parser)
         self.parser = parser
         self._options = OptionArguments(parser, cls, config.load(cls, config_file))
 
@@ -84,7 +86,8 @@ def load_options(cls: type[C], args: argparse.Namespace) -> C:
         ConfigError: for a file that does not fit.
         ValueError: for an argument that does not.
     """
-    use_device(args.device)
+    if args.engine == "local":  # a cluster's workers have their own
+        use_device(args.device)
     conf: Any = config.load(cls, args.config)
     if args.feature:
         conf = replace(conf, features=tuple(dict.fromkeys(args.feature)))

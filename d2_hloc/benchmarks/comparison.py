@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from d2_hloc.core.engines import ShardDone
 from d2_hloc.features import registry
 from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.ray import Engine
 from d2_hloc.files.run_record import RunRecord
+from d2_hloc.files.shards import Shard
 from d2_hloc.reports.page import Report
 
 
@@ -41,7 +44,12 @@ E = TypeVar("E", bound=Evaluation)
 
 
 class Benchmark(ABC, Generic[E]):
-    """A data set and the options that features are compared with."""
+    """A data set and the options that features are compared with.
+
+    `engine` extracts and matches: a cluster, a shard, or for None this process.
+    """
+
+    engine: Engine = None
 
     @property
     @abstractmethod
@@ -75,14 +83,17 @@ class Benchmark(ABC, Generic[E]):
         """Evaluate one feature in `output`, or several in folders below it, and compare them.
 
         Raises:
+            ShardDone: of a shard, when it is made, of all features.
             ConfigurationChanged: if `output` was made with another configuration.
             ValueError: in one sentence that names the file, whatever cannot be used.
         """
         outputs = Outputs(output)
         if len(features) == 1:
             return [self._conclude(features[0], outputs)]
-        record = RunRecord(output, dict(self.shared_configuration))
+        record = self.record_of(outputs, self.shared_configuration)
         folders = {name: outputs.of_feature(registry.file_name(name)) for name in features}
+        if isinstance(self.engine, Shard):
+            self._make_shards(folders)
         evaluations = [self._conclude(name, folder) for name, folder in folders.items()]
         record.counts = {e.feature: e.record.counts for e in evaluations}
         record.scores = {e.feature: e.record.scores for e in evaluations}
@@ -90,6 +101,23 @@ class Benchmark(ABC, Generic[E]):
         record.write()
         self._present(evaluations, outputs)
         return evaluations
+
+    def record_of(
+        self, outputs: Outputs, asked: Mapping[str, Any], further: Sequence[Path] = ()
+    ) -> RunRecord:
+        """The record of a folder; those who make shards share it."""
+        is_shared = isinstance(self.engine, Shard)
+        return RunRecord(outputs.folder, dict(asked), further, shared=is_shared)
+
+    def _make_shards(self, folders: Mapping[str, Outputs]) -> None:
+        """Make the shards of all features, one after the other."""
+        texts = []
+        for name, folder in folders.items():
+            try:
+                self.evaluate(name, folder)
+            except ShardDone as done:
+                texts.append(str(done))
+        raise ShardDone("\n".join(texts))
 
     def _conclude(self, feature: str, outputs: Outputs) -> E:
         """Evaluate one feature, note its counts and scores in its record, and present it."""

@@ -57,8 +57,18 @@ def one_thread_an_operation() -> Iterator[int]:
 
     Threads that share small operations wait for each other after each: slow on a busy machine.
     """
+    with threads_an_operation(1) as count:
+        yield count
+
+
+@contextmanager
+def threads_an_operation(few: int) -> Iterator[int]:
+    """Limit torch's operations to a few threads each, here and in threads begun here.
+
+    Yields how many threads they had before.
+    """
     count = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(few)
     try:
         yield count
     finally:

@@ -27,7 +27,7 @@ from d2_hloc.core.photographs.masks import are_visible, check_masks, sources_of,
 from d2_hloc.core.photographs.tones import Span, folder_span
 from d2_hloc.core.pixels import rescale
 from d2_hloc.core.structs import Features
-from d2_hloc.core.threads import a_few_ahead, free_memory, one_thread_an_operation
+from d2_hloc.core.threads import a_few_ahead, free_memory, threads_an_operation
 from d2_hloc.features import compression, registry
 from d2_hloc.features.adapter import Extractor
 from d2_hloc.features.changes import drop_changed, refuse_changed
@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 DIGESTS = ("weights_sha256", "projection_sha256", "hloc")  # of what the options name
 AHEAD = 4  # images that are decoded while one is extracted
 BYTES_A_PIXEL = 1200  # that D2-Net takes while it extracts an image
+SHARE_OF_MEMORY = 8  # an eighth of what is free: below 3 GB in all at 1600 pixels on two cores
 LEAST_MEMORY = 2_500_000_000  # bytes that images may take at once, whatever is free
 UNKNOWN_EDGE = 4000  # pixels, of images that are not reduced
 
@@ -206,17 +207,18 @@ def an_image_a_thread(
     """How many images are extracted at once: one a core, of one thread each, where memory allows.
 
     Cores that share every operation wait for each other, the more the busier the machine. Where
-    there are fewer images than cores, or memory for fewer, they share operations all the same.
+    there are fewer images than cores, or memory for fewer, as few cores as can be share them.
     """
     cores, edge = torch.get_num_threads(), options.resize_max or UNKNOWN_EDGE
-    memory = max(LEAST_MEMORY, free_memory() // 4)
-    fits = memory / (BYTES_A_PIXEL * 0.75 * edge**2) >= cores
+    memory = max(LEAST_MEMORY, free_memory() // SHARE_OF_MEMORY)
+    fits = int(memory / (BYTES_A_PIXEL * 0.75 * edge**2))
     is_ours = isinstance(extractor, D2Net) and chosen_device().type == "cpu"
-    if cores == 1 or images < cores or not fits or not is_ours:
+    at_once = min(cores, images, fits) if is_ours else 1
+    if at_once <= 1:
         yield 1
         return
-    with one_thread_an_operation():
-        yield cores
+    with threads_an_operation(cores // at_once):
+        yield at_once
 
 
 @dataclass(frozen=True)

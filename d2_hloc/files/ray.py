@@ -7,6 +7,7 @@ nothing but the work's arguments goes through Ray.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import signal
@@ -54,6 +55,43 @@ class Cluster:
 
     def __post_init__(self) -> None:
         check_ranges(self, cpus=THREADS, gpus=(0, 1024))
+
+
+Engine = Cluster | Shard | None  # what makes a step: a cluster, a shard of it here, or all of it
+
+
+def shard_of(args: argparse.Namespace) -> Shard | None:
+    """Shard that --shard names; None where it is not given."""
+    return None if args.shard is None else Shard.parse(args.shard)
+
+
+def cluster_of(args: argparse.Namespace) -> Cluster | None:
+    """Cluster that --engine ray and its arguments ask for; None for the local engine.
+
+    Raises:
+        ValueError: for arguments that do not go together.
+    """
+    given = {"address": args.address, "cpus": args.worker_cpus}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.engine == "local":
+        if given:
+            raise ValueError("--address and --worker-cpus are for --engine ray; give that too.")
+        return None
+    if getattr(args, "shard", None) is not None or getattr(args, "stage", None) is not None:
+        raise ValueError("--engine ray makes the shards itself; leave --shard and --stage out.")
+    if args.device == "mps":
+        raise ValueError("--device mps is of one machine; leave it out with --engine ray.")
+    gpus = {"cpu": 0.0, "cuda": 1.0}.get(args.device)  # each worker's; auto is by the cluster
+    return Cluster(**given, gpus=gpus)
+
+
+def engine_of(args: argparse.Namespace) -> Engine:
+    """The cluster or the shard that arguments ask for; None is this process, for all of it.
+
+    Raises:
+        ValueError: for arguments that do not go together.
+    """
+    return cluster_of(args) or shard_of(args)
 
 
 def run_shards(

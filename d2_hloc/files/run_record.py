@@ -35,7 +35,8 @@ PACKAGES = ("d2_hloc", "torch", "pycolmap", "numpy", "h5py")
 class RunRecord:
     """The record of one output folder, written after every stage; a resumed run goes on with it.
 
-    No other process has a record of the folder while this one lives.
+    No other process has a record of the folder while this one lives, unless it is `shared`: by
+    the jobs that make shards, which note in it what they were asked for and no more.
 
     Raises:
         ConfigurationChanged: if the folder was made with another configuration.
@@ -44,13 +45,21 @@ class RunRecord:
     """
 
     def __init__(
-        self, output: Path, configuration: dict[str, Any], further: Sequence[Path] = ()
+        self,
+        output: Path,
+        configuration: dict[str, Any],
+        further: Sequence[Path] = (),
+        shared: bool = False,
     ) -> None:
         """`further` are results beside those that Outputs knows by itself."""
         self.outputs = Outputs(output)
         self.path = self.outputs.run_record
-        self._lock = lock_folder(output)
-        clear_unfinished(output)
+        self._is_shared = shared
+        if shared:
+            output.mkdir(parents=True, exist_ok=True)
+        else:
+            self._lock = lock_folder(output)
+            clear_unfinished(output)
         self.counts: dict[str, Any] = {}
         self.timings: dict[str, float] = {}
         self.scores: dict[str, Any] = {}
@@ -62,6 +71,8 @@ class RunRecord:
             _refuse_foreign(self.outputs, further)
         for path in (*self.outputs.databases, self.outputs.dense, self.outputs.exported):
             refuse_links(path)
+        if shared and not self.path.exists():
+            self._write()
 
     def _resume(self) -> None:
         try:
@@ -101,7 +112,11 @@ class RunRecord:
         self.write()
 
     def write(self) -> None:
-        """Write run.json, whole or not at all."""
+        """Write run.json, whole or not at all; a shared one stays as it was begun."""
+        if not self._is_shared:
+            self._write()
+
+    def _write(self) -> None:
         values = {
             "configuration": self.configuration,
             "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from d2_hloc.core.engines import ShardDone
 from d2_hloc.files.atomic import refuse_links, write_atomically
 from d2_hloc.files.lock import FileLock
 from d2_hloc.files.staged_h5 import Staged
@@ -113,6 +114,27 @@ def note_items(output: Path, items: Sequence[Any]) -> None:
             record.parent, before.split(",")[0], found.split(",")[0],
         )  # fmt: skip
     write_atomically(record, found.encode())
+
+
+def shard_done(output: Path, shard: Shard) -> ShardDone:
+    """The end of a command that made a shard of a file, and whose next step needs all of them."""
+    return ShardDone(
+        f"{output}: shard {shard} is there. When all {shard.count} are, run 'd2-hloc merge "
+        f"{output}', and then all shards of this command again."
+    )
+
+
+def end_of_shards(engine: object, folder: Path) -> None:
+    """End the command of a shard once nothing is left that is made in shards.
+
+    Raises:
+        ShardDone: if `engine` is a shard.
+    """
+    if isinstance(engine, Shard):
+        raise ShardDone(
+            f"{folder}: all its features and matches are there; run the command without --shard "
+            "for the rest."
+        )
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def of_images(
     if not options.is_retrieval(len(names), options.max_exhaustive):
         return pairs.exhaustive(names)
     pooled = features_h5.read_global_descriptors(features, names)
-    return pairs.from_retrieval(names, pooled, options.count)
+    return pairs.from_retrieval(names, pooled, options.count, search=options.search)
 
 
 def _by_reference(options: PairsOptions, names: Sequence[str], reference: Reference) -> list[Pair]:
@@ -107,4 +107,5 @@ def of_queries(
         options.count,
         queries,
         features_h5.read_global_descriptors(query_features, queries),
+        options.search,
     )

@@ -1,4 +1,4 @@
-"""Matching on a cluster: in shards by whichever worker is free, then merged."""
+"""Matching on many machines: in shards by whichever worker is free, then merged."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from d2_hloc.files import features_h5
 from d2_hloc.files.merging import merge
-from d2_hloc.files.ray import Cluster, run_in_shards
-from d2_hloc.files.shards import Shard
-from d2_hloc.matching.match_pairs import MatchedPairs, match
+from d2_hloc.files.ray import Engine, run_in_shards
+from d2_hloc.files.shards import Shard, shard_done
+from d2_hloc.matching.match_pairs import CACHE_BYTES, MatchedPairs, match
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.pairs import Pair, unique
 
@@ -18,24 +18,31 @@ PAIRS = 500  # of a shard; half a block of order_for_reuse()
 
 
 def match_on(
-    cluster: Cluster | None,
+    engine: Engine,
     options: MatchingOptions,
     pairs: Sequence[Pair],
     features: Path,
     output: Path,
     features1: Path | None = None,
+    cache_bytes: int = CACHE_BYTES,
 ) -> MatchedPairs:
-    """Match as match_pairs.match() does, on a cluster; for None in this process.
+    """Match as match_pairs.match() does, on a cluster; for None in this process, or a shard here.
 
     Raises:
         ClusterError: as ray.run_shards().
+        ShardDone: if a shard was made.
         StorageError, ConfigurationChanged, DiskFull: as match().
     """
-    missing = 0 if cluster is None else len(_missing(pairs, output))
-    if cluster is None or not missing:
-        return match(options, pairs, features, output, features1)
+    missing = 0 if engine is None else len(_missing(pairs, output))
+    if isinstance(engine, Shard):
+        if output.exists() and missing <= len(MatchedPairs.read(output, pairs).failures):
+            return MatchedPairs.read(output, pairs)
+        match(options, pairs, features, output, features1, cache_bytes, engine)
+        raise shard_done(output, engine)
+    if engine is None or not missing:
+        return match(options, pairs, features, output, features1, cache_bytes)
     work = partial(_match, options, pairs, features, output, features1)
-    run_in_shards(cluster, work, output, missing, PAIRS, "pair")
+    run_in_shards(engine, work, output, missing, PAIRS, "pair")
     return MatchedPairs.read(merge(output), pairs)
 
 

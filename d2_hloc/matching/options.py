@@ -13,6 +13,7 @@ from d2_hloc.network.options import Precision
 MATCHERS = ("nearest", "grown", "hierarchical", "lightglue")
 FOR_CELLS = ("grown", "hierarchical")  # matchers of dense features
 METHODS = ("exhaustive", "retrieval", "covisibility", "poses")
+Search = Literal["exact", "approximate"]
 BY_REFERENCE = ("covisibility", "poses")  # methods that ask what is known of the images
 
 
@@ -37,6 +38,7 @@ class PairsOptions:
         reference: COLMAP model, or file of poses, that pairs by covisibility or poses are chosen
             by.
         file: list of pairs instead, a line 'image image' each.
+        search: of the nearest images; approximate is for hundreds of thousands, and by FAISS.
     """
 
     method: Literal["auto", "exhaustive", "retrieval", "covisibility", "poses"] = "auto"
@@ -45,6 +47,7 @@ class PairsOptions:
     max_angle: float = 45.0
     reference: Path | None = None
     file: Path | None = None  # a pair list instead
+    search: Search = "exact"
 
     def __post_init__(self) -> None:
         check_ranges(self, count=(1, MANY), max_exhaustive=(1, MANY), max_angle=(1e-3, 180))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from scipy.sparse.csgraph import connected_components
 from d2_hloc.core.names import has_space, image_names, shown
 from d2_hloc.core.text import numbered_lines
 from d2_hloc.files.atomic import write_whole
+from d2_hloc.matching.options import Search
+from d2_hloc.matching.similar_images import highest, most_similar, similarities
 
 Pair = tuple[str, str]
-BLOCK_BYTES = 256 << 20  # of similarities at once
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -84,6 +85,7 @@ def from_retrieval(
     count: int,
     query_names: Sequence[str] | None = None,
     query_descriptors: np.ndarray | None = None,
+    search: Search = "exact",
 ) -> list[Pair]:
     """Each query, or each image, with the `count` images whose global descriptors are nearest.
 
@@ -95,8 +97,8 @@ def from_retrieval(
     database = _unit(descriptors - mean)
     if query_names is not None and query_descriptors is not None:
         queries = _unit(query_descriptors - mean)
-        return _nearest_images(query_names, queries, names, database, count)
-    found = _nearest_images(None, database, names, database, count)
+        return _nearest_images(query_names, queries, names, database, count, search)
+    found = _nearest_images(None, database, names, database, count, search)
     return found + bridges(names, database, found)
 
 
@@ -115,7 +117,7 @@ def bridges(
     while groups.max(initial=0) > 0:
         inside = np.flatnonzero(groups == np.bincount(groups).argmin())
         best, i, j = -np.inf, 0, 0
-        for rows, scores in _similarities(descriptors[inside], descriptors):
+        for rows, scores in similarities(descriptors[inside], descriptors):
             scores[:, inside] = -np.inf
             row, column = divmod(int(scores.argmax()), len(names))
             if scores[row, column] > best:
@@ -130,39 +132,21 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def _similarities(
-    queries: Float[np.ndarray, "M D"], database: Float[np.ndarray, "N D"]
-) -> Iterator[tuple[slice, Float[np.ndarray, "k N"]]]:
-    """Inner products of blocks of queries with the database: the whole matrix may not fit."""
-    step = max(1, BLOCK_BYTES // (database.itemsize * max(1, len(database))))
-    for start in range(0, len(queries), step):
-        rows = slice(start, min(start + step, len(queries)))
-        yield rows, queries[rows] @ database.T
-
-
 def _nearest_images(
     query_names: Sequence[str] | None,
     queries: Float[np.ndarray, "M D"],
     names: Sequence[str],
     database: Float[np.ndarray, "N D"],
     count: int,
+    search: Search,
 ) -> list[Pair]:
     """Each query with the `count` most similar images; each image with others for None."""
-    found = []
-    for rows, scores in _similarities(queries, database):
-        for k, row in enumerate(scores, rows.start):
-            if query_names is None:
-                row[k] = -np.inf
-            query = names[k] if query_names is None else query_names[k]
-            found += [(query, names[j]) for j in _highest(row, count)]
-    return found
-
-
-def _highest(scores: Float[np.ndarray, " N"], count: int) -> list[int]:
-    """Indices of the `count` highest, the highest first, of equals the first; -inf is never one."""
-    least = np.partition(scores, max(0, len(scores) - count))[max(0, len(scores) - count)]
-    among = np.flatnonzero((scores >= least) & (scores > -np.inf))
-    return among[np.argsort(-scores[among], kind="stable")][:count].tolist()
+    found = most_similar(queries, database, count, query_names is None, search)
+    return [
+        (query, names[j])
+        for query, row in zip(names if query_names is None else query_names, found, strict=True)
+        for j in row
+    ]
 
 
 def from_covisibility(model: Any, count: int) -> list[Pair]:
@@ -195,7 +179,7 @@ def from_poses(poses: Mapping[str, Any], count: int, max_angle: float = 45.0) ->
     return [
         (name, names[j])
         for name, row in zip(names, scores, strict=True)
-        for j in _highest(row, count)
+        for j in highest(row, count)
     ]
 
 

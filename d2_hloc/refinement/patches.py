@@ -70,11 +70,16 @@ def shallow_maps(backbone: Backbone, image: Float[Tensor, "3 H W"]) -> ShallowMa
 
 
 def unit_cells(maps: Float[Tensor, "D h w"]) -> UInt8[Tensor, "h w D"]:
-    """A few rows at a time: they stay in the processor's cache."""
+    """A few rows at a time: they stay in the processor's cache. Threads have rows of their own."""
     by_cell = maps.permute(1, 2, 0)
     unit = torch.empty(by_cell.shape, dtype=torch.uint8, device=maps.device)
-    for rows, out in zip(by_cell.split(ROWS), unit.split(ROWS), strict=True):
+
+    def write(rows: Tensor, out: Tensor) -> None:
         out.copy_(F.normalize(rows.float(), dim=2).mul_(LEVELS).round_())
+
+    parts = by_cell.split(ROWS), unit.split(ROWS)
+    with _workers() as pool:
+        list((pool.map if maps.device.type == "cpu" else map)(write, *parts))
     return unit
 
 

@@ -23,8 +23,9 @@ from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import ModelError, pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import differences
-from d2_hloc.files.ray import Cluster
+from d2_hloc.files.ray import Engine
 from d2_hloc.files.run_record import RunRecord, read_made_by
+from d2_hloc.files.shards import Shard, end_of_shards
 from d2_hloc.matching import choose_pairs, pairs
 from d2_hloc.matching.match_pairs import MatchedPairs, feature_of
 from d2_hloc.matching.on_cluster import match_on
@@ -91,31 +92,30 @@ def localize_queries(
     queries: Path,
     output: Path,
     images: Path | None = None,
-    cluster: Cluster | None = None,
+    engine: Engine = None,
 ) -> LocalizationRun:
     """Queries in, camera poses out: OUT/{features.h5, matches.h5, poses.txt, run.json}.
 
     `model` is the output of reconstruct() or triangulate_known(), or sparse/ in it; `images` is the
-    folder of its photographs, if they were moved since. Queries are extracted and matched on the
-    cluster, where one is given.
+    folder of its photographs, if they were moved since. Queries are extracted and matched on a
+    cluster, or in shards, where that is asked for.
 
     Raises:
+        ShardDone: of a shard, when it is made.
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
     source = find_model_source(model, images)
     names = check_queries(conf, source, queries, output)
-    asked = {"model": str(source.folder.resolve()), "queries": str(queries.resolve())}
-    record = RunRecord(output, {**asked, **config.to_dict(conf)})
+    record = _record_of(conf, source, queries, output, engine)
     reconstruction = read_model(source.model)
     options = replace(extraction_of(source.features), masks=conf.masks)
     with record.timed("extract"):
         check_same_weights(options, source.features)
-        given = options, queries, names, record.outputs.features
-        features = extract_queries(*given, source, cluster)
-    known = _query_intrinsics(conf.intrinsics, reconstruction)
-    cameras = cameras_of(queries, features.names, known, conf.camera_model, conf.cameras)
-    check_camera_sizes(cameras, features.sizes)
-    matches = match_queries(conf, record, features, reconstruction, source, cluster)
+        made = record.outputs.features
+        features = extract_queries(options, queries, names, made, source, engine)
+    cameras = _cameras_of_queries(conf, queries, features, reconstruction)
+    matches = match_queries(conf, record, features, reconstruction, source, engine)
+    end_of_shards(engine, output)
     refinement = conf.refinement.reaching(reach_of(options.feature))
     matched = MatchedQueries(
         cameras=cameras, pairs=matches.pairs, features=features.path, matches=matches.path
@@ -153,13 +153,29 @@ def _query_intrinsics(path: Path | None, model: pycolmap.Reconstruction) -> Intr
     return replace(Intrinsics.read(path), elsewhere=of_model)
 
 
+def _cameras_of_queries(
+    conf: Localize, queries: Path, features: Extracted, model: pycolmap.Reconstruction
+) -> dict[str, pycolmap.Camera]:
+    known = _query_intrinsics(conf.intrinsics, model)
+    cameras = cameras_of(queries, features.names, known, conf.camera_model, conf.cameras)
+    check_camera_sizes(cameras, features.sizes)
+    return cameras
+
+
+def _record_of(
+    conf: Localize, source: ModelSource, queries: Path, output: Path, engine: Engine
+) -> RunRecord:
+    asked = {"model": str(source.folder.resolve()), "queries": str(queries.resolve())}
+    return RunRecord(output, asked | config.to_dict(conf), shared=isinstance(engine, Shard))
+
+
 def extract_queries(
     options: ExtractionOptions,
     queries: Path,
     names: Sequence[str],
     output: Path,
     source: ModelSource,
-    cluster: Cluster | None = None,
+    engine: Engine = None,
 ) -> Extracted:
     """Extract the queries, turned as the model's images are where the options ask for that."""
     turns: dict[str, int] = {}
@@ -167,7 +183,7 @@ def extract_queries(
         in_model = model_poses(read_model(source.model))
         upright = upright_files(source.images, source.features, in_model)
         turns = turns_of_new(options, queries, names, output, upright)
-    return extract_on(cluster, options, queries, output, names, turns)
+    return extract_on(engine, options, queries, output, names, turns)
 
 
 def match_queries(
@@ -176,7 +192,7 @@ def match_queries(
     features: Extracted,
     model: pycolmap.Reconstruction,
     source: ModelSource,
-    cluster: Cluster | None = None,
+    engine: Engine = None,
 ) -> MatchedPairs:
     """Match the queries with images of the model, as many as the options say."""
     in_model = Extracted.read(source.features, model_poses(model)).names
@@ -187,7 +203,7 @@ def match_queries(
     with record.timed("match"):
         matches = record.outputs.matches
         rule = matching_of(feature_of(source.features), conf.matching)
-        return match_on(cluster, rule, listed, features.path, matches, source.features)
+        return match_on(engine, rule, listed, features.path, matches, source.features)
 
 
 def check_queries(conf: Localize, source: ModelSource, queries: Path, output: Path) -> list[str]:

@@ -16,8 +16,9 @@ from d2_hloc.files.atomic import check_space
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.files.outputs import Outputs
 from d2_hloc.files.provenance import digest, file_checksum
-from d2_hloc.files.ray import Cluster
+from d2_hloc.files.ray import Engine
 from d2_hloc.files.run_record import RunRecord
+from d2_hloc.files.shards import end_of_shards
 from d2_hloc.matching import choose_pairs, pairs
 from d2_hloc.matching.match_pairs import MatchedPairs
 from d2_hloc.matching.on_cluster import match_on
@@ -137,13 +138,14 @@ def match_collection(
     inputs: InputImages,
     record: RunRecord,
     choose: Choose | None = None,
-    cluster: Cluster | None = None,
+    engine: Engine = None,
 ) -> Matched:
-    """Extract and match images, on the cluster where one is given.
+    """Extract and match images, on a cluster or in shards where that is asked for.
 
     `choose` gives the pairs among the images that have features; None is by the options.
 
     Raises:
+        ShardDone: in the end, of a shard.
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
     check_camera_model(conf.reconstruction.camera_model)
@@ -154,7 +156,7 @@ def match_collection(
     with record.timed("extract"):
         given = conf.extraction, inputs.folder
         turns = turns_of_new(*given, inputs.names, outputs.features)
-        features = extract_on(cluster, *given, outputs.features, inputs.names, turns)
+        features = extract_on(engine, *given, outputs.features, inputs.names, turns)
     with features_h5.open_h5(features.path) as file:
         record.mark_done(FEATURES, features_h5.image_digests(file, features.names))
     record.counts["images"] = len(features.names)
@@ -170,7 +172,8 @@ def match_collection(
         )
     pairs.write_pairs(outputs.pairs, listed)
     with record.timed("match"):
-        matches = match_on(cluster, conf.matching_rule, listed, features.path, outputs.matches)
+        matches = match_on(engine, conf.matching_rule, listed, features.path, outputs.matches)
+    end_of_shards(engine, outputs.folder)
     record.counts["pairs"] = len(matches.pairs)
     record.counts["failed_pairs"] = matches.failures_by_text
     return Matched(

@@ -21,8 +21,9 @@ from d2_hloc.files.colmap import (
     sparse_folder,
 )
 from d2_hloc.files.outputs import Outputs
-from d2_hloc.files.ray import Cluster
+from d2_hloc.files.ray import Engine
 from d2_hloc.files.run_record import RunRecord
+from d2_hloc.files.shards import Shard
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.tracks import RefinedTracks
 from d2_hloc.sfm.adjustment.settling import RULE, RULE_OF_CELLS, RULE_OF_COVERED
@@ -79,25 +80,25 @@ class ModelRun:
         return self.record.outputs
 
 
-def reconstruct(
-    conf: Reconstruct, images: Path, output: Path, cluster: Cluster | None = None
-) -> ModelRun:
+def reconstruct(conf: Reconstruct, images: Path, output: Path, engine: Engine = None) -> ModelRun:
     """Photos in, a model out: OUT/{features.h5, matches.h5, database.db, sparse/, run.json}.
 
-    Images are extracted and matched on the cluster, where one is given.
+    Images are extracted and matched on a cluster, or in shards, where that is asked for.
 
     Raises:
+        ShardDone: of a shard, when it is made.
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
     known = Intrinsics.read(conf.intrinsics)  # first: a mistake in it should not cost an hour
-    record = RunRecord(output, {"images": str(images.resolve()), **config.to_dict(conf)})
+    asked = {"images": str(images.resolve()), **config.to_dict(conf)}
+    record = RunRecord(output, asked, shared=isinstance(engine, Shard))
 
     def cameras(names: Sequence[str]) -> Cameras:
         model = conf.reconstruction.camera_model
         return cameras_of(images, names, known, model, conf.cameras)
 
     inputs = InputImages(folder=images, names=list_images(images), cameras=cameras)
-    matched = match_collection(conf, inputs, record, cluster=cluster)
+    matched = match_collection(conf, inputs, record, engine=engine)
     database = prepare_database(matched)
     return map_matched(matched, database, set(known.among(matched.features.names)))
 
@@ -107,18 +108,20 @@ def triangulate_known(
     reference: Path,
     images: Path,
     output: Path,
-    cluster: Cluster | None = None,
+    engine: Engine = None,
 ) -> ModelRun:
     """A model's own poses and cameras, with points triangulated from these features.
 
-    Images are extracted and matched on the cluster, where one is given.
+    Images are extracted and matched on a cluster, or in shards, where that is asked for.
 
     Raises:
+        ShardDone: of a shard, when it is made.
         ValueError: as reconstruct.
     """
     model = read_model(sparse_folder(reference), needs_points=False)
     asked = {"images": str(images.resolve()), "reference": str(reference.resolve())}
-    record = RunRecord(output, {**asked, **config.to_dict(conf)})
+    asked |= config.to_dict(conf)
+    record = RunRecord(output, asked, shared=isinstance(engine, Shard))
     known = {i.name: camera_of(i) for i in model.images.values() if i.has_pose}
     inputs = InputImages(
         folder=images,
@@ -127,7 +130,7 @@ def triangulate_known(
         model=model,
         rigs=model if has_rigs(model) else None,
     )
-    matched = match_collection(conf, inputs, record, cluster=cluster)
+    matched = match_collection(conf, inputs, record, engine=engine)
     database = prepare_database(matched)
     sparse = record.outputs.sparse
     return finish(

@@ -9,9 +9,9 @@ from scripts import BENCHMARKS, TRAININGS, load
 
 from d2_hloc.app import cli
 from d2_hloc.app.cli import COMPUTING, build_parser
-from d2_hloc.app.commands.common import cluster_of
 from d2_hloc.core.described import described_options
 from d2_hloc.features.names import MODULES
+from d2_hloc.files.ray import cluster_of
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.sfm.options import NEAREST, Reconstruct
 

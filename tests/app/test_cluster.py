@@ -18,6 +18,7 @@ from cluster_nodes import connected, nodes_of_one_cpu
 from cluster_work import COUNT, EXTRACTION, MATCHING, extract_noting, match_noting, notes
 from hdf5 import contents
 from PIL import Image
+from sharded import assert_same_data, run_all_shards
 from skimage import data
 
 from d2_hloc.app.cli import main
@@ -232,13 +233,27 @@ def test_reconstructions_extract_and_match_in_the_shards_of_a_cluster(
     conf = Reconstruct(extraction=EXTRACTION, matching=MATCHING)
     somewhere = Cluster(address="somewhere")
     inputs = InputImages(folder=images, names=list_images(images), cameras=cameras)
-    found = match_collection(conf, inputs, RunRecord(tmp_path, {}), cluster=somewhere)
+    found = match_collection(conf, inputs, RunRecord(tmp_path, {}), engine=somewhere)
     assert asked == [(somewhere, "image", 12), (somewhere, "pair", 55)]
     assert len(found.pairs) == 55
     features, matches = tmp_path / "features.h5", tmp_path / "matches.h5"
     assert features_h5.extracted_names(features) == features_h5.extracted_names(alone[0])
     assert all(len(features_h5.read_matches(matches, *pair)) for pair in found.pairs)
     assert sorted(p.name for p in tmp_path.glob("*.h5*")) == ["features.h5", "matches.h5"]
+
+
+def test_queries_are_localized_in_shards_as_in_one_run(small_run, tmp_path, capsys):
+    paths = ["localize", str(small_run.output), str(small_run.queries)]
+    given = [*small_run.intrinsics, "--refinement", "off"]
+    assert main([*paths, str(tmp_path / "whole"), *given]) == 0
+    output = tmp_path / "sharded"
+    run_all_shards(lambda *more: main([*paths, str(output), *given, *more]), output)
+    assert main([*paths, str(output), *given, "--shard", "1/2"]) == 0
+    assert "run the command without --shard" in capsys.readouterr().out
+    assert main([*paths, str(output), *given]) == 0
+    assert_same_data(output, tmp_path / "whole")
+    poses = [(folder / "poses.txt").read_text() for folder in (output, tmp_path / "whole")]
+    assert poses[0] == poses[1]
 
 
 def cameras(names):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from killing import go_on_after_interruptions
 from PIL import Image
 from scripts import load
+from sharded import assert_same_data, run_all_shards
 
 from d2_hloc.app.command import run_command
 from d2_hloc.app.scene.demo import write_demo
@@ -202,6 +204,14 @@ def test_trouble_is_listed_and_the_rest_is_done(dataset, conf, tmp_path):
         rows = {Path(row["name"]).name: row for row in csv.DictReader(file)}
     assert int(rows["day_1.jpg"]["num_inliers"]) >= 15
     assert rows["night_1.jpg"]["num_inliers"] == "0" or rows["night_1.jpg"]["reason"]
+
+
+def test_shards_find_the_same_features_and_matches(dataset, whole, conf, tmp_path, capsys):
+    run_all_shards(partial(run, dataset, tmp_path, conf), tmp_path)
+    assert run(dataset, tmp_path, conf, "--shard", "2/2") == 0
+    assert "run the command without --shard" in capsys.readouterr().out
+    assert not (tmp_path / "database.db").exists()
+    assert_same_data(tmp_path, whole)
 
 
 def test_a_fallback_is_the_first_listed_pose():

@@ -21,6 +21,7 @@ import torch
 from killing import go_on_after_interruptions
 from PIL import Image
 from scripts import load
+from sharded import assert_same_data, cluster_here
 from skimage import data, transform
 
 from d2_hloc.benchmarks.hpatches.data import (
@@ -48,6 +49,7 @@ from d2_hloc.core.structs import Features, Matches
 from d2_hloc.features import extraction
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5
+from d2_hloc.files.merging import merge
 from d2_hloc.files.provenance import ConfigurationChanged
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.matching.match_pairs import MatchedPairs
@@ -317,6 +319,32 @@ def test_a_feature_can_join_a_comparison_later(pipeline, dataset, finished, tmp_
     output = Path(shutil.copytree(finished, tmp_path / "out"))
     assert run(pipeline, dataset, output, "--feature", "d2net", "sift", "d2net-ms") == 0
     assert "<td>d2net-ms</td>" in (output / "report.html").read_text()
+
+
+def test_shards_and_a_cluster_find_the_same(pipeline, dataset, finished, tmp_path, monkeypatch):
+    sharded, features = tmp_path / "sharded", ("--feature", "d2net", "sift")
+
+    def command(*more):
+        return run(pipeline, dataset, sharded, *features, *more)
+
+    for step in ("features.h5", "matches.h5"):
+        for shard in ("1/2", "2/2"):
+            assert command("--shard", shard) == 0
+        for feature in ("d2net", "sift"):
+            merge(sharded / feature / step)
+    assert command("--shard", "1/2") == 0
+    assert not (sharded / "report.html").exists()
+    assert command() == 0
+    asked = cluster_here(monkeypatch)
+    on_cluster = tmp_path / "cluster"
+    engine = ["--engine", "ray", "--address", "somewhere"]
+    assert run(pipeline, dataset, on_cluster, "--feature", "sift", *engine) == 0
+    assert asked == [("image", 5), ("pair", 3)]
+    for output, name in ((sharded / "d2net", "d2net"), (sharded / "sift", "sift")):
+        assert_same_data(output, finished / name)
+    assert_same_data(on_cluster, finished / "sift")
+    tables = [(output / "hpatches.csv").read_text() for output in (sharded, finished)]
+    assert tables[0] == tables[1]
 
 
 def test_another_configuration_stops_and_shows_both(pipeline, dataset, finished, capsys):

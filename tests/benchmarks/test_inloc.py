@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from inloc_scene import (
 from killing import go_on_after_interruptions
 from PIL import Image
 from scripts import load
+from sharded import assert_same_data, cluster_here, run_all_shards
 
 from d2_hloc.benchmarks.inloc import data as inloc
 from d2_hloc.benchmarks.inloc.cameras import CameraOptions, inloc_camera, query_cameras
@@ -272,6 +274,20 @@ def test_early_exit_matches_fewer_pairs(pipeline, scene, finished, tmp_path):
     with features_h5.open_h5(output / "matches.h5") as file:
         assert sum(len(file[query]) for query in file) == 4
     assert max(e[0] for e in errors_in(output / "poses.txt", scene).values()) < 0.01
+
+
+def test_shards_and_a_cluster_find_the_same(pipeline, scene, finished, tmp_path, monkeypatch):
+    sharded, on_cluster = tmp_path / "sharded", tmp_path / "cluster"
+    command = partial(run, pipeline, scene, sharded, "--feature", "sift")
+    run_all_shards(command, sharded)
+    assert command() == 0
+    asked = cluster_here(monkeypatch)
+    engine = ["--engine", "ray", "--address", "somewhere"]
+    assert run(pipeline, scene, on_cluster, "--feature", "sift", *engine) == 0
+    assert [unit for unit, _ in asked] == ["image", "pair"]
+    for output in (sharded, on_cluster):
+        assert_same_data(output, finished)
+        assert (output / "poses.txt").read_text() == (finished / "sparse/poses.txt").read_text()
 
 
 def test_threads_find_the_same(pipeline, scene, finished, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from killing import go_on_after_interruptions, run_until_killed
 from PIL import Image
 from scripts import load
+from sharded import assert_same_data, run_all_shards
 
 from d2_hloc.app.command import run_command
 from d2_hloc.app.scene.demo import write_demo
@@ -158,6 +160,11 @@ def test_internet_photos_are_taken_or_counted_and_never_fatal(scene, tmp_path, c
     assert found["scores"]["registered_images"] >= 5
     assert found["scores"]["dense"]["depth_maps"] == found["scores"]["registered_images"]
     assert found["scores"]["dense"]["points"] > 500
+
+
+def test_shards_find_the_same_features_and_matches(scene, whole, tmp_path, conf):
+    run_all_shards(partial(run, scene, tmp_path, conf, "--feature", "d2net"), tmp_path)
+    assert_same_data(tmp_path, whole / "d2net")
 
 
 def test_a_lost_cloud_is_made_again(scene, whole, tmp_path, conf):

@@ -274,18 +274,28 @@ def test_images_are_extracted_at_once_with_a_thread_each_and_the_same_features(
         assert torch.equal(here.descriptors, there.descriptors)
 
 
-def test_cores_share_an_image_where_there_are_few_or_memory_is_short(monkeypatch):
+def test_cores_share_images_where_there_are_few_or_memory_is_short(one_thread, monkeypatch):
     network, options = D2Net(), ExtractionOptions(resize_max=1600)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(extraction, "free_memory", lambda: 64 << 30)
+    torch.set_num_threads(4)
+    monkeypatch.setattr(extraction, "free_memory", lambda: 128 << 30)
     asked = {
         "all": (network, options, 9),
-        "few images": (network, options, 3),
+        "few images": (network, options, 2),
+        "one": (network, options, 1),
         "large images": (network, replace(options, resize_max=None), 9),
         "not ours": (lambda images: [], options, 9),
     }
     found = {}
     for name, given in asked.items():
         with extraction.an_image_a_thread(*given) as workers:
-            found[name] = workers
-    assert found == {"all": 4, "few images": 1, "large images": 1, "not ours": 1}
+            found[name] = workers, torch.get_num_threads()
+    assert found == {
+        "all": (4, 1),
+        "few images": (2, 2),
+        "one": (1, 4),
+        "large images": (1, 4),
+        "not ours": (1, 4),
+    }
+    monkeypatch.setattr(extraction, "free_memory", lambda: 20 << 30)
+    with extraction.an_image_a_thread(*asked["all"]) as workers:
+        assert (workers, torch.get_num_threads()) == (1, 4)

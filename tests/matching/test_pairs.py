@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from d2_hloc.files.colmap import pycolmap
-from d2_hloc.matching import pairs
+from d2_hloc.matching import pairs, similar_images
 from d2_hloc.sfm.pose_errors import model_poses
 
 
@@ -251,13 +251,43 @@ def test_retrieval_by_blocks_finds_the_same_with_equals_among_them(monkeypatch):
     queries = names[:7], rng.normal(size=(7, 4))
     of_queries = pairs.from_retrieval(names, descriptors, 5, *queries)
     assert len(whole) > 120  # with bridges
-    monkeypatch.setattr(pairs, "BLOCK_BYTES", 3 * 60 * 8)  # three rows
+    monkeypatch.setattr(similar_images, "BLOCK_BYTES", 3 * 60 * 8)  # three rows
     assert pairs.from_retrieval(names, descriptors, 2) == whole
     assert pairs.from_retrieval(names, descriptors, 5, *queries) == of_queries
 
 
-def test_retrieval_among_200000_images_needs_no_matrix_of_all():
+@pytest.mark.parametrize("search", ["exact", "approximate"])
+def test_faiss_finds_the_images_that_blocks_find(search, monkeypatch):
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    places = 3 * rng.normal(size=(50, 12))
+    database = (places[np.arange(3000) % 50] + rng.normal(size=(3000, 12))).astype(np.float32)
+    names = [str(k) for k in range(3000)]
+    queries = ["a", "b"], database[[7, 2900]] + 0.01
+    expected = pairs.from_retrieval(names, database, 5)
+    of_queries = pairs.from_retrieval(names, database, 5, *queries)
+    monkeypatch.setattr(similar_images, "FEW", 100)
+    found = similar_images.most_similar(database, database, 5, True, search)
+    assert all(k not in row and len(row) == 5 for k, row in enumerate(found))
+    again = pairs.from_retrieval(names, database, 5, search=search)
+    least = 0.999 if search == "exact" else 0.9
+    assert len(set(again) & set(expected)) >= least * len(set(expected))
+    assert pairs.from_retrieval(names, database, 5, *queries, search=search) == of_queries
+
+
+def test_an_approximate_search_without_faiss_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(similar_images.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs FAISS: pip install 'd2_hloc\[faiss\]'"):
+        pairs.from_retrieval(NAMES, np.eye(len(NAMES)), 1, search="approximate")
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["faiss", "blocks"])
+def test_retrieval_among_200000_images_needs_no_matrix_of_all(is_there, monkeypatch):
     """Their similarities would take 160 GB; planted images are found."""
+    if is_there:
+        pytest.importorskip("faiss")
+    else:
+        monkeypatch.setattr(similar_images.importlib.util, "find_spec", lambda name: None)
     count, places = 200_000, [17, 123_456, 199_999]
     database = np.random.default_rng(0).normal(size=(count, 16)).astype(np.float32)
     names = [str(k) for k in range(count)]
@@ -267,6 +297,6 @@ def test_retrieval_among_200000_images_needs_no_matrix_of_all():
     tracemalloc.stop()
     assert [image for _, image in found[::2]] == [str(k) for k in places]
     assert peak < 5 * database.nbytes
-    blocks = [rows for rows, _ in pairs._similarities(database[:400], database)]
-    assert max(b.stop - b.start for b in blocks) * count * 4 <= pairs.BLOCK_BYTES
+    blocks = [rows for rows, _ in similar_images.similarities(database[:400], database)]
+    assert max(b.stop - b.start for b in blocks) * count * 4 <= similar_images.BLOCK_BYTES
     assert sum(b.stop - b.start for b in blocks) == 400

@@ -11,6 +11,8 @@ from d2_hloc.mvs.consistency import consistent_depth
 from d2_hloc.mvs.normals import normals
 from d2_hloc.mvs.options import ConsistencyOptions
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 OPTIONS = ConsistencyOptions()
 
 
@@ -65,25 +67,25 @@ def angles(found, expected):
 
 
 def in_camera(scene, normal):
-    R = scene[0].view.cam_from_world[:, :3].numpy()
+    R = scene[0].view.cam_from_world[:, :3].cpu().numpy()
     return -(R @ normal / np.linalg.norm(normal))[:, None, None]
 
 
 def test_normals_of_planes_are_exact(scene, depths):
-    found = normals(*depths[0][:1], scene[0].view.K).numpy()
+    found = normals(*depths[0][:1], scene[0].view.K).cpu().numpy()
     assert np.median(angles(found, in_camera(scene, WALL[0]))[5:40, 5:-5]) < 0.1
     assert np.median(angles(found, in_camera(scene, FLOOR[0]))[-25:-5, 5:-5]) < 0.1
 
 
 def test_normals_of_a_ball_point_away_from_its_centre(scene, depths):
     view, depth = scene[0].view, scene[0].depth
-    R, t = view.cam_from_world[:, :3].numpy(), view.cam_from_world[:, 3].numpy()
+    R, t = view.cam_from_world[:, :3].cpu().numpy(), view.cam_from_world[:, 3].cpu().numpy()
     centre = R @ BALL[0] + t
     x, y = np.meshgrid(np.arange(depth.shape[1]), np.arange(depth.shape[0]))
     rays = np.einsum("ij,jhw->ihw", np.linalg.inv(view.K), np.stack([x, y, np.ones_like(x)]))
     outward = (rays * depth - centre[:, None, None]) / BALL[1]
     on_ball = np.abs(np.linalg.norm(outward, axis=0) - 1) < 1e-6
-    found = normals(depths[0][0], view.K).numpy()
+    found = normals(depths[0][0], view.K).cpu().numpy()
     errors = angles(found, outward)[on_ball]
     assert on_ball.sum() > 1000
     assert np.median(errors) < 2

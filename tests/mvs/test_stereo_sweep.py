@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from random_tensors import random_uniform
 from stereo_scene import CENTRES, render
 
 from d2_hloc.mvs import plane_sweep
@@ -12,6 +13,8 @@ from d2_hloc.mvs.correlation import Correlation
 from d2_hloc.mvs.options import SweepOptions
 from d2_hloc.mvs.plane_sweep import PhotoConsistency, best_hypothesis, median, sweep
 from d2_hloc.mvs.views import pixel_grid, projection
+
+pytestmark = pytest.mark.usefixtures("on_device")
 
 OPTIONS = SweepOptions()
 
@@ -27,7 +30,7 @@ def swept(scene):
 
 
 def test_depth_is_recovered(scene, swept):
-    depth = swept[0].numpy()
+    depth = swept[0].cpu().numpy()
     is_found = depth > 0
     errors = np.abs(depth / scene[0].depth - 1)[is_found]
     assert is_found.mean() > 0.95
@@ -40,14 +43,14 @@ def test_a_second_refinement_is_more_exact(scene):
     medians = []
     for refinements in (1, 2):
         options = dataclasses.replace(OPTIONS, hypotheses=24, refinements=refinements)
-        depth = sweep(scene[0].view, sources, 2.0, 9.0, options)[0].numpy()
+        depth = sweep(scene[0].view, sources, 2.0, 9.0, options)[0].cpu().numpy()
         medians.append(np.median(np.abs(depth / scene[0].depth - 1)[depth > 0]))
     assert medians[1] < medians[0]
 
 
 def test_one_source_of_another_size_is_enough(scene):
     source = render(CENTRES[1], width=313, height=201, focal=250.0).view
-    depth = sweep(scene[0].view, [source], 2.0, 9.0, OPTIONS)[0].numpy()
+    depth = sweep(scene[0].view, [source], 2.0, 9.0, OPTIONS)[0].cpu().numpy()
     assert np.median(np.abs(depth / scene[0].depth - 1)[depth > 0]) < 0.004
 
 
@@ -116,8 +119,7 @@ def test_a_projection_lands_where_the_point_is_seen(scene):
 
 
 def test_correlation_is_that_of_the_window():
-    random = torch.Generator().manual_seed(0)
-    a, b = torch.rand(2, 9, 12, generator=random)
+    a, b = random_uniform(2, 9, 12, seed=0)
     found = Correlation(a, 5)(b)
     window = torch.stack([a[2:7, 3:8].flatten(), b[2:7, 3:8].flatten()])
     assert found[4, 5] == pytest.approx(torch.corrcoef(window)[0, 1].item(), abs=1e-3)
@@ -164,7 +166,7 @@ def test_steep_surfaces_grow_from_what_was_found_of_them(scene, monkeypatch):
     right = []
     for neighbours in ((0,), plane_sweep.SPREAD):
         monkeypatch.setattr(plane_sweep, "SPREAD", neighbours)
-        depth = sweep(scene[0].view, sources, 2.0, 9.0, OPTIONS)[0].numpy()
+        depth = sweep(scene[0].view, sources, 2.0, 9.0, OPTIONS)[0].cpu().numpy()
         floor = (depth > 0)[-60:] & (np.abs(depth / scene[0].depth - 1) < 0.01)[-60:]
         right.append(floor.mean())
     assert right[1] > right[0]

@@ -8,6 +8,8 @@ from training_form import training_maps
 from d2_hloc.network import backbone as module
 from d2_hloc.network.backbone import LAYERS, from_lattices, preprocess, strips, to_lattices
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 # Every remainder of a division by 4, in both axes; odd and even numbers of cells; the smallest.
 SIZES = [(64, 80), (69, 86), (66, 81), (87, 63), (61, 87), (8, 8), (9, 15), (12, 13), (11, 40)]
 
@@ -72,6 +74,7 @@ def test_the_training_form_has_no_relu_at_its_end_and_the_test_form_has(backbone
     assert dense_maps(backbone, images).min() == 0
 
 
+@pytest.mark.usefixtures("gradients")
 @torch.inference_mode(False)
 def test_the_training_form_can_be_trained(backbone, photo):
     images = photo_of(photo, 40, 48).clone()

@@ -7,6 +7,8 @@ from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.network.cells import describe_cells, describe_parts, strongest_corners
 from d2_hloc.network.options import CellOptions
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 
 def test_a_keypoint_is_on_the_corner_of_its_cell():
     image = torch.full((3, 40, 48), 0.5)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from random_tensors import random_uniform
 
 from d2_hloc.core.structs import Features
 from d2_hloc.network import backbone as backbone_module
@@ -11,15 +12,22 @@ from d2_hloc.network.description import GeneralizedMean
 from d2_hloc.network.options import MULTISCALE, D2NetOptions
 from d2_hloc.network.weights.catalogue import WeightsError
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
+
+def created(options=None):
+    """The network, on the device that tests compute on."""
+    return D2Net(options).to(torch.get_default_device())
+
 
 @pytest.fixture(scope="module")
 def single():
-    return D2Net()
+    return created()
 
 
 @pytest.fixture(scope="module")
 def multi():
-    return D2Net(D2NetOptions(scales=MULTISCALE))
+    return created(D2NetOptions(scales=MULTISCALE))
 
 
 @pytest.fixture(scope="module", params=["single", "multi"])
@@ -70,6 +78,7 @@ def test_features_are_finite_in_bounds_and_of_unit_length(features):
     assert not found.keypoints.requires_grad
 
 
+@pytest.mark.usefixtures("gradients")
 def test_features_are_ordinary_tensors(features):
     """Networks with gradients take them, and they can be changed in place."""
     features.keypoints.clone().add_(1)
@@ -90,7 +99,7 @@ def test_features_have_the_scale_of_their_level(net, features):
 
 
 def test_scores_are_responses_over_the_levels_number_and_scales_are_inverse(part):
-    net = D2Net(D2NetOptions(scales=(0.5, 1.0)))
+    net = created(D2NetOptions(scales=(0.5, 1.0)))
     found = net.extract(part)
     pools = [GeneralizedMean()]
     with torch.inference_mode():
@@ -130,7 +139,7 @@ def mirrored_features(options, image, dim):
 
     Its maps are the mirrored maps of the image, whatever the weights are.
     """
-    net = D2Net(options)
+    net = created(options)
     for name, value in net.named_parameters():
         if name.endswith("weight"):
             value.copy_(value.flip(dim + 1))
@@ -157,7 +166,7 @@ def test_a_mirrored_image_has_mirrored_keypoints(photo, scale, height, width, di
     """True only if positions are where the network looks: in W pixels, x goes to W - 1 - x."""
     image = photo[:, :height, -width:]  # whole cells at this scale
     options = D2NetOptions(scales=(scale,))
-    found = D2Net(options).extract(image).keypoints
+    found = created(options).extract(image).keypoints
     assert len(found) > 10
     assert farthest_neighbour(found, mirrored_keypoints(options, image, dim)) < 0.02
 
@@ -165,13 +174,13 @@ def test_a_mirrored_image_has_mirrored_keypoints(photo, scale, height, width, di
 def test_positions_as_released_lie_two_pixels_off_on_either_side(photo):
     image = photo[:, :96, -128:]
     options = D2NetOptions(position="released")
-    found = D2Net(options).extract(image).keypoints
+    found = created(options).extract(image).keypoints
     shift = torch.tensor([4.0, 0.0])
     assert farthest_neighbour(found + shift, mirrored_keypoints(options, image, 2)) < 0.01
 
 
 def test_the_two_positions_differ_by_two_pixels_and_in_nothing_else(single_features, part):
-    released = D2Net(D2NetOptions(position="released")).extract(part)
+    released = created(D2NetOptions(position="released")).extract(part)
     found = single_features
     assert torch.allclose(found.keypoints, released.keypoints + 2, atol=1e-4)
     assert torch.equal(found.scores, released.scores)
@@ -179,16 +188,16 @@ def test_the_two_positions_differ_by_two_pixels_and_in_nothing_else(single_featu
 
 def test_max_keypoints_keeps_the_best(single_features, part):
     every = single_features
-    few = D2Net(D2NetOptions(max_keypoints=7)).extract(part)
+    few = created(D2NetOptions(max_keypoints=7)).extract(part)
     assert torch.equal(few.keypoints, every.keypoints[:7])
     assert torch.equal(few.descriptors, every.descriptors[:7])
-    many = D2Net(D2NetOptions(max_keypoints=100_000)).extract(part)
+    many = created(D2NetOptions(max_keypoints=100_000)).extract(part)
     assert len(many) == len(every)
 
 
 def test_a_larger_edge_threshold_finds_more(single_features, part):
-    loose = D2Net(D2NetOptions(edge_threshold=50.0)).extract(part)
-    strict = D2Net(D2NetOptions(edge_threshold=1.5)).extract(part)
+    loose = created(D2NetOptions(edge_threshold=50.0)).extract(part)
+    strict = created(D2NetOptions(edge_threshold=1.5)).extract(part)
     assert len(strict) < len(single_features) < len(loose)
 
 
@@ -200,7 +209,7 @@ def test_a_flat_image_has_no_features(single, value):
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 131), (9, 9)])
 def test_the_smallest_images_may_have_no_features_but_keep_their_widths(single, height, width):
-    found = single.extract(torch.rand(3, height, width, generator=torch.Generator().manual_seed(0)))
+    found = single.extract(random_uniform(3, height, width, seed=0))
     assert found.keypoints.shape == (len(found), 2)
     assert found.descriptors.shape == (len(found), 512)
     assert found.global_descriptor.shape == (512,)
@@ -227,7 +236,7 @@ def test_images_of_whole_numbers_are_refused(single):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_finds_nearly_the_same_features(single_features, part, precision):
-    found = D2Net(D2NetOptions(precision=precision)).extract(part)
+    found = created(D2NetOptions(precision=precision)).extract(part)
     assert found.keypoints.dtype == found.descriptors.dtype == torch.float32
     expected = single_features
     distances = torch.cdist(expected.keypoints, found.keypoints)

@@ -6,10 +6,12 @@ import torch.nn.functional as F
 
 from d2_hloc.network.description import GeneralizedMean, describe, has_corners
 
+pytestmark = pytest.mark.usefixtures("on_device")
 
-def test_a_planted_cell_is_described_by_its_channels():
-    maps = torch.zeros(4, 5, 7)
-    maps[:, 2, 3] = torch.tensor([3.0, 0.0, 4.0, 0.0])
+
+def test_a_planted_cell_is_described_by_its_channels(dtype):
+    maps = torch.zeros(4, 5, 7, dtype=dtype)
+    maps[:, 2, 3] = torch.tensor([3.0, 0.0, 4.0, 0.0], dtype=dtype)
     found = describe(maps, torch.tensor([[2.0, 3.0]]))
     assert torch.allclose(found, torch.tensor([[0.6, 0.0, 0.8, 0.0]]))
 

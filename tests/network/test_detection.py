@@ -17,6 +17,8 @@ from d2_hloc.network.detection import (
     soft_scores,
 )
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 EDGE_LIMIT = (5 + 1) ** 2 / 5
 
 
@@ -69,38 +71,38 @@ def hard_detections(maps, edge_threshold=5.0):
     return mask
 
 
-def test_finds_exactly_the_planted_peak():
-    maps = torch.zeros(4, 9, 11)
+def test_finds_exactly_the_planted_peak(dtype):
+    maps = torch.zeros(4, 9, 11, dtype=dtype)
     maps[2, 3, 5] = 1.0
     assert hard_detections(maps).nonzero().tolist() == [[3, 5]]
 
 
 @pytest.mark.parametrize("cell", [(0, 0), (0, 5), (8, 10), (4, 0), (8, 3)])
-def test_a_peak_on_the_border_is_found_too(cell):
-    maps = torch.zeros(4, 9, 11)
+def test_a_peak_on_the_border_is_found_too(cell, dtype):
+    maps = torch.zeros(4, 9, 11, dtype=dtype)
     maps[1, cell[0], cell[1]] = 1.0
     found = detect(maps)
     assert found.cells.tolist() == [list(cell)]
     assert found.steps.tolist() == [[0.0, 0.0]]
 
 
-def test_several_peaks_come_in_order_of_rows_with_their_channels_values():
-    maps = torch.zeros(3, 9, 11)
+def test_several_peaks_come_in_order_of_rows_with_their_channels_values(dtype):
+    maps = torch.zeros(3, 9, 11, dtype=dtype)
     maps[2, 7, 1], maps[0, 2, 8], maps[1, 2, 3] = 3.0, 2.0, 1.0
     found = detect(maps)
     assert found.cells.tolist() == [[2, 3], [2, 8], [7, 1]]
     assert found.values.tolist() == [1.0, 2.0, 3.0]
 
 
-def test_a_peak_below_another_channel_is_none():
-    maps = torch.zeros(2, 9, 11)
+def test_a_peak_below_another_channel_is_none(dtype):
+    maps = torch.zeros(2, 9, 11, dtype=dtype)
     maps[0, 3, 5] = 1.0
     maps[1] = 2.0  # highest everywhere, and flat
     assert not hard_detections(maps)[1:-1, 1:-1].any()
 
 
-def test_a_highest_channel_that_is_higher_next_door_is_no_peak():
-    maps = torch.zeros(2, 9, 11)
+def test_a_highest_channel_that_is_higher_next_door_is_no_peak(dtype):
+    maps = torch.zeros(2, 9, 11, dtype=dtype)
     maps[0, 3, 5], maps[0, 4, 6], maps[1, 4, 6] = 1.0, 1.5, 2.0
     assert hard_detections(maps).nonzero().tolist() == [[4, 6]]  # that of channel 1
 
@@ -266,6 +268,7 @@ def test_released_soft_scores_do_not_depend_on_the_responses_scale():
     assert torch.allclose(found, scaled, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("gradients")
 def test_responses_beyond_the_reach_of_exp_have_finite_soft_scores():
     maps = (1e4 * random_maps(size=(5, 7)))[None].requires_grad_()
     scores = soft_scores(maps)
@@ -274,6 +277,7 @@ def test_responses_beyond_the_reach_of_exp_have_finite_soft_scores():
     assert maps.grad.isfinite().all()
 
 
+@pytest.mark.usefixtures("gradients")
 @FORMS
 def test_maps_without_any_response_have_soft_scores_of_zero(form):
     maps = torch.zeros(1, 4, 5, 7, requires_grad=True)

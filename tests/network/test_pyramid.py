@@ -9,6 +9,8 @@ from d2_hloc.network.backbone import Backbone
 from d2_hloc.network.description import GeneralizedMean, describe
 from d2_hloc.network.pyramid import levels, resize, resize_mask, upsampled_rows
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 DEPTH = 3
 WIDTH, HEIGHT = 64, 48  # of the image
 

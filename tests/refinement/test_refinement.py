@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from random_tensors import random_normal, random_uniform
 
 from d2_hloc.network.d2net import D2Net
 from d2_hloc.refinement.affinities import local_affinities
@@ -20,12 +21,15 @@ from d2_hloc.refinement.patches import (
     warped_patches,
 )
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 OPTIONS = RefinementOptions()
 
 
 @pytest.fixture(scope="module")
-def net():
-    return D2Net().backbone
+def net(dtype):
+    """The trunk in any precision; its maps are a byte a number all the same."""
+    return D2Net().backbone.to(torch.get_default_device()).to(dtype)
 
 
 def warp(image, matrix, shift):
@@ -40,9 +44,8 @@ def warp(image, matrix, shift):
 
 
 def places(photo, count=200):
-    generator = torch.Generator().manual_seed(0)
     size = torch.tensor([photo.shape[2], photo.shape[1]])
-    return 30 + torch.rand(count, 2, generator=generator) * (size - 60)
+    return 30 + random_uniform(count, 2, seed=0) * (size - 60)
 
 
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (2.25, -1.5), (-3.4, 3.7)])
@@ -77,7 +80,7 @@ def test_a_local_affinity_helps_where_the_view_turns(net, photo):
     maps = shallow_maps(net, photo), shallow_maps(net, moved)
     xy0 = places(photo)
     truth = xy0 @ matrix.T + shift
-    noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(1))
+    noise = random_normal(*truth.shape, seed=1)
     affinities = local_affinities(xy0, truth + noise, xy0, neighbours=16)
     torch.testing.assert_close(affinities.mean(dim=0), matrix, atol=0.05, rtol=0)
     plain = refine_pairs(OPTIONS, *maps, xy0, truth + noise)

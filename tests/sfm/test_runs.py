@@ -132,13 +132,13 @@ def test_pairs_that_were_refined_are_not_refined_again(scene, whole, tmp_path, m
 
 
 def test_the_precision_of_shallow_maps_is_an_option_that_the_file_records(scene, whole, tmp_path):
-    verified = verified_matches(whole / "database.db", whole / "matches.h5", lambda _: True)
-    options = RefinementOptions(enabled=True, precision="bfloat16")
+    verified = verified_matches(whole / "database-raw.db", whole / "matches.h5")
+    options = RefinementOptions(enabled=True, precision="float16")
     output = tmp_path / "refined.h5"
     refine_tracks(options, scene / "images", whole / "features.h5", verified, output)
     files = whole / "refined.h5", output
     recorded = [features_h5.read_configuration(f)["refinement"]["precision"] for f in files]
-    assert recorded == ["float32", "bfloat16"]
+    assert recorded == ["float32", "float16"]
     differences = []
     for name in features_h5.extracted_names(whole / "features.h5"):
         before, after = (features_h5.read_keypoints(f, name) for f in files)

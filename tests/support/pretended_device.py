@@ -96,6 +96,8 @@ def dispatched(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
             sizes = [tuple(t.shape) for t in others]
             raise DevicesMixed(f"{func} got tensors of {DEVICE} and of the processor: {sizes}")
     goes_there = bool(on_device) if asked is None else asked.type == DEVICE.type
+    if goes_there and isinstance(generator := kwargs.get("generator"), torch.Generator):
+        raise DevicesMixed(f"{func} on {DEVICE} got a generator of {generator.device}")
     if func is aten.copy_.default:
         goes_there = isinstance(args[0], OnDevice)
     if func is aten._local_scalar_dense.default:
@@ -144,6 +146,14 @@ def to_device(module: torch.nn.Module) -> torch.nn.Module:
             if buffer is not None and not isinstance(buffer, OnDevice):
                 part._buffers[name] = OnDevice(buffer)
     return module
+
+
+def placed_on(name: str, value: Any) -> Any:
+    """A tensor or module on the device of this name, which may be the pretended one."""
+    if name != "pretended":
+        return value.to(name)
+    torch._C._ensureCUDADeviceGuardSet()
+    return OnDevice(value) if isinstance(value, Tensor) else to_device(value)
 
 
 def moved(module: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:

@@ -6,10 +6,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from d2_hloc.app.commands.common import cluster_of, shard_of
 from d2_hloc.core.photographs.mask_options import MaskOptions
 from d2_hloc.files.colmap import ModelError, sparse_folder
 from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.ray import cluster_of, shard_of
 from d2_hloc.files.shards import Shard
 from d2_hloc.mvs.options import DenseOptions
 from d2_hloc.mvs.reconstruct import reconstruct_dense

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from d2_hloc.app.commands.common import cluster_of, fetch_weights, shard_of
+from d2_hloc.app.commands.common import fetch_weights
 from d2_hloc.features.compression import compress
 from d2_hloc.features.extraction import extract
 from d2_hloc.features.on_cluster import extract_on
@@ -12,6 +12,7 @@ from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.features.projection import learn_projection, save_projection
 from d2_hloc.files.merging import merge
 from d2_hloc.files.provenance import file_sha256
+from d2_hloc.files.ray import cluster_of, shard_of
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.on_cluster import match_on
 from d2_hloc.matching.options import MatchingOptions

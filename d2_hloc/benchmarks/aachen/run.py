@@ -23,6 +23,7 @@ from d2_hloc.features.names import reach_of
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.colmap import pycolmap, read_model
 from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.ray import Engine
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching import choose_pairs
 from d2_hloc.matching.options import MatchingOptions, PairsOptions
@@ -104,6 +105,7 @@ class AachenBenchmark(Benchmark[AachenEvaluation]):
     conf: Aachen
     data: AachenData
     truth: Poses | None
+    engine: Engine = None
 
     @property
     def shared_configuration(self) -> dict[str, Any]:
@@ -118,8 +120,8 @@ class AachenBenchmark(Benchmark[AachenEvaluation]):
         extraction = replace(self.conf.extraction, feature=feature)
         conf = replace(self.conf, features=(feature,), extraction=extraction)
         submission = outputs.submission(feature)
-        record = RunRecord(outputs.folder, self._configuration(conf), [submission])
-        run = localize_night(conf, self.data, record)
+        record = self.record_of(outputs, self._configuration(conf), [submission])
+        run = localize_night(conf, self.data, record, self.engine)
         write_submission(submission, run.found)
         return AachenEvaluation(
             feature=feature,
@@ -153,24 +155,34 @@ class AachenBenchmark(Benchmark[AachenEvaluation]):
         return aachen_report(evaluations)
 
 
-def run_aachen(conf: Aachen, dataset: Path, output: Path, truth: Path | None = None) -> None:
+def run_aachen(
+    conf: Aachen,
+    dataset: Path,
+    output: Path,
+    truth: Path | None = None,
+    engine: Engine = None,
+) -> None:
     """Find the queries' poses by one feature in `output`, or by several in folders below it.
 
     Ground truth is the data set's own where none is given.
 
     Raises:
+        ShardDone: of a shard, when it is made.
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
     data = read_aachen(conf.files, dataset)
     if truth is None and (dataset / GROUND_TRUTH).is_file():
         truth = dataset / GROUND_TRUTH
     known = read_truth(truth, data.queries) if truth else None
-    AachenBenchmark(conf=conf, data=data, truth=known).run(conf.features, output)
+    benchmark = AachenBenchmark(conf=conf, data=data, truth=known, engine=engine)
+    benchmark.run(conf.features, output)
 
 
-def localize_night(conf: Aachen, data: AachenData, record: RunRecord) -> LocalizationRun:
+def localize_night(
+    conf: Aachen, data: AachenData, record: RunRecord, engine: Engine = None
+) -> LocalizationRun:
     """Match, verify, triangulate the day images at their poses, and find the queries' poses."""
-    matched = match_listed(conf, data, record)
+    matched = match_listed(conf, data, record, engine)
     database, sparse = prepare_database(matched).path, record.outputs.sparse
     reference = data.reference()
     model = matched.once(
@@ -197,7 +209,9 @@ def localize_night(conf: Aachen, data: AachenData, record: RunRecord) -> Localiz
     )
 
 
-def match_listed(conf: Aachen, data: AachenData, record: RunRecord) -> Matched:
+def match_listed(
+    conf: Aachen, data: AachenData, record: RunRecord, engine: Engine = None
+) -> Matched:
     """Match the listed pairs that are of use, and other queries with their nearest images."""
     unused, listed = set(data.without_pose), data.query_pairs()
     kept = [pair for pair in data.pairs if unused.isdisjoint(pair)]
@@ -225,7 +239,7 @@ def match_listed(conf: Aachen, data: AachenData, record: RunRecord) -> Matched:
         cameras=lambda present: {n: cameras[n] for n in present},
         queries=frozenset(data.queries),
     )
-    return match_collection(step, inputs, record, choose)
+    return match_collection(step, inputs, record, choose, engine)
 
 
 def pose_night_queries(

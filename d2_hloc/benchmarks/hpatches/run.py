@@ -23,12 +23,13 @@ from d2_hloc.benchmarks.pair_scores import PAIRWISE, refinement_of_pairs
 from d2_hloc.benchmarks.tables import write_csv
 from d2_hloc.core import config
 from d2_hloc.features import registry
-from d2_hloc.features.extraction import extract
 from d2_hloc.features.names import reach_of
+from d2_hloc.features.on_cluster import extract_on
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.outputs import Outputs
-from d2_hloc.files.run_record import RunRecord
-from d2_hloc.matching.match_pairs import match
+from d2_hloc.files.ray import Engine
+from d2_hloc.files.shards import end_of_shards
+from d2_hloc.matching.on_cluster import match_on
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.refinement.options import RefinementOptions, SpreadingOptions
 from d2_hloc.reports.curves import write_figure
@@ -67,6 +68,7 @@ class HPatchesBenchmark(Benchmark[HPatchesEvaluation]):
     conf: HPatches
     data: HPatchesData
     others: Sequence[Summary] = ()
+    engine: Engine = None
 
     @property
     def shared_configuration(self) -> dict[str, Any]:
@@ -83,14 +85,15 @@ class HPatchesBenchmark(Benchmark[HPatchesEvaluation]):
         conf, data = replace(self.conf, features=(feature,), extraction=options), self.data
         conf = replace(conf, matching=matching)
         cache = outputs.accuracies(registry.file_name(feature))
-        record = RunRecord(outputs.folder, self._configuration(conf), [cache])
+        record = self.record_of(outputs, self._configuration(conf), [cache])
         with record.timed("extract"):
-            features = extract(options, data.folder, outputs.features, data.image_names)
+            given = options, data.folder, outputs.features, data.image_names
+            features = extract_on(self.engine, *given)
         with record.timed("match"):
             pairs = [pair.names for pair in data.pairs]
-            matches = match(
-                conf.matching, pairs, features.path, outputs.matches, cache_bytes=CACHE_BYTES
-            )
+            rest = features.path, outputs.matches
+            matches = match_on(self.engine, conf.matching, pairs, *rest, cache_bytes=CACHE_BYTES)
+        end_of_shards(self.engine, outputs.folder)
         refine = refinement_of_pairs(
             conf.refinement.reaching(reach_of(name)),
             conf.spreading,
@@ -148,12 +151,18 @@ class HPatchesBenchmark(Benchmark[HPatchesEvaluation]):
 
 
 def run_hpatches(
-    conf: HPatches, dataset: Path, output: Path, others: Sequence[Summary] = ()
+    conf: HPatches,
+    dataset: Path,
+    output: Path,
+    others: Sequence[Summary] = (),
+    engine: Engine = None,
 ) -> None:
     """Evaluate one feature in `output`, or several in folders below it, and compare them.
 
     Raises:
+        ShardDone: of a shard, when it is made.
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
     data = read_hpatches(dataset)
-    HPatchesBenchmark(conf=conf, data=data, others=others).run(conf.features, output)
+    benchmark = HPatchesBenchmark(conf=conf, data=data, others=others, engine=engine)
+    benchmark.run(conf.features, output)

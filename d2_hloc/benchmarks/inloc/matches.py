@@ -18,7 +18,9 @@ from d2_hloc.features.extracted import Extracted
 from d2_hloc.files import features_h5
 from d2_hloc.files.checked_arrays import check_matches
 from d2_hloc.files.hdf5_guard import GuardedFile
+from d2_hloc.files.ray import Engine
 from d2_hloc.matching.match_pairs import MatchedPairs, match
+from d2_hloc.matching.on_cluster import match_on
 from d2_hloc.matching.options import MatchingOptions
 
 
@@ -110,6 +112,18 @@ class QueryFiles:
             features_h5.open_h5(self.points.path) as points,
         ):
             yield MatchedCutouts(features, matches, points)
+
+
+def match_all(
+    matching: MatchingOptions, ranked: Ranked, features: Path, output: Path, engine: Engine
+) -> None:
+    """Match each query with all its candidates on other machines, those without points too.
+
+    Raises:
+        ShardDone: of a shard, when it is made.
+    """
+    pairs = [(q, c.cutout) for q, found in ranked.items() for c in found]
+    match_on(engine, matching, pairs, features, output)
 
 
 def match_candidates(

@@ -9,9 +9,10 @@ from d2_hloc.benchmarks.inloc.data import InLocData, InLocError
 from d2_hloc.benchmarks.inloc.lists import Candidate, Ranked, read_retrieval
 from d2_hloc.features import registry
 from d2_hloc.features.extracted import Extracted
-from d2_hloc.features.extraction import extract
+from d2_hloc.features.on_cluster import extract_on
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.ray import Engine
 from d2_hloc.matching import choose_pairs
 from d2_hloc.matching.options import PairsOptions
 from d2_hloc.matching.pairs import write_pairs
@@ -23,6 +24,7 @@ def extract_candidates(
     count: int,
     data: InLocData,
     outputs: Outputs,
+    engine: Engine = None,
 ) -> tuple[Extracted, Ranked]:
     """Extract the queries and the best `count` cutouts that each is compared with.
 
@@ -36,7 +38,7 @@ def extract_candidates(
             pool no descriptor to retrieve by.
     """
     if retrieval is None:
-        return _by_own_descriptors(options, count, data, outputs)
+        return _by_own_descriptors(options, count, data, outputs, engine)
     listed = read_retrieval(retrieval, count)
     ranked = {query: listed[query] for query in data.queries if query in listed}
     if not ranked:
@@ -45,19 +47,20 @@ def extract_candidates(
     ranked |= {query: [] for query in data.queries if query not in listed}
     cutouts = {c.cutout for found in ranked.values() for c in found}
     names = [*data.queries, *sorted(cutouts)]
-    features = extract(options, data.folder, outputs.features, names)
+    features = extract_on(engine, options, data.folder, outputs.features, names)
     return features, ranked
 
 
 def _by_own_descriptors(
-    options: ExtractionOptions, count: int, data: InLocData, outputs: Outputs
+    options: ExtractionOptions, count: int, data: InLocData, outputs: Outputs, engine: Engine
 ) -> tuple[Extracted, Ranked]:
     is_pooled = registry.has_global_descriptor(options.feature)
     how = PairsOptions(method="retrieval" if is_pooled else "auto", count=count)
     choose_pairs.check_pairing(
         replace(how, max_exhaustive=count), options.feature, len(data.cutouts)
     )
-    features = extract(options, data.folder, outputs.features, [*data.queries, *data.cutouts])
+    names = [*data.queries, *data.cutouts]
+    features = extract_on(engine, options, data.folder, outputs.features, names)
     known = set(features.names)
     queries, cutouts = (
         [n for n in all_of if n in known] for all_of in (data.queries, data.cutouts)

@@ -14,7 +14,7 @@ from d2_hloc.benchmarks.inloc.cameras import CameraOptions, query_cameras
 from d2_hloc.benchmarks.inloc.data import InLocData, read_inloc
 from d2_hloc.benchmarks.inloc.dense_verification import METHODS, DenseVerifier, find_poses
 from d2_hloc.benchmarks.inloc.lift import lift
-from d2_hloc.benchmarks.inloc.matches import match_candidates
+from d2_hloc.benchmarks.inloc.matches import match_all, match_candidates
 from d2_hloc.benchmarks.inloc.options import PoseOptions
 from d2_hloc.benchmarks.inloc.poses import Setting
 from d2_hloc.benchmarks.inloc.rendering import CloudCache, DensePVOptions
@@ -37,7 +37,9 @@ from d2_hloc.core.ranges import THREADS, check_ranges
 from d2_hloc.features.names import DENSE, reach_of
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.ray import Engine
 from d2_hloc.files.run_record import RunRecord
+from d2_hloc.files.shards import end_of_shards
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.refinement.options import RefinementOptions
@@ -96,6 +98,7 @@ class InLocBenchmark(Benchmark[InLocEvaluation]):
     conf: InLoc
     data: InLocData
     truth: Poses | None
+    engine: Engine = None
 
     @property
     def shared_configuration(self) -> dict[str, Any]:
@@ -108,7 +111,7 @@ class InLocBenchmark(Benchmark[InLocEvaluation]):
         conf = self.conf
         options = replace(conf.extraction, feature=feature)
         asked = {**self.shared_configuration, "extraction": config.to_dict(options)}
-        record = RunRecord(outputs.folder, asked)
+        record = self.record_of(outputs, asked)
         setting, maps = self._setting(options, record)
         verifier = DenseVerifier(
             options=conf.dense,
@@ -147,20 +150,21 @@ class InLocBenchmark(Benchmark[InLocEvaluation]):
         conf, data, outputs, maps = self.conf, self.data, record.outputs, MapCache()
         count = conf.poses.num_candidates
         with record.timed("extract"):
-            features, ranked = extract_candidates(options, conf.retrieval, count, data, outputs)
+            given = options, conf.retrieval, count, data, outputs
+            features, ranked = extract_candidates(*given, self.engine)
         write_candidates(ranked, outputs.pairs)
         sizes = {query: features.sizes[query] for query in data.queries if query in features.sizes}
         cameras = query_cameras(conf.cameras, data.folder, sizes)
+        matching = matching_of(options.feature, conf.matching)
+        if self.engine is not None:
+            with record.timed("match"):
+                match_all(matching, ranked, features.path, outputs.matches, self.engine)
+            end_of_shards(self.engine, outputs.folder)
         with record.timed("points"):
             points = lift(data.folder, ranked, features, outputs.points, maps, conf.workers)
         with record.timed("match"):
             ranked, files = match_candidates(
-                conf.poses,
-                matching_of(options.feature, conf.matching),
-                ranked,
-                features,
-                points,
-                outputs.matches,
+                conf.poses, matching, ranked, features, points, outputs.matches
             )
         refine = None
         if conf.refinement.enabled:
@@ -202,12 +206,20 @@ class InLocBenchmark(Benchmark[InLocEvaluation]):
         return inloc_report(evaluations)
 
 
-def run_inloc(conf: InLoc, dataset: Path, output: Path, truth: Path | None = None) -> None:
+def run_inloc(
+    conf: InLoc,
+    dataset: Path,
+    output: Path,
+    truth: Path | None = None,
+    engine: Engine = None,
+) -> None:
     """Find the queries' poses by one feature in `output`, or by several in folders below it.
 
     Raises:
+        ShardDone: of a shard, when it is made.
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
     data = read_inloc(dataset)
     known = read_poses(truth) if truth else None
-    InLocBenchmark(conf=conf, data=data, truth=known).run(conf.features, output)
+    benchmark = InLocBenchmark(conf=conf, data=data, truth=known, engine=engine)
+    benchmark.run(conf.features, output)

@@ -17,11 +17,12 @@ from d2_hloc.benchmarks.relative_pose.report import RelativePoseEvaluation, rela
 from d2_hloc.benchmarks.relative_pose.scores import RelativePoseOptions, score_poses
 from d2_hloc.benchmarks.tables import write_csv
 from d2_hloc.core import config
-from d2_hloc.features.extraction import extract
+from d2_hloc.features.on_cluster import extract_on
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.outputs import Outputs
-from d2_hloc.files.run_record import RunRecord
-from d2_hloc.matching.match_pairs import match
+from d2_hloc.files.ray import Engine
+from d2_hloc.files.shards import end_of_shards
+from d2_hloc.matching.on_cluster import match_on
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.refinement.options import RefinementOptions, SpreadingOptions
 from d2_hloc.reports.page import Report
@@ -58,6 +59,7 @@ class RelativePoseBenchmark(Benchmark[RelativePoseEvaluation]):
     listed: Path
     images: Path
     pairs: Sequence[PosedPair]
+    engine: Engine = None
 
     @property
     def shared_configuration(self) -> dict[str, Any]:
@@ -72,13 +74,14 @@ class RelativePoseBenchmark(Benchmark[RelativePoseEvaluation]):
         options = replace(self.conf.extraction, feature=name)
         rules = {"extraction": config.to_dict(options), "matching": config.to_dict(matching)}
         asked = {**self.shared_configuration, **rules}
-        record = RunRecord(outputs.folder, asked)
+        record = self.record_of(outputs, asked)
         names = list(dict.fromkeys(name for pair in self.pairs for name in pair.names))
         with record.timed("extract"):
-            features = extract(options, self.images, outputs.features, names)
+            features = extract_on(self.engine, options, self.images, outputs.features, names)
         with record.timed("match"):
             pairs = [pair.names for pair in self.pairs]
-            matches = match(matching, pairs, features.path, outputs.matches)
+            matches = match_on(self.engine, matching, pairs, features.path, outputs.matches)
+        end_of_shards(self.engine, outputs.folder)
         conf = self.conf
         refine = refinement_of_pairs(conf.refinement, conf.spreading, self.images, features)
         with record.timed("estimate"):
@@ -118,13 +121,15 @@ class RelativePoseBenchmark(Benchmark[RelativePoseEvaluation]):
         return relative_pose_report(evaluations, str(outputs.folder))
 
 
-def run_relative_pose(conf: RelativePose, pairs: Path, images: Path, output: Path) -> None:
+def run_relative_pose(
+    conf: RelativePose, pairs: Path, images: Path, output: Path, engine: Engine = None
+) -> None:
     """Evaluate one feature in `output`, or several in folders below it, and compare them.
 
     Raises:
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
     benchmark = RelativePoseBenchmark(
-        conf=conf, listed=pairs, images=images, pairs=read_posed_pairs(pairs)
+        conf=conf, listed=pairs, images=images, pairs=read_posed_pairs(pairs), engine=engine
     )
     benchmark.run(conf.features or (conf.extraction.feature,), output)

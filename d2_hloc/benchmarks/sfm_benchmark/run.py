@@ -30,6 +30,7 @@ from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.ray import Engine
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.matching.options import MatchingOptions, PairsOptions
 from d2_hloc.mvs.options import DenseOptions
@@ -161,6 +162,7 @@ class SfmBenchmark(Benchmark[SfmEvaluation]):
     conf: PhotoReconstruction
     scene: PhotoCollection
     export: bool = False
+    engine: Engine = None
 
     @property
     def shared_configuration(self) -> dict[str, Any]:
@@ -173,8 +175,8 @@ class SfmBenchmark(Benchmark[SfmEvaluation]):
 
     def evaluate(self, feature: str, outputs: Outputs) -> SfmEvaluation:
         """Make the model of a scene, and its depth maps and cloud where that is asked for."""
-        record = RunRecord(outputs.folder, self._configuration((feature,)))
-        run = reconstruct_scene(self.conf, feature, self.scene, record)
+        record = self.record_of(outputs, self._configuration((feature,)))
+        run = reconstruct_scene(self.conf, feature, self.scene, record, self.engine)
         dense = None
         if self.conf.dense is not None:
             dense = reconstruct_depth(self.conf.dense, run)
@@ -211,19 +213,29 @@ class SfmBenchmark(Benchmark[SfmEvaluation]):
 
 
 def run_sfm_benchmark(
-    conf: PhotoReconstruction, dataset: Path, output: Path, export: bool = False
+    conf: PhotoReconstruction,
+    dataset: Path,
+    output: Path,
+    export: bool = False,
+    engine: Engine = None,
 ) -> None:
     """Evaluate one feature in `output`, or several in folders below it, and compare them.
 
     Raises:
+        ShardDone: of a shard, when it is made.
         ValueError: in one sentence that names the file, whatever cannot be used.
     """
     scene = read_photo_collection(dataset)
-    SfmBenchmark(conf=conf, scene=scene, export=export).run(conf.features, output)
+    benchmark = SfmBenchmark(conf=conf, scene=scene, export=export, engine=engine)
+    benchmark.run(conf.features, output)
 
 
 def reconstruct_scene(
-    conf: PhotoReconstruction, feature: str, scene: PhotoCollection, record: RunRecord
+    conf: PhotoReconstruction,
+    feature: str,
+    scene: PhotoCollection,
+    record: RunRecord,
+    engine: Engine = None,
 ) -> ModelRun:
     """Extract and match a scene's images, and map them."""
 
@@ -232,7 +244,7 @@ def reconstruct_scene(
         return known_or_guessed(scene.cameras, scene.images, names, model)
 
     inputs = InputImages(folder=scene.images, names=scene.names, cameras=cameras)
-    matched = match_collection(conf.steps(feature), inputs, record)
+    matched = match_collection(conf.steps(feature), inputs, record, engine=engine)
     return map_matched(matched, prepare_database(matched))
 
 
