@@ -56,7 +56,7 @@ class PlacedMatches:
 
 def spread_matches(
     options: SpreadingOptions,
-    keypoints: tuple[Points, Points],
+    keypoints: tuple[Float[np.ndarray, "N0 2"], Float[np.ndarray, "N1 2"]],
     known: PlacedMatches,
     search: Search,
     fits: Fits,
@@ -94,7 +94,7 @@ def spread_matches(
 
 def _expected(
     options: SpreadingOptions, xy0: Points, known: PlacedMatches, noise: float
-) -> tuple[Int[np.ndarray, " M"], Points]:
+) -> tuple[Int[np.ndarray, " M"], Float[np.ndarray, "M 2"]]:
     """Which of the places (K, 2) lie near matches that agree, and where these lead (M, 2).
 
     Each by an affinity fitted to the nearest matches.

@@ -264,6 +264,7 @@ def test_other_weights_are_for_d2net_alone(scene, tmp_path, capsys, whole):
     sift = tmp_path / "sift"
     sift.mkdir()
     shutil.copy(whole / "run.json", sift)
+    shutil.copytree(whole / "sparse", sift / "sparse")
     extraction.extract(
         ExtractionOptions(feature="sift", resize_max=100),
         Path(json.loads((whole / "run.json").read_text())["configuration"]["images"]),
