@@ -185,7 +185,7 @@ def embed(image: Image.Image, caption: str) -> EmbeddedPicture:
     image.thumbnail((MAX_PICTURE, MAX_PICTURE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     # Thin coloured lines need their colour at full resolution.
-    image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     data = base64.b64encode(buffer.getvalue()).decode()
     return EmbeddedPicture(jpeg=data, caption=caption, width=image.width, height=image.height)
 

@@ -24,7 +24,7 @@ from d2_hloc.reports.charts import (
 )
 from d2_hloc.reports.drawing import draw_matches
 from d2_hloc.reports.model_figure import model_figure
-from d2_hloc.reports.page import MAX_PICTURE, Report
+from d2_hloc.reports.page import MAX_PICTURE, Report, embed
 from d2_hloc.reports.plot_style import BLUE, ORANGE
 from d2_hloc.reports.values import format_column, format_value
 
@@ -337,3 +337,12 @@ def test_fits_a_narrow_screen(opened, page):
     opened.value("figuresDrawn.then(() => 0)")
     assert opened.value("document.documentElement.scrollWidth") == 400
     assert count_near(opened.screenshot(".scene canvas"), BLUE) > 30
+
+
+def test_a_picture_of_nothing_but_detail_is_embedded():
+    """Thousands of drawn keypoints take more bytes than the picture has pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+    picture = embed(Image.fromarray(noise), "noise")
+    data = base64.b64decode(picture.jpeg)
+    assert len(data) > noise.shape[0] * noise.shape[1]
+    assert Image.open(io.BytesIO(data)).size == (1200, 900)
