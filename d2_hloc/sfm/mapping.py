@@ -250,11 +250,8 @@ def with_other_focals(database: Path, factor: float, constant: Set[int], folder:
 
 
 def is_sound(model: pycolmap.Reconstruction, options: ReconstructionOptions) -> bool:
-    """True if its images have enough points before them: a mapper can end with all behind."""
-    seen = 0
-    for image in (model.images[i] for i in model.reg_image_ids()):
-        points = [model.points3D[p.point3D_id].xyz for p in image.get_observation_points2D()]
-        seen += int(((image.cam_from_world() * np.reshape(points, (-1, 3)))[:, 2] > 0).sum())
+    """True if its images see enough points on average: a mapper can hold on to almost nothing."""
+    seen = sum(p.track.length() for p in model.points3D.values())
     return seen >= options.min_num_matches * max(1, model.num_reg_images())
 
 

@@ -16,7 +16,7 @@ from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.adjustment.outliers import adjust, is_wild, reprojection_errors
 from d2_hloc.sfm.adjustment.settling import RULE, RULE_OF_CELLS, settle
-from d2_hloc.sfm.mapping import is_sound, mapping_task, settling_task
+from d2_hloc.sfm.mapping import mapping_task, settling_task
 from d2_hloc.sfm.options import ReconstructionOptions
 from d2_hloc.sfm.second_look import matches_by_model, second_database
 from d2_hloc.sfm.triangulation import triangulate
@@ -113,11 +113,3 @@ def test_a_model_leads_to_the_matches_of_its_points(scene, database, tmp_path):
     with pycolmap.Database.open(path) as db:
         assert db.num_verified_image_pairs() == 5
         assert db.num_inlier_matches() == sum(len(m.pairs) for m in matches.values())
-
-
-def test_a_model_behind_its_cameras_is_not_sound(scene):
-    model, options = pycolmap.Reconstruction(scene.model), ReconstructionOptions(min_num_matches=99)
-    assert is_sound(model, options)
-    for point in model.points3D.values():  # behind every second of the cameras around them
-        point.xyz = point.xyz + np.array([1e4, 0.0, 0.0])
-    assert not is_sound(model, options)
