@@ -117,9 +117,9 @@ def prepare_workspace(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     wanted[PHOTOGRAPHS] = {n: file_checksum(*sources_of(images, n, wanted)) for n in names}
-    _undistort(model_folder, eight_bit_images(images, names, part), part, max_image_size)
+    stretched = eight_bit_images(images, names, part)
+    undistorted = _undistort(model_folder, stretched, part, max_image_size)
     shutil.rmtree(part / EIGHT_BITS, ignore_errors=True)
-    undistorted = read_model(Outputs(part).sparse)
     if masks.are_asked_for:
         undistort_masks(model, undistorted, images, masks, Outputs(part).undistorted_mask)
     _shift(undistorted, from_colmap)
@@ -219,7 +219,10 @@ def _check_space(model: pycolmap.Reconstruction, folder: Path, max_image_size: i
         )
 
 
-def _undistort(model_folder: Path, images: Path, part: Path, max_image_size: int) -> None:
+def _undistort(
+    model_folder: Path, images: Path, part: Path, max_image_size: int
+) -> pycolmap.Reconstruction:
+    """Undistort a model's images into a folder; returns COLMAP's model of them."""
     pycolmap.undistort_images(
         part,
         model_folder,
@@ -235,6 +238,7 @@ def _undistort(model_folder: Path, images: Path, part: Path, max_image_size: int
         name = model.images[image_id].name
         if not (outputs.undistorted_images / name).is_file():
             raise ModelError(f"{images / name}: COLMAP could not undistort it; save it as PNG.")
+    return model
 
 
 def _shift(model: pycolmap.Reconstruction, move: Callable[[Any], Any]) -> None:
