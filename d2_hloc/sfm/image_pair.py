@@ -167,7 +167,10 @@ def _match_copies(
         geometry=pycolmap.TwoViewGeometry(),
     )
     resize_max = options.extraction.resize_max
-    refiner = PairRefiner(options.refinement, images, resize_max, read_orientations(features))
+
+    def refiner() -> PairRefiner:  # reads the network's weights: made where it is used
+        return PairRefiner(options.refinement, images, resize_max, read_orientations(features))
+
     if options.refinement.enabled and options.spreading.enabled:
         sizes = [features_h5.read_image_size(features, name) for name in names]
         given = PairToVerify(
@@ -177,11 +180,11 @@ def _match_copies(
             noise=float(np.mean([enlargement(size, resize_max) for size in sizes])),
         )
         rules = options.verification, options.spreading
-        return _spread(pair, given, verify_refined(*rules, given, partial(refiner.search, names)))
+        return _spread(pair, given, verify_refined(*rules, given, partial(refiner().search, names)))
     pair = _verified(pair, cameras, options.verification)
     if not options.refinement.enabled or not pair.num_inliers:
         return pair
-    return _verified(_refined(pair, names, refiner), cameras, options.verification)
+    return _verified(_refined(pair, names, refiner()), cameras, options.verification)
 
 
 def _refuse_failures(extracted: Extracted, paths: dict[str, Path]) -> None:
