@@ -15,7 +15,7 @@ from d2_hloc.files.colmap import camera_of, img_from_cam, pycolmap
 from d2_hloc.matching.guided import epipolar_distances
 from d2_hloc.refinement.affinities import local_affinities
 from d2_hloc.refinement.shallow_maps import resize_max_of
-from d2_hloc.sfm.two_views.epipolar import cross, rays
+from d2_hloc.sfm.two_views.epipolar import focal_matrix, fundamental_of, rays
 from d2_hloc.sfm.verification import enlargements
 
 FEWEST = 30  # points that both images observe
@@ -108,11 +108,9 @@ def distances_to_lines(
 ) -> np.ndarray:
     """Distances (K,) of matched places to the model's epipolar lines, pixels of image 1."""
     pose = view1.image.cam_from_world() * view0.image.cam_from_world().inverse()
-    focals = [v.camera.mean_focal_length() for v in (view0, view1)]
-    inverse0, inverse1 = (np.diag([1 / f, 1 / f, 1.0]) for f in focals)
-    essential = cross(pose.translation) @ pose.rotation.matrix()
+    fundamental = fundamental_of(pose, focal_matrix(view0.camera), focal_matrix(view1.camera))
     points = (rays(v.camera, to_colmap(xy)) for v, xy in ((view0, xy0), (view1, xy1)))
-    return epipolar_distances(inverse1 @ essential @ inverse0, *points)
+    return epipolar_distances(fundamental, *points)
 
 
 def _is_inside(view: ModelView, xy: np.ndarray) -> np.ndarray:
