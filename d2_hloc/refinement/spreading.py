@@ -27,6 +27,7 @@ Fits = Callable[[Points, Points], Bool[np.ndarray, " K"]]
 FEWEST = 8  # matches that others are looked for around
 SIGHT = 30.0  # pixels at which a match around counts less by e, for a local affinity
 RIDGE = 50.0  # square pixels; draws a local affinity to that of the whole image
+NEAREST = 3  # keypoints about a place, of which a free one gives its index
 FAR = 4.0  # pixels more than `snap` that a keypoint may be from where one is expected
 
 
@@ -87,8 +88,10 @@ def spread_matches(
         places, keep = search(xy0, expected, (known.xy0, known.xy1))
         keep = keep & fits(xy0, places)
         index0, xy0, expected = index0[keep], xy0[keep], places[keep]
-    rows, index1 = _nearest_free(tree1, expected, options.snap * noise)
-    pairs = np.stack([index0[rows], free1[index1]], axis=1)
+    taken1 = np.zeros(len(free1), bool)
+    snapped = free_keypoints(tree1, taken1, expected, options.snap * noise, NEAREST)
+    rows = np.flatnonzero(snapped >= 0)
+    pairs = np.stack([index0[rows], free1[snapped[rows]]], axis=1)
     return PlacedMatches(pairs=pairs, xy0=xy0[rows], xy1=expected[rows])
 
 
@@ -124,21 +127,27 @@ def _affinity_of_all(known: PlacedMatches) -> Float[np.ndarray, "2 2"]:
     return found[0][:2]
 
 
-def _nearest_free(
-    tree1: KDTree, places: Points, radius: float
-) -> tuple[Int[np.ndarray, " L"], Int[np.ndarray, " L"]]:
-    """Rows of places and the point that each gets, the nearest pairs first, a point once."""
-    if not len(places):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    count = min(3, tree1.n)
-    distances, points = (x.reshape(-1, count) for x in tree1.query(places, k=count))
-    rows, columns = np.nonzero(distances < radius)
-    order = np.argsort(distances[rows, columns], kind="stable")
-    taken0, taken1, found = set(), set(), []
-    for row, point in zip(rows[order].tolist(), points[rows, columns][order].tolist(), strict=True):
-        if row not in taken0 and point not in taken1:
-            taken0.add(row)
-            taken1.add(point)
-            found.append((row, point))
-    chosen = np.array(sorted(found), np.int64).reshape(-1, 2)
-    return chosen[:, 0], chosen[:, 1]
+def free_keypoints(
+    tree: KDTree,
+    is_taken: Bool[np.ndarray, " N"],
+    places: Float[np.ndarray, "M 2"],
+    reach: float,
+    nearest: int = 4,
+) -> Int[np.ndarray, " M"]:
+    """For each place a keypoint of the tree near it that no other place has, -1: there is none.
+
+    The nearest two come first. Of a place its `nearest` keypoints are looked at.
+    """
+    taken = is_taken.copy()
+    found = np.full(len(places), -1)
+    count = min(nearest, tree.n)
+    distances, near = tree.query(places, k=count, distance_upper_bound=reach)
+    distances, near = (x.reshape(-1, count) for x in (distances, near))
+    for flat in np.argsort(distances, axis=None, kind="stable").tolist():
+        row, column = divmod(flat, count)
+        if not np.isfinite(distances[row, column]):
+            break
+        if found[row] < 0 and not taken[near[row, column]]:
+            found[row] = near[row, column]
+            taken[near[row, column]] = True
+    return found

@@ -35,6 +35,7 @@ from d2_hloc.refinement.matches import refine_matches
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.refinement.patches import Outcome
 from d2_hloc.refinement.shallow_maps import CACHE_BYTES, ImageMaps, MapReader, resize_max_of
+from d2_hloc.refinement.spreading import free_keypoints
 from d2_hloc.refinement.tracks import NOISE
 from d2_hloc.sfm.searching.views import ModelView, distances_to_lines, expected, model_views
 
@@ -44,8 +45,7 @@ SUPPORT = 10.0  # of a place by those around it (consistency.local_consistency)
 TOLERANCE = 0.25  # in units of 4 pixels, of that support
 NEIGHBOURS = 16
 MOST_VIEWS = 16  # in which an image's cells are searched for: those that see most of the same
-NEAREST = 4  # keypoints about a place, of which a free one is there from then on
-REACH = 12.0  # pixels to it
+REACH = 12.0  # pixels from a place to the free keypoint that is there from then on
 
 Maps = BoundedCache[str, ImageMaps]
 
@@ -126,9 +126,8 @@ def cover_model(
         "covered by": config.to_dict(options),
         "features": features_h5.read_configuration(features),
     }
-    maps = MapReader(resize_max_of(features)).of(
-        images, CACHE_BYTES, 2, read_orientations(features)
-    )
+    reader = MapReader(resize_max_of(features), options.precision)
+    maps = reader.of(images, CACHE_BYTES, 2, read_orientations(features))
     work = output.with_name(f"{output.stem}-{_digest(made_by, views):08x}.h5.parts")
     work.mkdir(exist_ok=True)
     cover, trees = Cover.of(views), {n: KDTree(v.keypoints) for n, v in views.items()}
@@ -212,28 +211,6 @@ def comes_back(
     found, outcomes = refine_matches(options, maps[1], maps[0], *both, (around[1], around[0]))
     distances = np.linalg.norm(found.double().numpy() - xy0, axis=1)
     return np.where(outcomes == Outcome.MOVED, distances, np.inf)
-
-
-def free_keypoints(
-    tree: KDTree, is_taken: np.ndarray, places: np.ndarray, reach: float
-) -> np.ndarray:
-    """For each place (M, 2) a keypoint near it that no other place has, -1 where there is none.
-
-    The nearest two come first.
-    """
-    free = is_taken.copy()
-    found = np.full(len(places), -1)
-    count = min(NEAREST, tree.n)
-    distances, near = tree.query(places, k=count, distance_upper_bound=reach)
-    distances, near = (x.reshape(-1, count) for x in (distances, near))
-    for flat in np.argsort(distances, axis=None, kind="stable").tolist():
-        row, column = divmod(flat, count)
-        if not np.isfinite(distances[row, column]):
-            break
-        if found[row] < 0 and not free[near[row, column]]:
-            found[row] = near[row, column]
-            free[near[row, column]] = True
-    return found
 
 
 def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
