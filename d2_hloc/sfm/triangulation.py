@@ -10,7 +10,7 @@ from d2_hloc.files.colmap import ModelError, camera_of, open_database, pycolmap
 from d2_hloc.files.outputs import MAPPING
 from d2_hloc.sfm.adjustment.outliers import drop_absurd, drop_outliers
 from d2_hloc.sfm.cameras.rigs import copy_rigs
-from d2_hloc.sfm.mapping import incremental_options
+from d2_hloc.sfm.mappers import incremental_options
 from d2_hloc.sfm.options import ReconstructionOptions
 
 

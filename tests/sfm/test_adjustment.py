@@ -104,11 +104,14 @@ def test_images_leave_whose_camera_no_lens_has(scene):
     with_it = {i for i in before if model.images[i].camera_id == camera}
     assert drop_wild_images(model, set()) == []
     model.cameras[camera].params = [-1.57e6, *model.cameras[camera].params[1:].tolist()]
+    model.transform(pycolmap.Sim3d(1e-6, pycolmap.Rotation3d(), np.zeros(3)))  # as of one far away
     assert drop_wild_images(model, {camera}) == []
     assert name in drop_wild_images(model, set())
     assert set(model.reg_image_ids()) == before - with_it
     seen = {e.image_id for p in model.points3D.values() for e in p.track.elements}
     assert not seen & with_it
+    centres = [model.images[i].projection_center() for i in model.reg_image_ids()]
+    assert np.ptp(centres, axis=0).max() > 1
     found = model.cameras[camera]
     longest = max(found.width, found.height)
     assert found.params[:2] == pytest.approx([1.2 * longest, 1.2 * longest])

@@ -348,3 +348,37 @@ def test_mapping_begins_again_from_other_focal_lengths(scene, database, tmp_path
     with pytest.raises(ModelError):  # known focal lengths have one start
         map_images(options, database, tmp_path, tmp_path / "sparse", set(scene.cameras))
     assert began[3:] == pytest.approx([1.0])
+
+
+def test_an_image_left_out_finds_its_place_in_the_settled_model(
+    scene, database, tmp_path, monkeypatch
+):
+    mapper = mapping.MAPPERS["incremental"]
+
+    def leaves_one(task):
+        models = mapper(task)
+        for model in models.values():
+            image = model.images[max(model.reg_image_ids())]
+            pycolmap.ObservationManager(model).deregister_frame(image.frame_id)
+        return models
+
+    monkeypatch.setitem(mapping.MAPPERS, "incremental", leaves_one)
+    found = []
+    for known in (frozenset(), frozenset(scene.cameras)):  # known cameras mislead no mapper
+        options = dataclasses.replace(OPTIONS, attempts=1, focal_starts=(1.0,))
+        model = map_images(options, database, tmp_path, tmp_path / "sparse", known)
+        found.append(model_statistics(model).registered_images)
+    assert found == [len(scene.cameras), len(scene.cameras) - 1]
+
+
+def test_a_model_that_all_points_leave_is_an_error(scene, database, tmp_path, monkeypatch):
+    monkeypatch.setattr(mapping, "drop_absurd", lambda model: _without_points(model))
+    with pytest.raises(ModelError, match="no point of its model agrees"):
+        map_images(OPTIONS, database, tmp_path, tmp_path / "sparse", frozenset(scene.cameras))
+    assert not (tmp_path / "sparse").exists()
+
+
+def _without_points(model):
+    for point in list(model.point3D_ids()):
+        model.delete_point3D(point)
+    return 1

@@ -16,7 +16,7 @@ from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.sfm import pose_errors
 from d2_hloc.sfm.adjustment.outliers import adjust, is_wild, reprojection_errors
 from d2_hloc.sfm.adjustment.settling import RULE, RULE_OF_CELLS, settle
-from d2_hloc.sfm.mapping import mapping_task, settling_task
+from d2_hloc.sfm.mappers import mapping_task, settling_task
 from d2_hloc.sfm.options import ReconstructionOptions
 from d2_hloc.sfm.second_look import matches_by_model, second_database
 from d2_hloc.sfm.triangulation import triangulate

@@ -70,7 +70,9 @@ def drop_wild_images(model: pycolmap.Reconstruction, constant_cameras: Set[int])
     """Images leave whose camera no lens has, unless it is one of `constant_cameras`; their names.
 
     Mappers drop them when they look at them next, and so keep those of the last adjustment. Their
-    cameras, which no image has then, are guessed again: a model with such a one is of no use.
+    cameras, which no image has then, are guessed again: a model with such a one is of no use. The
+    rest is scaled anew: such an image may stand so far away that the others fell into one place,
+    where no adjustment moves them rightly.
     """
     names, manager = [], pycolmap.ObservationManager(model)
     for image_id in sorted(model.reg_image_ids()):
@@ -83,6 +85,8 @@ def drop_wild_images(model: pycolmap.Reconstruction, constant_cameras: Set[int])
         if camera.camera_id not in constant_cameras and is_wild(camera):
             size = camera.width, camera.height
             camera.params = default_camera(camera.model_name, size).params
+    if names:
+        model.normalize()
     return names
 
 
