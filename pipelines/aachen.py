@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = BenchmarkArguments(__doc__, Aachen, CONFIG)
     wanted.dataset("folder of the data set")
     wanted.option("--refinement", "refinement.enabled")
+    wanted.matcher()
     wanted.known_poses("(ground_truth.txt of the data set)")
     wanted.option("--method", "method")
     given = {"action": "store_const", "const": True, "default": argparse.SUPPRESS}

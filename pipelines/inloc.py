@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = BenchmarkArguments(__doc__, InLoc, CONFIG)
     wanted.dataset("folder of database/ and query/", required=False)
     wanted.option("--refinement", "refinement.enabled")
+    wanted.matcher()
     wanted.known_poses("name qw qx qy qz tx ty tz a line")
     wanted.parser.add_argument("--method", nargs="+", choices=METHODS)
     wanted.option("--retrieval", "retrieval")

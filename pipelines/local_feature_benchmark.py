@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = BenchmarkArguments(__doc__, PhotoReconstruction, CONFIG)
     wanted.dataset("folder of a scene")
     wanted.option("--refinement", "refinement.enabled")
+    wanted.matcher()
     wanted.option("--mapper", "reconstruction.mapper")
     parser = wanted.parser
     parser.add_argument("--no-dense", action="store_true", help="leave the dense clouds out")

@@ -26,6 +26,8 @@ from d2_hloc.sfm.options import ReconstructionOptions
 
 logger = logging.getLogger(__name__)
 
+LEAST_KEPT = 0.5  # of a model's observations when it is settled
+
 
 def map_images(
     options: ReconstructionOptions,
@@ -130,12 +132,20 @@ def settle_anew(
 ) -> None:
     """Settle a model by the matches of another database of its images; it goes to `output`.
 
-    `others`, models of further images, go there as they are.
+    `others`, models of further images, go there as they are. A model that led to hardly any of the
+    matches that it was made of was wrong, or the matches are: it stays as it was then.
     """
     work = empty_folder(output.with_name(output.name + MAPPING))
     task = mapping_task(options, database, images, work, known)
-    model = settle(model, settling_task(task, work / "settling", rule))
-    _put_models(model, others, work, output)
+    settled = settle(pycolmap.Reconstruction(model), settling_task(task, work / "settling", rule))
+    kept, before = (m.compute_num_observations() for m in (settled, model))
+    if kept < LEAST_KEPT * before:
+        text = (
+            "settling keeps %d of the model's %d observations: it stays as it was, and is doubtful"
+        )
+        logger.warning(text, kept, before)
+        settled = model
+    _put_models(settled, others, work, output)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,6 +169,15 @@ def test_both_methods_raw_and_refined(dataset, whole, conf, tmp_path, method, re
     assert record(output)["scores"]["ground_truth"]["recall_0.25m_2deg"] == 1
 
 
+def test_the_learned_matcher_places_the_queries(dataset, whole, conf, tmp_path):
+    shutil.copy(whole / "features.h5", tmp_path / "features.h5")
+    assert run(dataset, tmp_path, conf, "--matcher", "lightglue", "--refinement", "off") == 0
+    made = record(tmp_path)
+    assert made["scores"]["ground_truth"]["recall_0.25m_2deg"] == 1
+    assert made["configuration"]["matching"]["matcher"] == "lightglue"
+    assert (tmp_path / "Aachen_eval_[d2net+lightglue].txt").is_file()
+
+
 def test_queries_without_listed_pairs_are_retrieved(dataset, conf, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(dataset, copy)

@@ -215,6 +215,16 @@ def test_refinement_and_several_features_in_one_table(pipeline, scene, tmp_path,
             assert degrees < 0.2
 
 
+def test_the_learned_matcher_places_the_queries(pipeline, scene, tmp_path, capsys):
+    assert run(pipeline, scene, tmp_path, "--feature", "d2net", "--matcher", "lightglue") == 0
+    assert "d2net+lightglue" in capsys.readouterr().out
+    made = json.loads((tmp_path / "run.json").read_text())
+    assert made["configuration"]["matching"]["matcher"] == "lightglue"
+    for metres, degrees in errors_in(tmp_path / "poses.txt", scene).values():
+        assert metres < 0.06
+        assert degrees < 0.6
+
+
 @pytest.fixture
 def damaged(copied):
     """Each cutout in another way: one is whole, one cut short, one without depth."""

@@ -220,6 +220,16 @@ def test_the_rule_follows_the_feature_and_its_weights(tmp_path):
     assert ratios.of(ExtractionOptions(feature="disk")) is None
 
 
+def test_a_feature_names_its_matcher():
+    conf = PhotoReconstruction(min_matches=20)
+    steps = conf.steps("d2net+lightglue")
+    assert steps.extraction.feature == "d2net"
+    assert steps.matching.matcher == "lightglue"
+    assert steps.matching.ratio_threshold is None  # probabilities have none
+    assert steps.matching.min_matches == 20
+    assert conf.steps("d2net").matching.ratio_threshold == 0.9
+
+
 def test_published_rows_are_of_their_scene():
     assert len(published_model_rows("Gendarmenmarkt")) == 4
     first = published_model_rows("Madrid_Metropolis")[0]

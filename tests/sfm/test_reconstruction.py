@@ -1,6 +1,8 @@
 """Models from exact matches are the models the matches came from."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,6 +247,21 @@ def test_images_of_two_places_give_two_models(tmp_path):
     assert sorted(pose_errors.model_poses(other)) == names[5:]
     settle_anew(OPTIONS, model, path, tmp_path, tmp_path / "settled", set(names), [other])
     assert list(other_models(tmp_path / "settled")) == ["settled/1"]
+
+
+def test_a_model_that_settling_takes_apart_stays_as_it_was(scene, database, tmp_path, caplog):
+    path = Path(shutil.copyfile(database, tmp_path / "few.db"))
+    with pycolmap.Database.open(path) as db:
+        for pair_id, _ in zip(*db.read_two_view_geometries(), strict=True):
+            first, second = pycolmap.pair_id_to_image_pair(pair_id)
+            if second > 2:
+                db.delete_inlier_matches(first, second)
+    settle_anew(OPTIONS, scene.model, database, tmp_path, tmp_path / "whole", frozenset())
+    assert "doubtful" not in caplog.text
+    settle_anew(OPTIONS, scene.model, path, tmp_path, tmp_path / "few", frozenset())
+    assert "it stays as it was, and is doubtful" in caplog.text
+    before, found = scene.model.num_points3D(), read_model(tmp_path / "few").num_points3D()
+    assert found == before
 
 
 @pytest.mark.parametrize("place", [".", "0", "sparse", "sparse/0"])

@@ -16,6 +16,7 @@ from d2_hloc.benchmarks.aachen.data import (
 )
 from d2_hloc.benchmarks.aachen.report import AachenEvaluation, aachen_report, feature_row
 from d2_hloc.benchmarks.aachen.results import read_truth, with_fallback, write_submission
+from d2_hloc.benchmarks.arguments import split_matcher
 from d2_hloc.benchmarks.comparison import Benchmark
 from d2_hloc.core import config
 from d2_hloc.core.ranges import MANY, check_ranges
@@ -36,7 +37,7 @@ from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.database import verified_matches
 from d2_hloc.sfm.localize import LocalizationRun, ModelSource
 from d2_hloc.sfm.matched import InputImages, Matched, listed_poses, match_collection
-from d2_hloc.sfm.options import LocalizationOptions, Reconstruct, ReconstructionOptions, matching_of
+from d2_hloc.sfm.options import LocalizationOptions, Reconstruct, ReconstructionOptions
 from d2_hloc.sfm.pnp import (
     FeaturedModel,
     Localized,
@@ -68,7 +69,7 @@ class Aachen:
     with.
 
     Attributes:
-        features: features to compare, by name: d2net, sift, ...
+        features: features to compare, by name: d2net, sift, d2net+lightglue, ...
         files: where the parts of the data set are.
         extraction: features of the images.
         matching: how two images are matched.
@@ -117,8 +118,9 @@ class AachenBenchmark(Benchmark[AachenEvaluation]):
 
     def evaluate(self, feature: str, outputs: Outputs) -> AachenEvaluation:
         """Match the listed pairs, triangulate the day, and find the poses of the queries."""
-        extraction = replace(self.conf.extraction, feature=feature)
-        conf = replace(self.conf, features=(feature,), extraction=extraction)
+        name, matching = split_matcher(feature, self.conf.matching)
+        extraction = replace(self.conf.extraction, feature=name)
+        conf = replace(self.conf, features=(feature,), extraction=extraction, matching=matching)
         submission = outputs.submission(feature)
         record = self.record_of(outputs, self._configuration(conf), [submission])
         run = localize_night(conf, self.data, record, self.engine)
@@ -226,7 +228,7 @@ def match_listed(
     step = Reconstruct(
         extraction=conf.extraction,
         pairs=retrieval,
-        matching=matching_of(conf.extraction.feature, conf.matching),
+        matching=conf.matching,
         refinement=conf.refinement,
         reconstruction=conf.reconstruction,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from d2_hloc.benchmarks.arguments import split_matcher
 from d2_hloc.benchmarks.comparison import Benchmark
 from d2_hloc.benchmarks.inloc.cameras import CameraOptions, query_cameras
 from d2_hloc.benchmarks.inloc.data import InLocData, read_inloc
@@ -45,7 +46,6 @@ from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
-from d2_hloc.sfm.options import matching_of
 from d2_hloc.sfm.pose_errors import Poses
 from d2_hloc.sfm.poses_file import read_poses
 
@@ -109,10 +109,12 @@ class InLocBenchmark(Benchmark[InLocEvaluation]):
     def evaluate(self, feature: str, outputs: Outputs) -> InLocEvaluation:
         """Extract, look up points, match, and find poses by each method."""
         conf = self.conf
-        options = replace(conf.extraction, feature=feature)
-        asked = {**self.shared_configuration, "extraction": config.to_dict(options)}
+        name, matching = split_matcher(feature, conf.matching)
+        options = replace(conf.extraction, feature=name)
+        rules = {"extraction": config.to_dict(options), "matching": config.to_dict(matching)}
+        asked = {**self.shared_configuration, **rules}
         record = self.record_of(outputs, asked)
-        setting, maps = self._setting(options, record)
+        setting, maps = self._setting(options, matching, record)
         verifier = DenseVerifier(
             options=conf.dense,
             data=self.data,
@@ -145,7 +147,9 @@ class InLocBenchmark(Benchmark[InLocEvaluation]):
         write_method_files(evaluation)
         return evaluation
 
-    def _setting(self, options: ExtractionOptions, record: RunRecord) -> tuple[Setting, MapCache]:
+    def _setting(
+        self, options: ExtractionOptions, matching: MatchingOptions, record: RunRecord
+    ) -> tuple[Setting, MapCache]:
         """Make all that the methods share, and the cache of maps that they may go on with."""
         conf, data, outputs, maps = self.conf, self.data, record.outputs, MapCache()
         count = conf.poses.num_candidates
@@ -155,7 +159,6 @@ class InLocBenchmark(Benchmark[InLocEvaluation]):
         write_candidates(ranked, outputs.pairs)
         sizes = {query: features.sizes[query] for query in data.queries if query in features.sizes}
         cameras = query_cameras(conf.cameras, data.folder, sizes)
-        matching = matching_of(options.feature, conf.matching)
         if self.engine is not None:
             with record.timed("match"):
                 match_all(matching, ranked, features.path, outputs.matches, self.engine)

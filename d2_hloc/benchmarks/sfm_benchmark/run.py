@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from d2_hloc.benchmarks.arguments import split_matcher
 from d2_hloc.benchmarks.comparison import Benchmark
 from d2_hloc.benchmarks.sfm_benchmark.data import (
     PhotoCollection,
@@ -43,7 +44,7 @@ from d2_hloc.reports.page import Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.cameras.sharing import known_or_guessed
 from d2_hloc.sfm.matched import InputImages, match_collection
-from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions, matching_of
+from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions
 from d2_hloc.sfm.prepared_database import prepare_database
 from d2_hloc.sfm.reconstruct import ModelRun, map_matched
 
@@ -126,13 +127,14 @@ class PhotoReconstruction:
 
     def steps(self, feature: str) -> Reconstruct:
         """Options of one feature's steps."""
-        extraction = replace(self.extraction, feature=feature)
-        ratio = self.ratios.of(extraction)
-        matching = MatchingOptions(ratio_threshold=ratio, min_matches=self.min_matches)
+        name, matching = split_matcher(feature, MatchingOptions())
+        extraction = replace(self.extraction, feature=name)
+        if matching.matcher == "nearest":
+            matching = replace(matching, ratio_threshold=self.ratios.of(extraction))
         return Reconstruct(
             extraction=extraction,
             pairs=self.pairs,
-            matching=matching_of(feature, matching),
+            matching=replace(matching, min_matches=self.min_matches),
             refinement=self.refinement,
             reconstruction=self.mapping,
         )
