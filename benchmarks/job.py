@@ -5,10 +5,10 @@
 
 Limits are of the processor, so that a busy machine can tell too. Those of extraction and of
 refinement's maps are the trunk's multiply-adds, counted as direct convolutions, at the rate of a
-large matrix product; refinement's patches and the similarities of matching are products at that
-rate likewise. Winograd's form and bfloat16 need less, so a stage can stay below its limit. The
-limit of verification, mapping and settling is the time in COLMAP's and PoseLib's own functions,
-and that of decoding is decoding itself, image by image.
+large matrix product; refinement's patches, and the similarities of matching and of the search where
+a model leads, are products at that rate likewise. Winograd's form and bfloat16 need less, so a
+stage can stay below its limit. The limit of verification, mapping and settling is the time in
+COLMAP's and PoseLib's own functions, and that of decoding is decoding itself, image by image.
 
 Beside them the old way: the cores share every operation of one image, and of one pair, instead of
 an image and a pair each. 'idle' is the share of the cores' time that a stage left: what other work
@@ -40,7 +40,7 @@ from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import colmap, features_h5
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.files.run_record import RunRecord
-from d2_hloc.matching import match_pairs
+from d2_hloc.matching import guided, match_pairs
 from d2_hloc.matching.options import PairsOptions
 from d2_hloc.network.d2net import D2Net
 from d2_hloc.refinement import matches
@@ -108,7 +108,7 @@ class Profile:
     def noting(self) -> Iterator[None]:
         """Note the stages of runs, COLMAP's own time, and the operations of refinement."""
         original_timed, original_read = RunRecord.timed, MapReader._read
-        original_search = matches.refine_pairs
+        original_search, original_cosines = matches.refine_pairs, guided._cosines
 
         @contextmanager
         def timed(record: RunRecord, stage: str) -> Iterator[None]:
@@ -126,6 +126,10 @@ class Profile:
             self.operations += operations_of_a_search(options) * len(found.xy)
             return found
 
+        def cosines(descriptors0: Any, descriptors1: Any, cells: Any) -> Any:
+            self.operations += 2 * len(descriptors0) * descriptors1.size
+            return original_cosines(descriptors0, descriptors1, cells)
+
         with ExitStack() as stack:
             for module, names in ((pycolmap, OF_COLMAP), (poselib, OF_POSELIB)):
                 for name in names:
@@ -138,6 +142,7 @@ class Profile:
             stack.enter_context(mock.patch.object(pycolmap, name, timed_adjuster))
             stack.enter_context(mock.patch.object(MapReader, "_read", read))
             stack.enter_context(mock.patch.object(matches, "refine_pairs", search))
+            stack.enter_context(mock.patch.object(guided, "_cosines", cosines))
             stack.enter_context(mock.patch.object(RunRecord, "timed", timed))
             yield
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from cachetools import LRUCache
@@ -48,3 +50,12 @@ class BoundedCache(Generic[K, V]):
                 while self._held.currsize > self._capacity and len(self._held) > self._at_least:
                     self._held.popitem()
         return value
+
+
+def give_memory_back() -> None:
+    """Return memory that is no longer used to the system, where the C library can.
+
+    Otherwise it keeps what lies below anything that is still used, such as gigabytes of maps.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # of other libraries than glibc
+        ctypes.CDLL(None).malloc_trim(0)

@@ -12,6 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from d2_hloc.core.cache import give_memory_back
 from d2_hloc.core.text import read_json_file
 from d2_hloc.files.atomic import (
     clear_unfinished,
@@ -90,7 +91,7 @@ class RunRecord:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the time of a stage; a resumed stage's times add up.
+        """Add the time of a stage, and give its memory back; a resumed stage's times add up.
 
         Raises:
             DiskFull: if the stage ran out of space.
@@ -98,6 +99,7 @@ class RunRecord:
         start = perf_counter()
         with disk_full_in_a_sentence(self.outputs.folder):
             yield
+        give_memory_back()
         spent = self.timings.get(stage, 0.0) + perf_counter() - start
         self.timings[stage] = round(spent, 2)
         self.write()

@@ -133,13 +133,15 @@ def mutual_best(
 
 
 def _two_best(group: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mask (C,) of each group's first candidate, and for it the second's cosine, or -1."""
-    order = np.lexsort((-cosines, group))
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    counts = np.diff(np.append(starts, len(group)))
-    is_first, second = np.zeros(len(group), bool), np.full(len(group), -1.0)
-    is_first[order[starts]] = True
-    has_second = counts > 1
-    firsts = order[starts[has_second]]
-    second[firsts] = cosines[order[starts[has_second] + 1]]
-    return is_first, second
+    """Mask (C,) of each group's most similar candidates, and for them the second's cosine, or -1.
+
+    Where several are alike, each is the second of the others.
+    """
+    count = int(group.max(initial=-1)) + 1
+    best, second = (np.full(count, -np.inf, cosines.dtype) for _ in range(2))
+    np.maximum.at(best, group, cosines)
+    is_first = cosines == best[group]
+    np.maximum.at(second, group[~is_first], cosines[~is_first])
+    is_shared = np.bincount(group[is_first], minlength=count) > 1
+    second[is_shared] = best[is_shared]
+    return is_first, np.where(is_first, np.maximum(second, -1)[group], -1.0)

@@ -36,7 +36,7 @@ from d2_hloc.matching.published import PACKAGED, glue_digests
 
 logger = logging.getLogger(__name__)
 
-CACHE_BYTES = 2 << 30  # of descriptors held at once
+CACHE_BYTES = 3 << 29  # of descriptors held at once
 OWN = ("d2net", "d2net-ms")  # what our weights of 'lightglue' were learned from
 OF_NEIGHBOURS = ("mutual", "ratio_threshold", "distance_threshold", "growing")  # options
 OF_LIGHTGLUE = ("weights", "min_score", "min_support", "precision")

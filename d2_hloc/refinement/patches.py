@@ -22,13 +22,16 @@ from torch import Tensor
 
 from d2_hloc.core.pixels import cells_to_pixels, pixels_to_cells
 from d2_hloc.core.threads import one_thread_an_operation
-from d2_hloc.network.backbone import Backbone
+from d2_hloc.network.backbone import Backbone, strips
 from d2_hloc.network.detection import first_differences, newton_steps, second_differences
 from d2_hloc.refinement.affinities import inverse_2x2
 from d2_hloc.refinement.options import RefinementOptions
 
 LEVELS = 255  # of a channel of a map: none is negative, after the ReLU
 ROWS = 8  # of maps, normalised at once
+HALO = 3  # rows of conv2_2 that a strip depends on, beyond itself
+STRIP_PIXELS = 1 << 17  # of an image, whose maps are computed at once
+DEVICE_STRIP_PIXELS = 1 << 21  # the same on a GPU
 CHUNK = 32  # keypoints at once: their patches stay in the processor's cache
 DEVICE_CHUNK = 1024  # keypoints at once on a GPU: their products take some 100 MB
 MAX_STEP = 1.0  # cells, from the best cell to the paraboloid's top
@@ -62,25 +65,47 @@ class Refined:
     outcomes: Int[Tensor, " K"]
 
 
-@torch.no_grad()
 def shallow_maps(backbone: Backbone, image: Float[Tensor, "3 H W"]) -> ShallowMaps:
-    """conv1_2 and conv2_2 after their ReLUs, each cell at unit length."""
-    fine, coarse = backbone.shallow(image[None])
-    return ShallowMaps(fine=unit_cells(fine[0]), coarse=unit_cells(coarse[0]))
+    """conv1_2 and conv2_2 after their ReLUs, each cell at unit length.
+
+    Computed strip by strip, with the rows around that a strip depends on. On a processor threads
+    have strips of their own: of a few rows, the layers stay in its cache.
+    """
+    height, width = image.shape[1:]
+    half, device, is_cpu = height // 2, image.device, image.device.type == "cpu"
+    fine = torch.empty(height, width, 64, dtype=torch.uint8, device=device)
+    coarse = torch.empty(half, width // 2, 128, dtype=torch.uint8, device=device)
+
+    @torch.no_grad()  # of this thread
+    def compute(strip: tuple[int, int]) -> None:
+        top, bottom = strip
+        start, stop = max(0, top - HALO), min(half, bottom + HALO)
+        last, end = (height if row == half else 2 * row for row in (stop, bottom))
+        maps = backbone.shallow(image[None, :, 2 * start : last])
+        by_cell = [m[0].permute(1, 2, 0) for m in maps]
+        _write_unit_cells(by_cell[0][2 * (top - start) : end - 2 * start], fine[2 * top : end])
+        _write_unit_cells(by_cell[1][top - start : bottom - start], coarse[top:bottom])
+
+    parts = strips(half, (STRIP_PIXELS if is_cpu else DEVICE_STRIP_PIXELS) // (2 * width))
+    with _workers() as pool:
+        list((pool.map if is_cpu else map)(compute, parts))
+    return ShallowMaps(fine=fine, coarse=coarse)
 
 
 def unit_cells(maps: Float[Tensor, "D h w"]) -> UInt8[Tensor, "h w D"]:
-    """A few rows at a time: they stay in the processor's cache. Threads have rows of their own."""
+    """Each cell at unit length, times LEVELS. Threads have rows of their own."""
     by_cell = maps.permute(1, 2, 0)
     unit = torch.empty(by_cell.shape, dtype=torch.uint8, device=maps.device)
-
-    def write(rows: Tensor, out: Tensor) -> None:
-        out.copy_(F.normalize(rows.float(), dim=2).mul_(LEVELS).round_())
-
-    parts = by_cell.split(ROWS), unit.split(ROWS)
     with _workers() as pool:
-        list((pool.map if maps.device.type == "cpu" else map)(write, *parts))
+        each = pool.map if maps.device.type == "cpu" else map
+        list(each(_write_unit_cells, by_cell.split(ROWS), unit.split(ROWS)))
     return unit
+
+
+def _write_unit_cells(by_cell: Float[Tensor, "h w D"], out: UInt8[Tensor, "h w D"]) -> None:
+    """A few rows at a time: they stay in the processor's cache."""
+    for rows, unit in zip(by_cell.split(ROWS), out.split(ROWS), strict=True):
+        unit.copy_(F.normalize(rows.float(), dim=2).mul_(LEVELS).round_())
 
 
 def refine_pairs(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from d2_hloc.core.pixels import to_colmap
+from d2_hloc.core.threads import in_threads, one_thread_an_operation
 from d2_hloc.features.names import reach_of
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import unfinished_name
@@ -67,13 +69,15 @@ def matches_by_model(
     noise = enlargements(cameras, resize_max_of(features))
     with features_h5.open_h5(features) as file:
         seen = {n: _seen_image(file, i, noise[n]) for n, i in by_name.items()}
-    found = {}
     todo = [p for p in pairs if p[0] in seen and p[1] in seen]
-    for name0, name1 in tqdm(todo, desc="look again", unit="pair"):
-        matches = _matches_of_pair(options, model, (seen[name0], seen[name1]), seed, max_error)
-        if len(matches.pairs):
-            found[name0, name1] = matches
-    return found
+
+    def work(pair: Pair) -> PairMatches:
+        both = seen[pair[0]], seen[pair[1]]
+        return _matches_of_pair(options, model, both, seed, max_error)
+
+    with one_thread_an_operation() as workers, closing(in_threads(work, todo, workers)) as found:
+        shown = tqdm(zip(todo, found, strict=True), "look again", len(todo), unit="pair")
+        return {pair: matches for pair, matches in shown if len(matches.pairs)}
 
 
 def _seen_image(file: GuardedFile, image: pycolmap.Image, noise: float) -> SeenImage:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from random_tensors import random_normal, random_uniform
 
 from d2_hloc.network.d2net import D2Net
+from d2_hloc.refinement import patches
 from d2_hloc.refinement.affinities import local_affinities
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.refinement.patches import (
@@ -18,6 +19,7 @@ from d2_hloc.refinement.patches import (
     find_peaks,
     refine_pairs,
     shallow_maps,
+    unit_cells,
     warped_patches,
 )
 
@@ -46,6 +48,19 @@ def warp(image, matrix, shift):
 def places(photo, count=200):
     size = torch.tensor([photo.shape[2], photo.shape[1]])
     return 30 + random_uniform(count, 2, seed=0) * (size - 60)
+
+
+@pytest.mark.parametrize("rows", [2, 6, 10, 34])
+def test_strips_of_the_image_change_nothing(net, photo, monkeypatch, rows):
+    image = photo[:, :61, :87]
+    with torch.no_grad():
+        fine, coarse = (unit_cells(maps[0]) for maps in net.shallow(image[None]))
+    name = "STRIP_PIXELS" if image.device.type == "cpu" else "DEVICE_STRIP_PIXELS"
+    monkeypatch.setattr(patches, name, rows * 87)
+    found = shallow_maps(net, image)
+    assert (found.fine.int() - fine.int()).abs().max() <= 1
+    assert (found.coarse.int() - coarse.int()).abs().max() <= 1
+    assert (found.fine != fine).float().mean() < 1e-3
 
 
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (2.25, -1.5), (-3.4, 3.7)])
