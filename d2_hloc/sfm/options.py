@@ -245,12 +245,14 @@ class LocalizationOptions:
         min_num_inliers: a query with fewer has no pose.
         covisibility_clustering: a pose for each group of images that see common points; the best
             stays.
+        by_uncertainty: weight refined keypoints by how certain their places are.
         random_seed: of the hypotheses that are drawn.
     """
 
     max_error: float = 12.0
     min_num_inliers: int = 12
     covisibility_clustering: bool = False
+    by_uncertainty: bool = True
     random_seed: int = 0
 
     def __post_init__(self) -> None:
