@@ -48,7 +48,7 @@ def refine_matches(
 
 @dataclass(frozen=True, kw_only=True)
 class FoundPlaces:
-    """Places of one image that another's were searched for, in stored pixels."""
+    """Places in a query, in stored pixels, where points of a model were searched for."""
 
     xy: np.ndarray  # (K, 2)
     is_found: np.ndarray  # (K,)
@@ -86,7 +86,8 @@ class PairRefiner:
         self, pair: Pair, xy0: np.ndarray, xy1: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Matched keypoints (K, 2) of two images, stored pixels -> the same, refined."""
-        return xy0, self.locate(pair, xy0, xy1, (xy0, xy1)).xy
+        moved, _ = self.search(pair, xy0, xy1, (xy0, xy1))
+        return xy0, moved
 
     def search(
         self,
@@ -95,25 +96,16 @@ class PairRefiner:
         xy1: np.ndarray,
         around: tuple[np.ndarray, np.ndarray],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Places (K, 2) as locate() finds them, and a mask (K,) of those that were found."""
-        found = self.locate(pair, xy0, xy1, around)
-        return found.xy, found.is_found
-
-    def locate(
-        self,
-        pair: Pair,
-        xy0: np.ndarray,
-        xy1: np.ndarray,
-        around: tuple[np.ndarray, np.ndarray],
-    ) -> FoundPlaces:
         """Find in the second image, near `xy1`, what the first one shows at `xy0` (K, 2).
 
-        `around` are matches of the two images.
+        `around` are matches of the two images. Returns places (K, 2), stored pixels, and a mask
+        (K,) of those that were found.
         """
         both = torch.from_numpy(xy0).float(), torch.from_numpy(xy1).float()
         matches = torch.from_numpy(around[0]).float(), torch.from_numpy(around[1]).float()
         maps = self._maps[pair[0]], self._maps[pair[1]]
-        return FoundPlaces.of(refine_matches(self._options, *maps, *both, matches))
+        found = refine_matches(self._options, *maps, *both, matches)
+        return found.xy.numpy(), (found.outcomes == Outcome.MOVED).numpy()
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.files.colmap import img_from_cam, pycolmap
-from d2_hloc.refinement.matches import FoundPlaces
 from d2_hloc.sfm.pose_refit import FEWEST, refit_pose
 
 ROUNDS = 2
 
 Places = Float[np.ndarray, "K 2"]
 Index = Int[np.ndarray, " K"]
-# The index of points and where they should be in the query -> where they are.
-Search = Callable[[Index, Places], FoundPlaces]
+Found = Bool[np.ndarray, " K"]
+# The index of points and where they should be in the query -> where they are, and which were found.
+Search = Callable[[Index, Places], tuple[Places, Found]]
 
 
 def pose_of_visible_points(
@@ -29,23 +29,19 @@ def pose_of_visible_points(
     camera: pycolmap.Camera,
     xyz: Float[np.ndarray, "N 3"],
     search: Search,
-    by_uncertainty: bool = True,
 ) -> pycolmap.Rigid3d:
     """Estimate a query's pose from the points `xyz` that `search` finds in it, if it finds some.
 
-    Places are pixels of the query, with (0, 0) at the centre of the first. `by_uncertainty` weights
-    them by how certain they are.
+    Places are pixels of the query, with (0, 0) at the centre of the first.
     """
     for _ in range(ROUNDS):
         index, projected = visible_points(pose, camera, xyz)
-        places = search(index, projected)
-        is_found = places.is_found
+        xy, is_found = search(index, projected)
         if is_found.sum() < FEWEST:
             break
-        xy, points = to_colmap(places.xy[is_found]), xyz[index[is_found]]
-        everyone = np.ones(len(points), dtype=bool)
-        deviations = places.deviations[is_found] if by_uncertainty else None
-        pose = refit_pose(pose, xy, points, everyone, camera, deviations)
+        found = xyz[index[is_found]]
+        everyone = np.ones(len(found), dtype=bool)
+        pose = refit_pose(pose, to_colmap(xy[is_found]), found, everyone, camera)
     return pose
 
 

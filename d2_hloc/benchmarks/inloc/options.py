@@ -31,7 +31,6 @@ class PoseOptions:
         num_first: candidates that are looked at for enough_inliers.
         polish: estimate the best pose again from all points of its cutout, where keypoints
             are refined.
-        by_uncertainty: weight refined places by how certain they are in that estimate.
         random_seed: of the hypotheses that are drawn.
         verification: homographies that the matches have to agree on.
     """
@@ -44,7 +43,6 @@ class PoseOptions:
     enough_inliers: int | None = None
     num_first: int = 10
     polish: bool = True
-    by_uncertainty: bool = True
     random_seed: int = 0
     verification: SpatialVerificationOptions = field(default_factory=SpatialVerificationOptions)
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from d2_hloc.benchmarks.inloc.final_pose import (
+    Found,
     Index,
     Places,
     pose_of_visible_points,
@@ -39,7 +40,7 @@ from d2_hloc.core import config
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.files.provenance import digest, file_checksum
-from d2_hloc.refinement.matches import FoundPlaces, PairRefiner
+from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.sfm.pnp import absolute_pose
 
 REFERENCE_WIDTH = 4032  # pixels of InLoc's queries, which thresholds in pixels are given for
@@ -232,12 +233,11 @@ def from_visible_points(
     matches = files.between(query, best.cutout)
     near = matches[fitting_matches(setting, query, best, matches)]
 
-    def search(index: Index, expected: Places) -> FoundPlaces:
+    def search(index: Index, expected: Places) -> tuple[Places, Found]:
         with REFINING:
-            return refine.locate(pair, keypoints[index], expected, (near.xy1, near.xy0))
+            return refine.search(pair, keypoints[index], expected, (near.xy1, near.xy0))
 
-    weighted = setting.options.by_uncertainty
-    pose = pose_of_visible_points(best.cam_from_world, camera, xyz, search, weighted)
+    pose = pose_of_visible_points(best.cam_from_world, camera, xyz, search)
     return replace(best, pose=pose_numbers(pose))
 
 
