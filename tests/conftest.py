@@ -1,5 +1,6 @@
 """What the tests share. zlib comes before pycolmap: the other order aborts the process."""
 
+import copy
 import shutil
 import zlib  # noqa: F401 - before pycolmap
 from collections.abc import Iterator
@@ -83,13 +84,6 @@ def on_device(request: pytest.FixtureRequest, device: torch.device) -> Iterator[
 
 
 @pytest.fixture
-def gradients(request: pytest.FixtureRequest) -> None:
-    """For tests of gradients, which torch computes on no device that is not there."""
-    if request.config.getoption("--device") == "pretended":
-        pytest.skip("torch has no gradients on a device that is pretended")
-
-
-@pytest.fixture
 def one_thread() -> Iterator[None]:
     """As the processes that tests start: sums of more threads round in another way."""
     from d2_hloc.core.threads import one_thread_an_operation
@@ -99,20 +93,37 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def photo(request: pytest.FixtureRequest) -> torch.Tensor:
-    """A photograph that scikit-image ships, 3 x 235 x 313: odd sizes find what even ones hide."""
+def whole_photo() -> torch.Tensor:
+    """A photograph that scikit-image ships, on the processor."""
     from skimage import data
 
     image = torch.from_numpy(data.astronaut()).permute(2, 0, 1).float() / 255
-    return placed_on(request.config.getoption("--device"), image[:, 7:242, 100:413].contiguous())
+    return image[:, 7:242, 100:413].contiguous()
+
+
+@pytest.fixture(scope="module")
+def photo(request: pytest.FixtureRequest, whole_photo: torch.Tensor) -> torch.Tensor:
+    """A photograph, 3 x 235 x 313: odd sizes find what even ones hide. Where numbers are tested."""
+    return placed_on(device_of(request), whole_photo)
 
 
 @pytest.fixture(scope="session")
-def backbone(request: pytest.FixtureRequest) -> "Backbone":
-    """The trunk with the bundled weights."""
+def bundled_backbone() -> "Backbone":
+    """The trunk with the bundled weights, on the processor."""
     from d2_hloc.network.d2net import D2Net
 
-    return placed_on(request.config.getoption("--device"), D2Net().backbone)
+    return D2Net().backbone
+
+
+@pytest.fixture(scope="module")
+def backbone(request: pytest.FixtureRequest, bundled_backbone: "Backbone") -> "Backbone":
+    """The trunk with the bundled weights, where numbers are tested."""
+    return placed_on(device_of(request), copy.deepcopy(bundled_backbone))
+
+
+def device_of(request: pytest.FixtureRequest) -> str:
+    """Name of the device of a module's tests: the processor, but of those that take `on_device`."""
+    return request.config.getoption("--device") if "on_device" in request.fixturenames else "cpu"
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 from pretended_device import DEVICE, DevicesMixed, OnDevice, pretended_gpu
 from stereo_scene import CENTRES, render
+from training_toys import OPTIONS as TRAINING
+from training_toys import Toys, planted_views
 
 from d2_hloc.benchmarks.inloc.rendering import Cloud, QueryView, dense_score, render_cloud
 from d2_hloc.core.devices import chosen_device, device_named, use_device
 from d2_hloc.features.extraction import extract
-from d2_hloc.features.options import MOST, ExtractionOptions
+from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.options import GlueShape, MatchingOptions
@@ -24,16 +26,15 @@ from d2_hloc.mvs.plane_sweep import sweep
 from d2_hloc.refinement.image_matches import ImageMatcher, ImageMatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
 from d2_hloc.refinement.options import RefinementOptions
-from d2_hloc.training.loss import LossOptions, pair_loss
-from d2_hloc.training.matcher.examples import Example
-from d2_hloc.training.matcher.loop import (
-    MatcherTrainingOptions,
-    assign,
-    first_glue,
-    on_device,
-)
-from d2_hloc.training.matcher.loss import assignment_loss
+from d2_hloc.training.distributed import World
+from d2_hloc.training.history import LOSSES, Table
+from d2_hloc.training.loop import Trainer
+from d2_hloc.training.loss import LossOptions
+from d2_hloc.training.matcher import loop
+from d2_hloc.training.matcher.examples import ExampleOptions, Source
+from d2_hloc.training.matcher.loop import MatcherTrainer, MatcherTrainingOptions
 from d2_hloc.training.matching_accuracy import match_held_back
+from d2_hloc.training.network import Network
 from d2_hloc.training.pair import TrainingPair
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here: use that")
@@ -202,37 +203,53 @@ def test_dense_pose_verification():
 
 
 @pytest.mark.parametrize("form", ["paper", "released"])
-def test_training(form):
-    maps = [torch.rand(16, 12, 14, generator=torch.Generator().manual_seed(k)) for k in range(2)]
-    xy = torch.rand(40, 2, generator=torch.Generator().manual_seed(2)) * 80 + 6
-    options = LossOptions(soft_detection=form)
-    here, _ = pair_loss(options, *maps, xy, xy)
-    with pretended_gpu():
-        there, _ = pair_loss(options, *(t.to("cuda") for t in (*maps, xy, xy)))
-    torch.testing.assert_close(there.cpu(), here)
+def test_training(form, tmp_path):
+    """The trunk, the loss, its gradients, Adam, and validation."""
+    options = replace(TRAINING, epochs=1, loss=LossOptions(safe_radius=1, soft_detection=form))
+
+    def trained(device):
+        world = World(device=torch.device(device))
+        held_back = Toys(1, seed=9)
+        trainer = Trainer(options, Toys(2), held_back, tmp_path / device, world)
+        trainer.run()
+        rows = Table(trainer.outputs.losses, LOSSES).rows()
+        changes = [p.cpu() - b for p, b in zip(trainer.network.learned(), before, strict=True)]
+        return [row["loss"] for row in rows], changes
+
+    before = [p.clone() for p in Network(options.weights, "conv4_3", "float32").learned()]
+    here = trained("cpu")
+    with pretended_gpu() as computed:
+        there = trained("cuda")
+    assert computed["aten::convolution_backward"] == 2
+    assert there[0] == pytest.approx(here[0], rel=1e-4)
+    for found, expected in zip(there[1], here[1], strict=True):
+        # Adam's first steps are of equal length, wherever a gradient is not next to nothing
+        assert expected.abs().max() > 0
+        assert (torch.abs(found - expected) < 0.1 * expected.abs().max()).float().mean() > 0.97
 
 
-def test_training_of_the_matcher():
-    rng = torch.Generator().manual_seed(0)
-    glue = first_glue(MatcherTrainingOptions(), GlueShape(layers=1)).eval()
-    descriptors = torch.randint(-127, 127, (2, 2, 24, MOST), generator=rng).to(torch.int8)
-    batch = Example(
-        positions0=torch.rand(2, 24, 2, generator=rng),
-        positions1=torch.rand(2, 24, 2, generator=rng),
-        descriptors0=descriptors[0],
-        descriptors1=descriptors[1],
-        partner0=torch.arange(24).repeat(2, 1).where(torch.arange(24) < 16, -1),
-        alone0=(torch.arange(24) >= 16).repeat(2, 1),
-        alone1=(torch.arange(24) >= 16).repeat(2, 1),
+def test_training_of_the_matcher(tmp_path):
+    """The network, the loss, its gradients, AdamW, the running mean, and validation."""
+    options = MatcherTrainingOptions(
+        steps=2, batch_size=2, warm_up=0, held_back_pairs=2, precision="float32"
     )
-    with torch.no_grad():
-        here = assignment_loss(assign(glue, batch, "float32"), batch).total
-        with pretended_gpu():
-            there_batch = on_device(batch, DEVICE)
-            found = assign(glue.to("cuda"), there_batch, "float32")
-            there = assignment_loss(found, there_batch).total
-            assert isinstance(there, OnDevice)
-    torch.testing.assert_close(there.cpu(), here, atol=1e-4, rtol=1e-4)
+    shape = GlueShape(input_width=32, width=16, heads=2, layers=1)
+    examples = ExampleOptions(points=(24, 24), noise=0.0)
+    train, held_back = (Source(examples, {"photo": planted_views(seed)}) for seed in range(2))
+
+    def trained(folder):
+        trainer = MatcherTrainer(options, shape, train, {"views": held_back}, tmp_path / folder)
+        trainer.run()
+        rows = Table(tmp_path / folder / "losses.csv", loop.LOSSES).rows()
+        return [row["loss"] for row in rows], [p.detach().cpu() for p in trainer.mean.parameters()]
+
+    here = trained("here")
+    with pretended_gpu() as computed:
+        there = trained("there")
+    assert computed["aten::native_layer_norm_backward"] > 0
+    assert there[0] == pytest.approx(here[0], rel=1e-4)
+    for found, expected in zip(there[1], here[1], strict=True):
+        torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
 
 
 def test_matches_of_a_training_are_measured(backbone, photo):

@@ -26,6 +26,8 @@ from d2_hloc.sfm.options import ReconstructionOptions
 
 logger = logging.getLogger(__name__)
 
+LEAST_KEPT = 0.5  # of a model's observations when it is settled
+
 
 def map_images(
     options: ReconstructionOptions,
@@ -69,13 +71,14 @@ def map_images(
 def _with_images_left(model: pycolmap.Reconstruction, task: MappingTask) -> pycolmap.Reconstruction:
     """Offer a model the images that the mapper left out, where guessed cameras misled it.
 
-    The model is settled first: images whose matches a bent model cannot use find their places in it
-    then. What it was is returned where none does.
+    The model is settled first: images whose matches a bent model cannot use find their places
+    then. What it was is returned where none does, and where there is to be no second look.
     """
     options = task.options
     is_guessed = not task.is_calibrated and options.mapper == "incremental"
+    is_small = task.num_images <= options.small_collection
     missing = task.num_images - model.num_reg_images()
-    if not (missing and is_guessed and task.num_images <= options.small_collection):
+    if not (missing and options.second_look and is_guessed and is_small):
         return model
     copy = pycolmap.Reconstruction(model)
     settled = settle(copy, settling_task(task, task.work / "left-settling"))
@@ -130,12 +133,20 @@ def settle_anew(
 ) -> None:
     """Settle a model by the matches of another database of its images; it goes to `output`.
 
-    `others`, models of further images, go there as they are.
+    `others`, models of further images, go there as they are. A model that led to hardly any of the
+    matches that it was made of was wrong, or the matches are: it stays as it was then.
     """
     work = empty_folder(output.with_name(output.name + MAPPING))
     task = mapping_task(options, database, images, work, known)
-    model = settle(model, settling_task(task, work / "settling", rule))
-    _put_models(model, others, work, output)
+    settled = settle(pycolmap.Reconstruction(model), settling_task(task, work / "settling", rule))
+    kept, before = (m.compute_num_observations() for m in (settled, model))
+    if kept < LEAST_KEPT * before:
+        text = (
+            "settling keeps %d of the model's %d observations: it stays as it was, and is doubtful"
+        )
+        logger.warning(text, kept, before)
+        settled = model
+    _put_models(settled, others, work, output)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -182,10 +182,10 @@ def feature(request, in_hub, hloc):
 
 
 @pytest.fixture(scope="session")
-def images(photo):
+def images(whole_photo):
     """Two pieces of a photograph, 2 x 3 x 117 x 156."""
     width, height = SIZE
-    return torch.stack([photo[:, :height, :width], photo[:, -height:, -width:]])
+    return torch.stack([whole_photo[:, :height, :width], whole_photo[:, -height:, -width:]])
 
 
 def test_the_contract(feature, images):

@@ -1,12 +1,15 @@
 """Matches grow from a few that agree to all that are between them, and from nothing they do not."""
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
 from d2_hloc.core.structs import Matches
 from d2_hloc.matching.growing import KeypointField, grow_matches
 from d2_hloc.matching.options import GrowingOptions
+
+pytestmark = pytest.mark.usefixtures("on_device")
 
 OPTIONS = GrowingOptions()
 SIZE = 640

@@ -11,6 +11,8 @@ from d2_hloc.matching.hierarchical import match_hierarchical, split_levels
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.options import MatchingOptions
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 OPTIONS = MatchingOptions(matcher="hierarchical")
 
 
@@ -21,9 +23,9 @@ def joined(cells, parts):
 
 @pytest.fixture
 def levels():
-    generator = torch.Generator().manual_seed(0)
-    cells = F.normalize(torch.randn(6, 16, generator=generator))
-    parts = F.normalize(torch.randn(6, 4, 256, generator=generator), dim=2)
+    torch.manual_seed(0)
+    cells = F.normalize(torch.randn(6, 16))
+    parts = F.normalize(torch.randn(6, 4, 256), dim=2)
     return cells, parts
 
 

@@ -22,8 +22,8 @@ def scene():
 
 
 @pytest.fixture(scope="module")
-def depths(scene):
-    return [(torch.from_numpy(r.depth).float(), r.view) for r in scene]
+def depths(scene, device):
+    return [(torch.from_numpy(r.depth).float().to(device), r.view) for r in scene]
 
 
 def test_true_depth_stays(depths):

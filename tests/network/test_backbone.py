@@ -74,7 +74,6 @@ def test_the_training_form_has_no_relu_at_its_end_and_the_test_form_has(backbone
     assert dense_maps(backbone, images).min() == 0
 
 
-@pytest.mark.usefixtures("gradients")
 @torch.inference_mode(False)
 def test_the_training_form_can_be_trained(backbone, photo):
     images = photo_of(photo, 40, 48).clone()

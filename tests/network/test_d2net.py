@@ -78,7 +78,6 @@ def test_features_are_finite_in_bounds_and_of_unit_length(features):
     assert not found.keypoints.requires_grad
 
 
-@pytest.mark.usefixtures("gradients")
 def test_features_are_ordinary_tensors(features):
     """Networks with gradients take them, and they can be changed in place."""
     features.keypoints.clone().add_(1)

@@ -268,7 +268,6 @@ def test_released_soft_scores_do_not_depend_on_the_responses_scale():
     assert torch.allclose(found, scaled, rtol=1e-4)
 
 
-@pytest.mark.usefixtures("gradients")
 def test_responses_beyond_the_reach_of_exp_have_finite_soft_scores():
     maps = (1e4 * random_maps(size=(5, 7)))[None].requires_grad_()
     scores = soft_scores(maps)
@@ -277,7 +276,6 @@ def test_responses_beyond_the_reach_of_exp_have_finite_soft_scores():
     assert maps.grad.isfinite().all()
 
 
-@pytest.mark.usefixtures("gradients")
 @FORMS
 def test_maps_without_any_response_have_soft_scores_of_zero(form):
     maps = torch.zeros(1, 4, 5, 7, requires_grad=True)

@@ -1,6 +1,8 @@
 """Models from exact matches are the models the matches came from."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,6 +249,21 @@ def test_images_of_two_places_give_two_models(tmp_path):
     assert list(other_models(tmp_path / "settled")) == ["settled/1"]
 
 
+def test_a_model_that_settling_takes_apart_stays_as_it_was(scene, database, tmp_path, caplog):
+    path = Path(shutil.copyfile(database, tmp_path / "few.db"))
+    with pycolmap.Database.open(path) as db:
+        for pair_id, _ in zip(*db.read_two_view_geometries(), strict=True):
+            first, second = pycolmap.pair_id_to_image_pair(pair_id)
+            if second > 2:
+                db.delete_inlier_matches(first, second)
+    settle_anew(OPTIONS, scene.model, database, tmp_path, tmp_path / "whole", frozenset())
+    assert "doubtful" not in caplog.text
+    settle_anew(OPTIONS, scene.model, path, tmp_path, tmp_path / "few", frozenset())
+    assert "it stays as it was, and is doubtful" in caplog.text
+    before, found = scene.model.num_points3D(), read_model(tmp_path / "few").num_points3D()
+    assert found == before
+
+
 @pytest.mark.parametrize("place", [".", "0", "sparse", "sparse/0"])
 def test_a_model_is_found_in_a_project_of_colmaps(scene, tmp_path, place):
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
@@ -364,11 +381,13 @@ def test_an_image_left_out_finds_its_place_in_the_settled_model(
 
     monkeypatch.setitem(mapping.MAPPERS, "incremental", leaves_one)
     found = []
-    for known in (frozenset(), frozenset(scene.cameras)):  # known cameras mislead no mapper
-        options = dataclasses.replace(OPTIONS, attempts=1, focal_starts=(1.0,))
+    once = dataclasses.replace(OPTIONS, attempts=1, focal_starts=(1.0,))
+    plain = dataclasses.replace(once, second_look=False)
+    all_known = frozenset(scene.cameras)  # these mislead no mapper
+    for known, options in ((frozenset(), once), (all_known, once), (frozenset(), plain)):
         model = map_images(options, database, tmp_path, tmp_path / "sparse", known)
         found.append(model_statistics(model).registered_images)
-    assert found == [len(scene.cameras), len(scene.cameras) - 1]
+    assert found == [len(scene.cameras), len(scene.cameras) - 1, len(scene.cameras) - 1]
 
 
 def test_a_model_that_all_points_leave_is_an_error(scene, database, tmp_path, monkeypatch):

@@ -22,6 +22,12 @@ from torch.utils._pytree import tree_flatten, tree_map
 DEVICE = torch.device("cuda", 0)
 aten = torch.ops.aten
 computed: Counter[str] = Counter()  # operations on the pretended device, by name
+# Operations that torch chooses on a GPU with cuDNN -> what the processor has for them.
+ON_PROCESSOR: dict[Any, Callable[..., Any]] = {
+    aten.cudnn_grid_sampler.default: lambda image, grid: aten.grid_sampler_2d(
+        image, grid, 0, 0, True
+    ),
+}
 # These read a tensor's numbers, which waits for the device, or take them from anywhere.
 COPIES = {aten._to_copy.default, aten.copy_.default, aten._local_scalar_dense.default}
 
@@ -107,7 +113,7 @@ def dispatched(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     kwargs = {k: v for k, v in kwargs.items() if k != "pin_memory"}
     computed[func.name().partition(".")[0]] += bool(on_device)
     real_args, real_kwargs = tree_map(real_of, (args, kwargs))
-    found = func(*real_args, **real_kwargs)
+    found = ON_PROCESSOR.get(func, func)(*real_args, **real_kwargs)
     return tree_map(lambda value: placed(value, goes_there, tensors), found)
 
 
@@ -169,13 +175,45 @@ ORIGINAL_TO = torch.nn.Module.to
 
 def enter_without_gradients(mode: Any) -> None:
     """Begin torch.inference_mode() as no_grad(): views of a subclass have no place in it."""
-    mode.instead = torch.no_grad()
+    mode.instead = torch.set_grad_enabled(not mode.mode)
     mode.instead.__enter__()
 
 
 def leave_without_gradients(mode: Any, *error: Any) -> None:
     """End it."""
     mode.instead.__exit__(*error)
+
+
+def backward(total: Tensor) -> None:
+    """Tensor.backward(), node by node: torch's own asks the driver for the streams of a device."""
+    waiting = {total.grad_fn: [torch.ones_like(total)]}
+    with torch.no_grad():
+        while waiting:  # a node is made after those that it takes from; leaves count as the last
+            node = max(waiting, key=lambda node: node._sequence_nr())
+            given = waiting.pop(node)
+            if hasattr(node, "variable"):
+                add_to_gradient(node.variable, *given)
+                continue
+            found = node(*given)
+            found = found if isinstance(found, tuple) else (found,)
+            for gradient, (other, place) in zip(found, node.next_functions, strict=True):
+                if other is not None and gradient is not None:
+                    inputs = other._input_metadata
+                    gradient = fitted(gradient, inputs[place])
+                    sums = waiting.setdefault(other, [None] * len(inputs))
+                    sums[place] = gradient if sums[place] is None else sums[place] + gradient
+
+
+def fitted(gradient: Tensor, value: Any) -> Tensor:
+    """A gradient in the shape and numbers of its value, and where that is, as torch has it."""
+    if gradient.device != value.device:
+        raise DevicesMixed(f"a gradient of {gradient.device} is of a tensor of {value.device}")
+    return gradient.sum_to_size(value.shape).to(value.dtype)
+
+
+def add_to_gradient(leaf: Tensor, gradient: Tensor) -> None:
+    """Add to the gradient of a leaf of the graph."""
+    leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad.add_(gradient)
 
 
 ORIGINAL_SUBMIT = ThreadPoolExecutor.submit
@@ -206,7 +244,9 @@ def pretended_gpu() -> Iterator[Counter[str]]:
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) is made, then moved
     with (
         mock.patch.object(torch.cuda, "is_available", return_value=True),
+        mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=False),
         mock.patch.object(torch.nn.Module, "to", moved),
+        mock.patch.object(torch.Tensor, "backward", backward),
         mock.patch.object(torch.inference_mode, "__enter__", enter_without_gradients),
         mock.patch.object(torch.inference_mode, "__exit__", leave_without_gradients),
         mock.patch.object(ThreadPoolExecutor, "submit", submit_pretending),

@@ -1,14 +1,17 @@
-"""Tiny training data, and a run on it, for the tests of the loop."""
+"""Tiny training data, for the tests of the loops."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from d2_hloc.training.cache import CacheOptions
 from d2_hloc.training.loss import LossOptions
+from d2_hloc.training.matcher.cache import CachedView, moved, to_bytes
+from d2_hloc.training.matcher.views import homography
 from d2_hloc.training.options import TrainingOptions
 from d2_hloc.training.pair import TrainingPair, cell_centres, generator, to_float
 
@@ -63,3 +66,27 @@ class WithoutPairs(Toys):
 
     def pair(self, epoch: int, index: int) -> TrainingPair | None:
         return None if index in self.without else super().pair(epoch, index)
+
+
+def planted_views(seed: int, count: int = 60, noise: float = 0.08) -> list[CachedView]:
+    """Views of a plane whose features are the same points, a little apart, with noisy bytes."""
+    rng = np.random.default_rng(seed)
+    on_photo = torch.from_numpy(rng.uniform(10, 190, (count, 2))).float()
+    descriptors = F.normalize(torch.from_numpy(rng.normal(size=(count, 32))).float(), dim=1)
+    found = []
+    for k in range(2):
+        turned = homography(
+            (200, 200), (160, 160), np.array([0.3 * k, 0.1 * k, 0.0]), 1.0, np.zeros(2)
+        )
+        order = torch.from_numpy(rng.permutation(count))
+        noisy = descriptors + noise * torch.from_numpy(rng.normal(size=(count, 32))).float()
+        found.append(
+            CachedView(
+                keypoints=moved(on_photo, turned)[order],
+                descriptors=to_bytes(F.normalize(noisy, dim=1))[order],
+                view_from_photo=turned,
+                size=(160, 160),
+                photo_size=(200, 200),
+            )
+        )
+    return found

@@ -12,6 +12,7 @@ from PIL import Image
 from scripts import load
 from skimage import data
 from torch.testing import assert_close
+from training_toys import planted_views
 
 from d2_hloc.core.structs import Features
 from d2_hloc.files.provenance import ConfigurationChanged
@@ -19,7 +20,6 @@ from d2_hloc.matching.lightglue import Assignment, GlueShape, LightGlue, load_gl
 from d2_hloc.training.matcher import cache, examples, loop, scenes, views
 from d2_hloc.training.matcher.cache import (
     LARGEST,
-    CachedView,
     cache_views,
     moved,
     read_views,
@@ -50,38 +50,14 @@ TINY = MatcherTrainingOptions(
 EXAMPLES = ExampleOptions(points=(24, 32), noise=0.0)
 
 
-def planted(seed, count=60, noise=0.08):
-    """Views of a plane whose features are the same points, a little apart, with noisy bytes."""
-    rng = np.random.default_rng(seed)
-    on_photo = torch.from_numpy(rng.uniform(10, 190, (count, 2))).float()
-    descriptors = F.normalize(torch.from_numpy(rng.normal(size=(count, 32))).float(), dim=1)
-    found = []
-    for k in range(2):
-        turned = views.homography(
-            (200, 200), (160, 160), np.array([0.3 * k, 0.1 * k, 0.0]), 1.0, np.zeros(2)
-        )
-        order = torch.from_numpy(rng.permutation(count))
-        noisy = descriptors + noise * torch.from_numpy(rng.normal(size=(count, 32))).float()
-        found.append(
-            CachedView(
-                keypoints=moved(on_photo, turned)[order],
-                descriptors=to_bytes(F.normalize(noisy, dim=1))[order],
-                view_from_photo=turned,
-                size=(160, 160),
-                photo_size=(200, 200),
-            )
-        )
-    return found
-
-
 @pytest.fixture
 def source():
-    return Source(EXAMPLES, {f"photo {k}": planted(k) for k in range(4)})
+    return Source(EXAMPLES, {f"photo {k}": planted_views(k) for k in range(4)})
 
 
 @pytest.fixture
 def held_back():
-    return {"views": Source(EXAMPLES, {f"held {k}": planted(10 + k) for k in range(2)})}
+    return {"views": Source(EXAMPLES, {f"held {k}": planted_views(10 + k) for k in range(2)})}
 
 
 # Truth
@@ -227,7 +203,7 @@ def test_views_have_their_true_partners(source):
 def test_halves_of_a_mosaic_have_partners_in_their_own_half_only():
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        found = mosaic(tuple(planted(1)), tuple(planted(2)), 48, EXAMPLES, rng)
+        found = mosaic(tuple(planted_views(1)), tuple(planted_views(2)), 48, EXAMPLES, rng)
         if found is None:
             continue
         first, second = unit_descriptors(found)
@@ -240,7 +216,7 @@ def test_halves_of_a_mosaic_have_partners_in_their_own_half_only():
 
 
 def test_strangers_have_no_partners():
-    first, second = planted(1), planted(2)
+    first, second = planted_views(1), planted_views(2)
     found = examples.strangers(first[0], second[0], 24, np.random.default_rng(0))
     assert (found.partner0 == -1).all()
     assert found.alone0.all()
@@ -262,8 +238,8 @@ def test_varied_positions_stay_inside_and_keep_their_shape(source):
 
 def test_too_few_features_are_an_error():
     with pytest.raises(ValueError, match="none of 1 photographs has two views of 24 features"):
-        Source(EXAMPLES, {"a": planted(0, count=10)})
-    alike = Source(EXAMPLES, {"a": planted(0, count=30)})
+        Source(EXAMPLES, {"a": planted_views(0, count=10)})
+    alike = Source(EXAMPLES, {"a": planted_views(0, count=30)})
     with pytest.raises(ValueError, match="no two views have 31 features"):
         alike.example(31, np.random.default_rng(0), plain=True)
 
@@ -369,7 +345,7 @@ def test_the_loss_falls_and_the_best_is_kept(source, held_back, tmp_path):
     glue = load_glue(tmp_path / "best.safetensors")
     assert glue.shape == SHAPE
     matcher = LightGlue(str(tmp_path / "best.safetensors"), min_score=0.1)
-    view = planted(20)[0]
+    view = planted_views(20)[0]
     descriptors = F.normalize(view.descriptors.float(), dim=1)
     one = matcher.prepare(view.keypoints, descriptors, view.size)
     assert len(matcher(one, one)) > 30
@@ -388,7 +364,7 @@ def test_a_run_goes_on_to_the_bit(source, held_back, tmp_path):
                 raise KeyboardInterrupt
             return super().batch(size, rng)
 
-    killed = Killed(EXAMPLES, {f"photo {k}": planted(k) for k in range(4)})
+    killed = Killed(EXAMPLES, {f"photo {k}": planted_views(k) for k in range(4)})
     trainer = MatcherTrainer(TINY, SHAPE, killed, held_back, tmp_path / "parts")
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
