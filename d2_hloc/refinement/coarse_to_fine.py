@@ -137,8 +137,12 @@ def match_conv3(
         template = warped_patches(image0.deep, pixels_to_cells(xy0, DEEP_STRIDE), inverse, patch)
         centres = pixels_to_cells(xy1, DEEP_STRIDE).round()
         cells = square_patches(image1.deep, centres, patch + window)
-        steps, outcomes = find_peaks(correlate(template, cells, patch, window), 0.0)
-        return Refined(xy=cells_to_pixels(centres + steps, DEEP_STRIDE), outcomes=outcomes)
+        peaks = find_peaks(correlate(template, cells, patch, window), 0.0)
+        return Refined(
+            xy=cells_to_pixels(centres + peaks.steps, DEEP_STRIDE),
+            outcomes=peaks.outcomes,
+            deviations=DEEP_STRIDE * peaks.deviations,
+        )
 
     moved = in_chunks(search, found.xy0, found.xy1, inverse_2x2(affinities))
     window = (2 * options.deep_window * DEEP_STRIDE) ** 2

@@ -15,7 +15,7 @@ from d2_hloc.features.extracted import read_orientations
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.affinities import local_affinities
 from d2_hloc.refinement.options import RefinementOptions
-from d2_hloc.refinement.patches import Outcome, refine_pairs
+from d2_hloc.refinement.patches import Outcome, Refined, refine_pairs
 from d2_hloc.refinement.shallow_maps import CACHE_BYTES, ImageMaps, MapReader, resize_max_of
 
 PAIR_CACHE_BYTES = 512 << 20  # of maps, for pairs that come image by image
@@ -28,8 +28,8 @@ def refine_matches(
     xy0: Tensor,
     xy1: Tensor,
     around: tuple[Tensor, Tensor],
-) -> tuple[Tensor, Tensor]:
-    """New places of xy1, and outcomes; `around` are matches of the two images. Stored pixels.
+) -> Refined:
+    """Move `xy1` to where image 0's `xy0` are seen; `around` are matches. Stored pixels.
 
     What is given and what comes back is on the processor; the search is on the maps' device.
     """
@@ -39,7 +39,27 @@ def refine_matches(
     found = refine_pairs(options, image0.maps, image1.maps, xy0, moved, affinities)
     outcomes = found.outcomes.cpu()
     is_moved = (outcomes == Outcome.MOVED)[:, None]
-    return torch.where(is_moved, image1.to_original(found.xy), xy1), outcomes
+    return Refined(
+        xy=torch.where(is_moved, image1.to_original(found.xy), xy1),
+        outcomes=outcomes,
+        deviations=found.deviations.cpu() / float(image1.scale.mean()),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundPlaces:
+    """Places in a query, in stored pixels, where points of a model were searched for."""
+
+    xy: np.ndarray  # (K, 2)
+    is_found: np.ndarray  # (K,)
+    deviations: np.ndarray  # (K,), along an axis; NaN of those that were not found
+
+    @classmethod
+    def of(cls, refined: Refined) -> FoundPlaces:
+        """The same as arrays."""
+        is_found = (refined.outcomes == Outcome.MOVED).numpy()
+        deviations = refined.deviations.double().numpy()
+        return cls(xy=refined.xy.numpy(), is_found=is_found, deviations=deviations)
 
 
 class PairRefiner:
@@ -84,8 +104,8 @@ class PairRefiner:
         both = torch.from_numpy(xy0).float(), torch.from_numpy(xy1).float()
         matches = torch.from_numpy(around[0]).float(), torch.from_numpy(around[1]).float()
         maps = self._maps[pair[0]], self._maps[pair[1]]
-        found, outcomes = refine_matches(self._options, *maps, *both, matches)
-        return found.numpy(), (outcomes == Outcome.MOVED).numpy()
+        found = refine_matches(self._options, *maps, *both, matches)
+        return found.xy.numpy(), (found.outcomes == Outcome.MOVED).numpy()
 
 
 @dataclass(frozen=True)
@@ -112,13 +132,8 @@ class QueryRefiner:
 
     def __call__(
         self, query: str, image: str, xy: np.ndarray, projected: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Matched keypoints (K, 2) of a query, and where the model's image shows their points.
-
-        Returns the keypoints' new places, stored pixels, and a mask (K,) of those that were
-        moved.
-        """
+    ) -> FoundPlaces:
+        """Find a query's keypoints (K, 2) again, from where the model's image has their points."""
         both = torch.from_numpy(projected).float(), torch.from_numpy(xy)
         maps = self._images[image], self._queries[query]
-        found, outcomes = refine_matches(self._options, *maps, *both, around=both)
-        return found.numpy(), (outcomes == Outcome.MOVED).numpy()
+        return FoundPlaces.of(refine_matches(self._options, *maps, *both, around=both))

@@ -26,6 +26,7 @@ from d2_hloc.network.backbone import Backbone, strips
 from d2_hloc.network.detection import first_differences, newton_steps, second_differences
 from d2_hloc.refinement.affinities import inverse_2x2
 from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.refinement.uncertainty import peak_deviations
 
 LEVELS = 255  # of a channel of a map: none is negative, after the ReLU
 ROWS = 8  # of maps, normalised at once
@@ -59,10 +60,23 @@ class ShallowMaps:
 
 @dataclass(frozen=True, kw_only=True)
 class Refined:
-    """New places of keypoints, pixels of the image that the maps were made of."""
+    """New places of keypoints, pixels of the image that the maps were made of.
+
+    `deviations` of the places, in pixels along an axis, are NaN of those that were not moved.
+    """
 
     xy: Float[Tensor, "K 2"]
     outcomes: Int[Tensor, " K"]
+    deviations: Float[Tensor, " K"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peaks:
+    """Highest scores of windows: their (x, y) from the window's centre, in cells."""
+
+    steps: Float[Tensor, "K 2"]
+    outcomes: Int[Tensor, " K"]
+    deviations: Float[Tensor, " K"]  # of the steps, in cells along an axis
 
 
 def shallow_maps(backbone: Backbone, image: Float[Tensor, "3 H W"]) -> ShallowMaps:
@@ -136,7 +150,9 @@ def in_chunks(search: Callable[..., Refined], *values: Shaped[Tensor, "K ..."]) 
     else:
         parts = [search(*chunk) for chunk in chunks]
     return Refined(
-        xy=torch.cat([p.xy for p in parts]), outcomes=torch.cat([p.outcomes for p in parts])
+        xy=torch.cat([p.xy for p in parts]),
+        outcomes=torch.cat([p.outcomes for p in parts]),
+        deviations=torch.cat([p.deviations for p in parts]),
     )
 
 
@@ -161,6 +177,7 @@ def _refine_chunk(
 ) -> Refined:
     inverse = inverse_2x2(affinities)
     xy, outcomes, template = xy1, torch.empty(0, dtype=torch.int64), torch.empty(0)
+    deviations = torch.full((len(xy),), torch.nan, device=xy.device)
     for level in levels_of(options):
         map0, map1 = (m.coarse if level.stride == 2 else m.fine for m in (maps0, maps1))
         if level.is_first or level.stride == 1:
@@ -171,14 +188,15 @@ def _refine_chunk(
             centres = centres.round()
         cells = square_patches(map1, centres, level.patch + level.window)
         scores = correlate(template, cells, level.patch, level.window)
-        steps, found = find_peaks(scores, options.ambiguity if level.is_first else 0.0)
+        found = find_peaks(scores, options.ambiguity if level.is_first else 0.0)
         if level.is_first:
-            outcomes = found
-        is_better = (outcomes == Outcome.MOVED) & (found == Outcome.MOVED)
+            outcomes = found.outcomes
+        is_better = (outcomes == Outcome.MOVED) & (found.outcomes == Outcome.MOVED)
         is_better &= scores.flatten(1).amax(dim=1) >= level.min_score
-        moved = cells_to_pixels(centres + steps, level.stride)
+        moved = cells_to_pixels(centres + found.steps, level.stride)
         xy = torch.where(is_better[:, None], moved, xy)
-    return Refined(xy=xy, outcomes=outcomes)
+        deviations = torch.where(is_better, level.stride * found.deviations, deviations)
+    return Refined(xy=xy, outcomes=outcomes, deviations=deviations)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,10 +295,8 @@ def correlate(
     return scores / side**2
 
 
-def find_peaks(
-    scores: Float[Tensor, "K W W"], ambiguity: float
-) -> tuple[Float[Tensor, "K 2"], Int[Tensor, " K"]]:
-    """The peak's (x, y) from the window's centre, in cells, and the outcome."""
+def find_peaks(scores: Float[Tensor, "K W W"], ambiguity: float) -> Peaks:
+    """Find the highest score of each window, to a fraction of a cell, and what it is worth."""
     count, size, _ = scores.shape
     best, index = scores.flatten(1).max(dim=1)
     row, column = index // size, index % size
@@ -299,9 +315,12 @@ def find_peaks(
     outcomes = torch.where(is_peak & (best - rival >= ambiguity), Outcome.MOVED, Outcome.FLAT)
     outcomes = torch.where(at_border, int(Outcome.BORDER), outcomes)
     places = torch.stack([inner_column, inner_row], dim=1) - size // 2 + steps.flip(1)
-    return torch.where(
-        (outcomes == Outcome.MOVED)[:, None], places, torch.zeros_like(places)
-    ), outcomes
+    is_moved = (outcomes == Outcome.MOVED)[:, None]
+    return Peaks(
+        steps=torch.where(is_moved, places, torch.zeros_like(places)),
+        outcomes=outcomes,
+        deviations=peak_deviations(best, hessians),
+    )
 
 
 def rival_scores(

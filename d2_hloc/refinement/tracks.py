@@ -139,7 +139,7 @@ def move_pairs(
         xy0, xy1 = keypoints[name0], keypoints[name1]
         around = (xy0[known[:, 0]], xy1[known[:, 1]])
         found = refine_matches(options, maps[name0], maps[name1], xy0[index0], xy1[index1], around)
-        yield (name0, name1), found
+        yield (name0, name1), (found.xy, found.outcomes)
 
 
 def put_together(

@@ -12,20 +12,25 @@ from d2_hloc.core.pixels import from_colmap
 from d2_hloc.files import features_h5
 from d2_hloc.files.checked_arrays import check_matches
 from d2_hloc.files.colmap import camera_of, img_from_cam, pycolmap
+from d2_hloc.refinement.matches import FoundPlaces
 
 # (query, image, keypoints of the query (K, 2), places of their points in the image (K, 2)) ->
-# where the query shows these points (K, 2), and which of them were found (K,).
-Refiner = Callable[[str, str, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+# where the query shows these points.
+Refiner = Callable[[str, str, np.ndarray, np.ndarray], FoundPlaces]
 
 Lookup = Callable[[str, str], np.ndarray]  # (query, image) -> their matches (K, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Correspondences:
-    """Places in a query and the 3D points that they match."""
+    """Places in a query and the 3D points that they match.
+
+    `deviations` of the places are along an axis; NaN of those that were not moved.
+    """
 
     xy: np.ndarray  # (K, 2), (0, 0) is the centre of the first pixel
     point_ids: np.ndarray  # (K,)
+    deviations: np.ndarray  # (K,), pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,30 +85,38 @@ def correspondences(
     A keypoint that several images have moved is where the median of them puts it.
     """
     keys, places, found = [np.empty((0, 2), int)], [np.empty((0, 2))], [np.empty(0, bool)]
+    deviations = [np.empty(0)]
     for image in images:
         pairs = lookup(query, image)
         counts = len(keypoints), len(seen[image].point_ids)
         check_matches(pairs, *counts, f"Those of {query} and {image}")
         pairs = pairs[seen[image].point_ids[pairs[:, 1]] >= 0]
         xy, is_moved = keypoints[pairs[:, 0]], np.zeros(len(pairs), bool)
+        spread = np.full(len(pairs), np.nan)
         if refine is not None and len(pairs):
-            xy, is_moved = refine(query, image, xy, seen[image].projected[pairs[:, 1]])
+            moved = refine(query, image, xy, seen[image].projected[pairs[:, 1]])
+            xy, is_moved, spread = moved.xy, moved.is_found, moved.deviations
         keys.append(np.stack([pairs[:, 0], seen[image].point_ids[pairs[:, 1]]], axis=1))
         places.append(xy)
         found.append(is_moved)
-    return _distinct(np.concatenate(keys), np.concatenate(places), np.concatenate(found))
+        deviations.append(spread)
+    return _distinct(*map(np.concatenate, (keys, places, found, deviations)))
 
 
-def _distinct(keys: np.ndarray, xy: np.ndarray, is_moved: np.ndarray) -> Correspondences:
+def _distinct(
+    keys: np.ndarray, xy: np.ndarray, is_moved: np.ndarray, deviations: np.ndarray
+) -> Correspondences:
     """One correspondence for each (keypoint, point); places that were moved go before others."""
     distinct, index = np.unique(keys, axis=0, return_inverse=True)
     order = np.argsort(index.ravel(), kind="stable")
     ends = np.cumsum(np.bincount(index.ravel(), minlength=len(distinct)))
-    merged = np.empty((len(distinct), 2))
+    merged, spread = np.empty((len(distinct), 2)), np.empty(len(distinct))
     for k, rows in enumerate(np.split(order, ends[:-1]) if len(distinct) else []):
         moved = rows[is_moved[rows]]
-        merged[k] = np.median(xy[moved if len(moved) else rows], axis=0)
-    return Correspondences(xy=merged, point_ids=distinct[:, 1])
+        used = moved if len(moved) else rows
+        merged[k] = np.median(xy[used], axis=0)
+        spread[k] = deviations[used].mean()
+    return Correspondences(xy=merged, point_ids=distinct[:, 1], deviations=spread)
 
 
 def covisible_clusters(

@@ -71,13 +71,14 @@ def map_images(
 def _with_images_left(model: pycolmap.Reconstruction, task: MappingTask) -> pycolmap.Reconstruction:
     """Offer a model the images that the mapper left out, where guessed cameras misled it.
 
-    The model is settled first: images whose matches a bent model cannot use find their places in it
-    then. What it was is returned where none does.
+    The model is settled first: images whose matches a bent model cannot use find their places
+    then. What it was is returned where none does, and where there is to be no second look.
     """
     options = task.options
     is_guessed = not task.is_calibrated and options.mapper == "incremental"
+    is_small = task.num_images <= options.small_collection
     missing = task.num_images - model.num_reg_images()
-    if not (missing and is_guessed and task.num_images <= options.small_collection):
+    if not (missing and options.second_look and is_guessed and is_small):
         return model
     copy = pycolmap.Reconstruction(model)
     settled = settle(copy, settling_task(task, task.work / "left-settling"))

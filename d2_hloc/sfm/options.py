@@ -118,7 +118,7 @@ class ReconstructionOptions:
 
     `second_look`: where keypoints are refined and focal lengths were guessed, the model of a small
     collection leads to more matches (second_look.matches_by_model), whose keypoints are refined,
-    and by which it is settled.
+    and by which it is settled. Images that the mapper left out are offered to it once settled.
 
     `focal_starts`: where focal lengths were guessed, a small collection is mapped from these
     multiples of the guesses, one after the other, while images are missing from the model; and from
@@ -245,12 +245,14 @@ class LocalizationOptions:
         min_num_inliers: a query with fewer has no pose.
         covisibility_clustering: a pose for each group of images that see common points; the best
             stays.
+        by_uncertainty: weight refined keypoints by how certain their places are.
         random_seed: of the hypotheses that are drawn.
     """
 
     max_error: float = 12.0
     min_num_inliers: int = 12
     covisibility_clustering: bool = False
+    by_uncertainty: bool = True
     random_seed: int = 0
 
     def __post_init__(self) -> None:

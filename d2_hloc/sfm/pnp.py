@@ -32,11 +32,8 @@ from d2_hloc.sfm.correspondences import (
     observations,
 )
 from d2_hloc.sfm.options import LocalizationOptions
+from d2_hloc.sfm.pose_refit import FEWEST, refit_pose
 from d2_hloc.sfm.poses_file import write_poses
-
-FEWEST = 4  # matches that determine a pose and confirm it
-OUTLIER_FACTOR = 5.0  # median errors
-ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +238,9 @@ def estimate_pose(
     mask = np.asarray(answer["inlier_mask"], dtype=bool)
     if mask.sum() < options.min_num_inliers:
         return None, mask
-    return refit_pose(answer["cam_from_world"], to_colmap(matched.xy), xyz, mask, camera), mask
+    pose, xy = answer["cam_from_world"], to_colmap(matched.xy)
+    deviations = matched.deviations if options.by_uncertainty else None
+    return refit_pose(pose, xy, xyz, mask, camera, deviations), mask
 
 
 def absolute_pose(
@@ -279,27 +278,6 @@ def absolute_pose(
             refine_focal_length=estimate_focal_length, loss_function_scale=loss_scale
         ),
     )
-
-
-def refit_pose(
-    pose: pycolmap.Rigid3d,
-    xy: np.ndarray,
-    xyz: np.ndarray,
-    inliers: np.ndarray,
-    camera: pycolmap.Camera,
-) -> pycolmap.Rigid3d:
-    """Estimate a pose again from the inliers within OUTLIER_FACTOR median errors.
-
-    `xy` (K, 2) are COLMAP's pixels, `inliers` a mask (K,). The focal length stays.
-    """
-    for _ in range(ROUNDS):
-        errors = np.linalg.norm(camera.img_from_cam(pose * xyz) - xy, axis=1)
-        near = inliers & (errors <= OUTLIER_FACTOR * np.median(errors[inliers]))
-        answer = pycolmap.refine_absolute_pose(pose, xy, xyz, near, camera)
-        if answer is None:
-            break
-        pose, inliers = answer["cam_from_world"], near
-    return pose
 
 
 def count_found(found: Sequence[Localized]) -> dict[str, Any]:

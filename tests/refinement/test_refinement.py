@@ -154,15 +154,15 @@ def test_a_paraboloid_has_its_top_found_exactly():
     y, x = torch.meshgrid(torch.arange(-3.0, 4), torch.arange(-3.0, 4), indexing="ij")
     tops = torch.tensor([[0.3, -1.2], [1.4, 0.9]])
     scores = torch.stack([1 - 0.02 * (x - a) ** 2 - 0.03 * (y - b) ** 2 for a, b in tops])
-    found, outcomes = find_peaks(scores, ambiguity=0.01)
-    torch.testing.assert_close(found, tops, atol=1e-4, rtol=0)
-    assert outcomes.tolist() == [Outcome.MOVED, Outcome.MOVED]
+    peaks = find_peaks(scores, ambiguity=0.01)
+    torch.testing.assert_close(peaks.steps, tops, atol=1e-4, rtol=0)
+    assert peaks.outcomes.tolist() == [Outcome.MOVED, Outcome.MOVED]
 
 
 def test_two_equal_peaks_are_ambiguous():
     scores = torch.zeros(1, 9, 9)
     scores[0, 2, 2] = scores[0, 6, 6] = 1.0
-    assert find_peaks(scores, ambiguity=0.01)[1].tolist() == [Outcome.FLAT]
+    assert find_peaks(scores, ambiguity=0.01).outcomes.tolist() == [Outcome.FLAT]
 
 
 def test_too_few_matches_leave_patches_unwarped():

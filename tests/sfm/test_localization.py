@@ -9,7 +9,8 @@ from synthetic import synthesize, write_features, write_matches
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
 from d2_hloc.files.outputs import Outputs
-from d2_hloc.sfm import pnp, pose_errors
+from d2_hloc.refinement.matches import FoundPlaces
+from d2_hloc.sfm import pose_errors, pose_refit
 from d2_hloc.sfm.correspondences import (
     Observations,
     _distinct,
@@ -114,7 +115,9 @@ def test_a_refiner_moves_keypoints_to_the_points(scene, tmp_path):
     def refine(query, image, xy, projected):
         assert nearest(projected, exact[image])[1].max() < 1e-2
         index, _ = nearest(xy, shifted[query])
-        return exact[query][index], np.arange(len(index)) % 10 > 0
+        is_found = np.arange(len(index)) % 10 > 0
+        deviations = np.where(is_found, 0.1, np.nan)
+        return FoundPlaces(xy=exact[query][index], is_found=is_found, deviations=deviations)
 
     truth, known = pose_errors.model_poses(scene.model), {}
     for name, camera in scene.cameras.items():
@@ -144,7 +147,7 @@ def test_the_few_that_are_off_do_not_move_the_pose(scene, tmp_path, monkeypatch)
     }
     truth, means = pose_errors.model_poses(scene.model), []
     for factor in (1e9, 5.0):
-        monkeypatch.setattr(pnp, "OUTLIER_FACTOR", factor)
+        monkeypatch.setattr(pose_refit, "OUTLIER_FACTOR", factor)
         run(scene, tmp_path, features=features, cameras=known)
         errors = pose_errors.pose_errors(read_poses(tmp_path / "poses.txt"), truth)
         means.append(np.mean([e[0] for e in errors.values()]))
@@ -154,9 +157,11 @@ def test_the_few_that_are_off_do_not_move_the_pose(scene, tmp_path, monkeypatch)
 def test_a_place_that_was_moved_goes_before_others():
     keys = np.array([[0, 7], [1, 8], [0, 7], [0, 7], [0, 9]])
     xy = np.array([[0.0, 0], [5, 5], [1, 1], [3, 3], [0, 0]])
-    found = _distinct(keys, xy, np.array([False, False, True, True, False]))
+    deviations = np.array([np.nan, np.nan, 1, 3, np.nan])
+    found = _distinct(keys, xy, np.array([False, False, True, True, False]), deviations)
     assert found.point_ids.tolist() == [7, 9, 8]
     assert found.xy.tolist() == [[2, 2], [0, 0], [5, 5]]
+    np.testing.assert_array_equal(found.deviations, [2, np.nan, np.nan])
 
 
 def test_poses_survive_a_round_trip(scene, tmp_path):

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from d2_hloc.core.pixels import from_colmap, to_colmap
 from d2_hloc.files.colmap import img_from_cam, pycolmap
-from d2_hloc.sfm.pnp import FEWEST, refit_pose
+from d2_hloc.sfm.pose_refit import FEWEST, refit_pose
 
 ROUNDS = 2
 

@@ -185,9 +185,9 @@ def search(
     xy0, (from0, to1) = xy0[where.index], where.around
     around = torch.from_numpy(from0).float(), torch.from_numpy(to1).float()
     both = torch.from_numpy(xy0).float(), torch.from_numpy(where.xy).float()
-    moved, outcomes = refine_matches(options, *maps, *both, around)
-    xy1, noise = moved.double().numpy(), views[1].noise
-    fits = (outcomes == Outcome.MOVED).numpy()
+    moved = refine_matches(options, *maps, *both, around)
+    xy1, noise = moved.xy.double().numpy(), views[1].noise
+    fits = (moved.outcomes == Outcome.MOVED).numpy()
     fits &= distances_to_lines(*views, xy0, xy1) < MAX_ERROR * noise
     matched = xy0[fits], xy1[fits]
     fits[fits] = comes_back(options, maps, *matched, around) < MAX_RETURN * views[0].noise
@@ -208,9 +208,9 @@ def comes_back(
 ) -> np.ndarray:
     """How far from `xy0` (K, 2) the search for `xy1` in the first image ends; inf: nowhere."""
     both = torch.from_numpy(xy1).float(), torch.from_numpy(xy0).float()
-    found, outcomes = refine_matches(options, maps[1], maps[0], *both, (around[1], around[0]))
-    distances = np.linalg.norm(found.double().numpy() - xy0, axis=1)
-    return np.where(outcomes == Outcome.MOVED, distances, np.inf)
+    found = refine_matches(options, maps[1], maps[0], *both, (around[1], around[0]))
+    distances = np.linalg.norm(found.xy.double().numpy() - xy0, axis=1)
+    return np.where(found.outcomes == Outcome.MOVED, distances, np.inf)
 
 
 def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
