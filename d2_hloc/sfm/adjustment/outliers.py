@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 
 import numpy as np
 
@@ -35,14 +35,13 @@ def adjust_without_outliers(
     COLMAP drops them beyond 4 pixels, which is right for keypoints of a pixel's precision. Those
     that were refined to a fraction of one are outweighed by the few that were not; how precise they
     are, the model's own median tells. The loss is Cauchy's, at LOSS_SCALE median errors. Intrinsics
-    of `constant_cameras` stay. With `deviations` (N,) of keypoints by image, in pixels, errors are
-    in units of these. Returns how many observations left.
+    of `constant_cameras` stay. With `deviations` (N,) of keypoints by image, in pixels, those that
+    stay count by these. Returns how many observations left.
     """
     before = model.compute_num_observations()
     drop_absurd(model)
     for _ in range(ROUNDS):
-        units = _units(model, deviations)
-        if drop_outliers(model, outlier_factor, units) <= FEW * model.compute_num_observations():
+        if drop_outliers(model, outlier_factor) <= FEW * model.compute_num_observations():
             break
         units = _units(model, deviations)
         median = float(np.median(reprojection_errors(model, units)))
@@ -80,18 +79,13 @@ def drop_absurd(model: pycolmap.Reconstruction) -> int:
     for image_id in model.reg_image_ids():
         index, errors = _errors_of_image(model, model.images[image_id])
         absurd += [(image_id, int(i)) for i in index[~(errors <= MAX_ERROR)]]
-    _delete(model, absurd)
+    manager = pycolmap.ObservationManager(model)
+    for image_id, index2D in absurd:
+        if model.images[image_id].points2D[index2D].has_point3D():  # its point may be gone by now
+            manager.delete_observation(image_id, index2D)
     if absurd:
         model.update_point_3d_errors()
     return before - model.compute_num_observations()
-
-
-def _delete(model: pycolmap.Reconstruction, observations: Sequence[tuple[int, int]]) -> None:
-    """Delete observations, (image's id, keypoint), and the points that too few are left of."""
-    manager = pycolmap.ObservationManager(model)
-    for image_id, index2D in observations:
-        if model.images[image_id].points2D[index2D].has_point3D():  # its point may be gone by now
-            manager.delete_observation(image_id, index2D)
 
 
 def drop_wild_images(model: pycolmap.Reconstruction, constant_cameras: Set[int]) -> list[str]:
@@ -118,30 +112,14 @@ def drop_wild_images(model: pycolmap.Reconstruction, constant_cameras: Set[int])
     return names
 
 
-def drop_outliers(
-    model: pycolmap.Reconstruction, outlier_factor: float, units: Units | None = None
-) -> int:
+def drop_outliers(model: pycolmap.Reconstruction, outlier_factor: float) -> int:
     """Observations beyond `outlier_factor` median errors leave; how many did. Nothing moves."""
-    errors, before = reprojection_errors(model, units), model.compute_num_observations()
+    errors, before = reprojection_errors(model), model.compute_num_observations()
     if len(errors):
         threshold = outlier_factor * float(np.median(errors))
-        if units is not None:
-            _delete(model, _beyond(model, threshold, units))
-            threshold = np.inf
         pycolmap.ObservationManager(model).filter_all_points3D(threshold, MIN_ANGLE)
         model.update_point_3d_errors()
     return before - model.compute_num_observations()
-
-
-def _beyond(
-    model: pycolmap.Reconstruction, threshold: float, units: Units
-) -> list[tuple[int, int]]:
-    """Observations, (image's id, keypoint), whose errors in these units are beyond a threshold."""
-    found = []
-    for image_id in model.reg_image_ids():
-        index, errors = _errors_of_image(model, model.images[image_id])
-        found += [(image_id, int(i)) for i in index[errors / units[image_id][index] > threshold]]
-    return found
 
 
 def reprojection_errors(model: pycolmap.Reconstruction, units: Units | None = None) -> np.ndarray:
@@ -182,9 +160,8 @@ def adjust(
     """Bundle adjustment of poses, points and the intrinsics that are not constant, in place.
 
     With `loss_scale`, in pixels or `units`, errors count by Cauchy's loss, otherwise by their
-    squares. Where
-    a camera leaves all bounds, nothing is kept, and the adjustment is done with its intrinsics
-    as they were.
+    squares. Where a camera leaves all bounds, nothing is kept, and the adjustment is done with its
+    intrinsics as they were.
     """
     before = _state(model)
     _solve(model, constant_cameras, num_threads, loss_scale, refine_distortion, units)
