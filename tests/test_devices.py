@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from dense_scene import model_of, name_of, write_grids, write_scene
 from PIL import Image
 from pretended_device import DEVICE, DevicesMixed, OnDevice, pretended_gpu
 from stereo_scene import CENTRES, render
@@ -25,7 +26,11 @@ from d2_hloc.mvs.options import ConsistencyOptions, SweepOptions
 from d2_hloc.mvs.plane_sweep import sweep
 from d2_hloc.refinement.image_matches import ImageMatcher, ImageMatchingOptions
 from d2_hloc.refinement.matches import PairRefiner
-from d2_hloc.refinement.options import RefinementOptions
+from d2_hloc.refinement.options import RefinementOptions, SpreadingOptions
+from d2_hloc.refinement.pair_spreader import PairSpreader
+from d2_hloc.refinement.shallow_maps import CACHE_BYTES, MapReader
+from d2_hloc.sfm.searching.covering import search
+from d2_hloc.sfm.searching.views import model_views
 from d2_hloc.training.distributed import World
 from d2_hloc.training.history import LOSSES, Table
 from d2_hloc.training.loop import Trainer
@@ -106,6 +111,9 @@ def test_extraction(extracted, folder, tmp_path, feature):
         assert abs(len(there) - len(here)) <= 0.02 * len(here)
         distances = torch.cdist(torch.from_numpy(there).float(), torch.from_numpy(here).float())
         assert (distances.amin(dim=1) < 0.05).float().mean() > 0.98
+    if feature == "d2net":  # of retrieval
+        pooled = [features_h5.read_global_descriptors(f.path, PAIR) for f in (found, expected)]
+        np.testing.assert_allclose(*pooled, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +152,49 @@ def test_refinement(folder):
     assert computed["aten::bmm"] >= 3
     assert np.median(np.linalg.norm(here - (xy - [8.0, 0]), axis=1)) < 0.1
     assert (np.abs(here - there).max(axis=1) < 0.02).mean() > 0.97
+
+
+def test_spreading(extracted, folder, tmp_path):
+    features, found = extracted("d2net").path, []
+    matches = match(MatchingOptions(), [PAIR], features, tmp_path / "matches.h5").path
+    pairs = features_h5.read_matches(matches, *PAIR).pairs.T.numpy()
+    keypoints = [features_h5.read_keypoints(features, name) for name in PAIR]
+    xy = [k[index].astype(float) for k, index in zip(keypoints, pairs, strict=True)]
+    options, spreading = RefinementOptions(enabled=True), SpreadingOptions(enabled=True, steps=1)
+
+    def spread():
+        refiner = PairRefiner(options, folder, None)
+        return PairSpreader(spreading, options, refiner, features)(PAIR, *xy)
+
+    found = spread()
+    with pretended_gpu() as computed:
+        there = spread()
+    assert computed["aten::bmm"] >= 6
+    assert len(found[0]) > 40
+    assert abs(len(there[0]) - len(found[0])) <= 0.03 * len(found[0])
+    assert np.median(np.linalg.norm(there[1] - (there[0] - [8.0, 0]), axis=1)) < 0.1
+
+
+def test_covering(tmp_path):
+    rendered, names = write_scene(tmp_path), [name_of(k) for k in range(5)]
+    write_grids(features := tmp_path / "features.h5", names, (211, 160))
+    views = model_views(model_of(rendered), features)
+    options = RefinementOptions(enabled=True)
+
+    def search_one():
+        maps = MapReader(None).of(tmp_path / "images", CACHE_BYTES, 2)
+        pair = names[0], names[1]
+        given = (tuple(v[n] for n in pair) for v in (views, maps))
+        return search(options, *given, views[names[0]].keypoints)
+
+    here = search_one()
+    with pretended_gpu() as computed:
+        there = search_one()
+    assert computed["aten::bmm"] >= 6  # also back
+    assert len(here[0]) > 100
+    common, of_here, of_there = np.intersect1d(here[0], there[0], return_indices=True)
+    assert len(common) > 0.97 * max(len(here[0]), len(there[0]))
+    assert np.median(np.abs(here[1][of_here] - there[1][of_there])) < 0.01
 
 
 def test_coarse_to_fine(photo):

@@ -66,9 +66,7 @@ def _to_unit_square(
     """projection() of the reference's pixels, with the source's corner pixels at -1 and 1."""
     A, b = projection(source, reference)
     height, width = source.size
-    N = torch.tensor(
-        [[2 / max(1, width - 1), 0, -1], [0, 2 / max(1, height - 1), -1], [0, 0, 1]], dtype=A.dtype
-    )
+    N = A.new_tensor([[2 / max(1, width - 1), 0, -1], [0, 2 / max(1, height - 1), -1], [0, 0, 1]])
     return torch.einsum("ij,jhw->ihw", (N @ A).to(grid), grid), (N @ b).tolist()
 
 

@@ -87,7 +87,7 @@ def test_the_same_images_give_the_same_depth(scene, swept):
 
 def test_the_true_surface_looks_alike(scene):
     matcher = PhotoConsistency(scene[0].view, [r.view for r in scene[1:]], OPTIONS)
-    score = matcher(torch.from_numpy(1 / scene[0].depth).float())
+    score = matcher(torch.from_numpy(1 / scene[0].depth).to(scene[0].view.image))
     assert score.median() > 0.98
 
 
@@ -98,18 +98,17 @@ def test_half_the_size_is_the_same_camera(sizes):
     assert half.size == (sizes[1] // 2, sizes[0] // 2)
     # The corners of the image, half a pixel outside its first and last pixels, stay where they are.
     for view, (height, width) in ((rendered.view, sizes[::-1]), (half, half.size)):
-        corner = torch.tensor([width - 0.5, height - 0.5, 1.0], dtype=torch.float64)
+        corner = view.K.new_tensor([width - 0.5, height - 0.5, 1.0])
         ray = torch.linalg.inv(view.K) @ corner
-        expected = torch.linalg.inv(rendered.view.K) @ torch.tensor(
-            [sizes[0] - 0.5, sizes[1] - 0.5, 1.0], dtype=torch.float64
-        )
+        last = view.K.new_tensor([sizes[0] - 0.5, sizes[1] - 0.5, 1.0])
+        expected = torch.linalg.inv(rendered.view.K) @ last
         assert torch.allclose(ray, expected)
 
 
 def test_a_projection_lands_where_the_point_is_seen(scene):
     source, target = scene[0], scene[1]
     A, b = projection(target.view, source.view)
-    pixels = pixel_grid(source.view.image).double()
+    pixels = pixel_grid(source.view.image).to(A)
     there = torch.einsum("ij,jhw->ihw", A, pixels)
     there += b[:, None, None] / torch.from_numpy(source.depth)
     x, y = (there[:2] / there[2])[:, 80, 40]
@@ -122,16 +121,16 @@ def test_correlation_is_that_of_the_window():
     a, b = random_uniform(2, 9, 12, seed=0)
     found = Correlation(a, 5)(b)
     window = torch.stack([a[2:7, 3:8].flatten(), b[2:7, 3:8].flatten()])
-    assert found[4, 5] == pytest.approx(torch.corrcoef(window)[0, 1].item(), abs=1e-3)
+    assert found[4, 5].item() == pytest.approx(torch.corrcoef(window)[0, 1].item(), abs=1e-3)
     corner = torch.stack([a[:3, :3].flatten(), b[:3, :3].flatten()])
-    assert found[0, 0] == pytest.approx(torch.corrcoef(corner)[0, 1].item(), abs=1e-3)
+    assert found[0, 0].item() == pytest.approx(torch.corrcoef(corner)[0, 1].item(), abs=1e-3)
     assert Correlation(a, 5)(0.2 + 0.5 * a).min() > 0.99  # exposure does not matter
 
 
 def test_the_peak_lies_between_hypotheses():
     scores = [1 - torch.tensor([[(k - 3.3) ** 2, (k - 0.0) ** 2]]) / 100 for k in range(7)]
     peak = best_hypothesis(scores)
-    assert peak.index[0, 0] == pytest.approx(3.3, abs=1e-4)
+    assert peak.index[0, 0].item() == pytest.approx(3.3, abs=1e-4)
     assert peak.index[0, 1] == 0  # the first has no neighbour on one side
     assert peak.score[0].tolist() == pytest.approx([1 - 0.09 / 100, 1])
 

@@ -4,13 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from dense_scene import model_of, name_of, write_scene
+from dense_scene import model_of, name_of, write_grids, write_scene
 from scipy.spatial import KDTree
 
-from d2_hloc.core.structs import Features
 from d2_hloc.files import features_h5
-from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.refinement.options import RefinementOptions
 from d2_hloc.sfm.searching import covering
 from d2_hloc.sfm.searching.covering import cover_model, free_keypoints
@@ -27,18 +24,7 @@ def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scene")
     rendered = write_scene(folder)
     features = folder / "features.h5"
-    columns, rows = np.meshgrid(np.arange(8, 204, 8), np.arange(8, 153, 8))
-    grid = torch.from_numpy(np.stack([columns, rows], axis=-1).reshape(-1, 2)).float()
-    count = len(grid)
-    found = Features(
-        keypoints=grid,
-        scores=torch.ones(count),
-        descriptors=torch.ones(count, 1),
-        scales=torch.ones(count),
-    )
-    with Staged(features, {"resize_max": None}, "keypoints") as staged:
-        for name in NAMES:
-            staged.add(name, features_h5.features_record(found, SIZE, 1.0, "float32"))
+    write_grids(features, NAMES, SIZE)
     return SimpleNamespace(
         images=folder / "images",
         features=features,

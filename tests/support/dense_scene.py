@@ -1,13 +1,18 @@
 """Rendered images and their exact model in files, as dense stereo takes them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from stereo_scene import CENTRES, Rendered, render
 
 from d2_hloc.core.pixels import to_colmap
+from d2_hloc.core.structs import Features
+from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.staged_h5 import Staged
 
 POINTS_A_VIEW = 80
 
@@ -74,3 +79,19 @@ def visible(r: Rendered, world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     index = np.flatnonzero(inside)
     index = index[np.abs(r.depth[y[index], x[index]] / local[index, 2] - 1) < 0.02]
     return index, xy[index]
+
+
+def write_grids(features: Path, names: Sequence[str], size: tuple[int, int]) -> None:
+    """A file of features: in each image, of this size (w, h), a keypoint every 8 pixels."""
+    columns, rows = np.meshgrid(np.arange(8, size[0] - 7, 8), np.arange(8, size[1] - 7, 8))
+    grid = torch.from_numpy(np.stack([columns, rows], axis=-1).reshape(-1, 2)).float()
+    count = len(grid)
+    found = Features(
+        keypoints=grid,
+        scores=torch.ones(count),
+        descriptors=torch.ones(count, 1),
+        scales=torch.ones(count),
+    )
+    with Staged(features, {"resize_max": None}, "keypoints") as staged:
+        for name in names:
+            staged.add(name, features_h5.features_record(found, size, 1.0, "float32"))

@@ -33,7 +33,7 @@ def render(centre, width=211, height=160, focal=190.0) -> Rendered:
     depth = nearest(centre, rays)
     rgb = texture(centre + depth[..., None] * rays)
     view = StereoView(
-        image=torch.from_numpy(rgb.mean(axis=-1)).float(),
+        image=torch.from_numpy(rgb.mean(axis=-1)).float().to(torch.get_default_device()),
         K=torch.from_numpy(K),
         cam_from_world=torch.from_numpy(np.column_stack([R, -R @ centre])),
     )
