@@ -137,15 +137,16 @@ def move_pairs(
     """
     todo = [pair for pair in jobs if features_h5.pair_key(*pair) not in done]
     ordered = order_for_reuse(todo, BLOCK)
-    shown = tqdm(ordered, desc="refine keypoints", unit="pair")
     ahead = 1 if chosen_device().type == "cpu" else READERS
     read = a_few_ahead(lambda pair: (maps[pair[0]], maps[pair[1]]), ordered, ahead)
-    for (name0, name1), both in zip(shown, read, strict=True):
+    for name0, name1 in tqdm(ordered, desc="refine keypoints", unit="pair"):
         index0, index1 = torch.from_numpy(jobs[name0, name1]).unbind(dim=1)
         known = torch.from_numpy(matches_between(verified, name0, name1).astype(np.int64))
         xy0, xy1 = keypoints[name0], keypoints[name1]
         around = (xy0[known[:, 0]], xy1[known[:, 1]])
-        found = refine_matches(options, *both, xy0[index0], xy1[index1], around)
+        image0, image1 = next(read)
+        found = refine_matches(options, image0, image1, xy0[index0], xy1[index1], around)
+        del image0, image1  # before the next are read
         yield (name0, name1), (found.xy, found.outcomes)
 
 
