@@ -26,15 +26,16 @@ from d2_hloc.matching.pairs import Pair, order_for_reuse
 from d2_hloc.matching.tracks import PairMatches, Tracks, build_tracks, matches_between
 from d2_hloc.refinement.matches import refine_matches
 from d2_hloc.refinement.options import RefinementOptions
-from d2_hloc.refinement.patches import Outcome, count_outcomes
+from d2_hloc.refinement.patches import Outcome, Refined, count_outcomes
 from d2_hloc.refinement.shallow_maps import CACHE_BYTES, ImageMaps, MapReader, resize_max_of
+from d2_hloc.refinement.uncertainty import FLOOR
 
 BLOCK = 4  # images; pairs are ordered so that blocks of them stay in the cache
 READERS = 2  # threads that read the images of pairs ahead of a GPU
 NOISE = 0.3  # pixels: a moved keypoint's standard deviation (hloc's uncertainty)
 
 Jobs = Mapping[Pair, np.ndarray]  # (reference's image, other): (K, 2) keypoint indices
-Moved = tuple[Tensor, Tensor]  # new places (K, 2), and outcomes (K,)
+FORM = 2  # of the work of a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +74,9 @@ def refine_tracks(
 ) -> RefinedTracks:
     """Move all keypoints of each track to where its reference's patch is found in their image.
 
-    Writes hloc's form, keypoints alone, with the record of what they came from; keypoints that are
-    in no track or could not be moved stay as they are. Pairs that a killed run had done are not
-    done again.
+    Writes hloc's form, keypoints alone, with the record of what they came from, and their standard
+    deviations; keypoints that are in no track or could not be moved stay as they are. Pairs that a
+    killed run had done are not done again.
 
     Raises:
         ImageError: if an image is no longer there.
@@ -98,15 +99,21 @@ def refine_tracks(
     work = output.with_name(f"{output.stem}-{_digest(made_by, keypoints, verified):08x}.h5")
     with Staged(work, made_by, "xy") as staged:
         for pair, moved in move_pairs(options, maps, jobs, keypoints, verified, staged.done):
-            values = dict(zip(("xy", "outcomes"), (m.numpy() for m in moved), strict=True))
-            staged.add(features_h5.pair_key(*pair), {k: Value(v) for k, v in values.items()})
-    refined, outcomes = put_together(jobs, keypoints, _read_moved(work, jobs))
+            values = {k: Value(v.numpy()) for k, v in vars(moved).items()}
+            staged.add(features_h5.pair_key(*pair), values)
+    moved = list(_read_moved(work, jobs))
+    refined, outcomes = put_together(jobs, keypoints, moved)
+    deviations = deviations_of(jobs, keypoints, moved, enlargements)
     with Staged(output, made_by, "keypoints") as staged:
         for name in names:
-            moved = bool((outcomes[name] == Outcome.MOVED).any())
-            attributes = {"uncertainty": NOISE * enlargements[name]} if moved else raw[name]
-            record = {"keypoints": Value(refined[name].numpy(), attributes)}
-            staged.add(name, record | {"outcomes": Value(outcomes[name].numpy().astype(np.int8))})
+            any_moved = bool((outcomes[name] == Outcome.MOVED).any())
+            attributes = {"uncertainty": NOISE * enlargements[name]} if any_moved else raw[name]
+            record = {
+                "keypoints": Value(refined[name].numpy(), attributes),
+                "outcomes": Value(outcomes[name].numpy().astype(np.int8)),
+                "deviations": Value(deviations[name].numpy()),
+            }
+            staged.add(name, record)
     _clear(output)
     return RefinedTracks(
         path=output, outcomes=count_outcomes(torch.cat([outcomes[n] for n in names]))
@@ -130,7 +137,7 @@ def move_pairs(
     keypoints: Mapping[str, Tensor],
     verified: Mapping[Pair, PairMatches],
     done: Collection[str] = (),
-) -> Iterator[tuple[Pair, Moved]]:
+) -> Iterator[tuple[Pair, Refined]]:
     """Move the keypoints of the second image, pair by pair; those whose key is `done` are left out.
 
     Patches are warped by the verified matches around them.
@@ -147,33 +154,62 @@ def move_pairs(
         image0, image1 = next(read)
         found = refine_matches(options, image0, image1, xy0[index0], xy1[index1], around)
         del image0, image1  # before the next are read
-        yield (name0, name1), (found.xy, found.outcomes)
+        yield (name0, name1), found
 
 
 def put_together(
-    jobs: Jobs, keypoints: Mapping[str, Tensor], moved: Iterable[tuple[Pair, Moved]]
+    jobs: Jobs, keypoints: Mapping[str, Tensor], moved: Iterable[tuple[Pair, Refined]]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Keypoints (N, 2) by image, those of tracks moved, and their outcomes; -1: in no track."""
     refined = {n: xy.clone() for n, xy in keypoints.items()}
     outcomes = {n: torch.full((len(xy),), -1) for n, xy in keypoints.items()}
-    for pair, (xy, found) in moved:
+    for pair, found in moved:
         index = torch.from_numpy(jobs[pair][:, 1])
-        refined[pair[1]][index], outcomes[pair[1]][index] = xy, found
+        refined[pair[1]][index], outcomes[pair[1]][index] = found.xy, found.outcomes
     return refined, outcomes
 
 
-def _read_moved(work: Path, jobs: Jobs) -> Iterator[tuple[Pair, Moved]]:
+def deviations_of(
+    jobs: Jobs,
+    keypoints: Mapping[str, Tensor],
+    moved: Iterable[tuple[Pair, Refined]],
+    enlargements: Mapping[str, float],
+) -> dict[str, Tensor]:
+    """Standard deviations (N,) of keypoints by image, in stored pixels; NaN: not known.
+
+    The reference of a track says where the others are, and is exact but for FLOOR.
+    """
+    found = {n: torch.full((len(xy),), torch.nan) for n, xy in keypoints.items()}
+    for pair, refined in moved:
+        references, others = torch.from_numpy(jobs[pair]).unbind(dim=1)
+        found[pair[0]][references] = FLOOR * enlargements[pair[0]]
+        found[pair[1]][others] = refined.deviations
+    return found
+
+
+def read_deviations(path: Path) -> dict[str, np.ndarray]:
+    """Standard deviations (N,) of refined keypoints by image, pixels; none in a file without.
+
+    Raises:
+        StorageError: if the file cannot be used.
+    """
+    with features_h5.open_h5(path) as file:
+        return {name: file[name]["deviations"][()] for name in file.keys_with("deviations")}
+
+
+def _read_moved(work: Path, jobs: Jobs) -> Iterator[tuple[Pair, Refined]]:
     with features_h5.open_h5(work) as file:
         for pair in jobs:
             group = file[features_h5.pair_key(*pair)]
-            yield pair, (torch.from_numpy(group["xy"][()]), torch.from_numpy(group["outcomes"][()]))
+            names = "xy", "outcomes", "deviations"
+            yield pair, Refined(**{name: torch.from_numpy(group[name][()]) for name in names})
 
 
 def _digest(
     made_by: dict, keypoints: Mapping[str, Tensor], verified: Mapping[Pair, PairMatches]
 ) -> int:
     """Checksum that tells the work of one run from that of a run with other matches."""
-    digest = zlib.crc32(repr(made_by).encode())
+    digest = zlib.crc32(repr((FORM, made_by)).encode())
     for name, xy in keypoints.items():
         digest = zlib.crc32(np.ascontiguousarray(xy).data, zlib.crc32(name.encode(), digest))
     for pair in sorted(verified):

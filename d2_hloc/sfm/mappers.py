@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from d2_hloc.files.atomic import empty_folder
 from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.outputs import SNAPSHOTS
+from d2_hloc.refinement.tracks import read_deviations
 from d2_hloc.sfm.adjustment.settling import RULE, SettlingRule, SettlingTask
 from d2_hloc.sfm.options import ReconstructionOptions
 
@@ -23,7 +25,10 @@ SNAPSHOTS_OF_MODEL = 20  # while it grows, to be looked at
 
 @dataclass(frozen=True, kw_only=True)
 class MappingTask:
-    """A verified database, its images, and where the mapper writes its models."""
+    """A verified database, its images, and where the mapper writes its models.
+
+    `deviations` (N,) of keypoints by image, in pixels, are those of a file of refined ones.
+    """
 
     options: ReconstructionOptions
     database: Path
@@ -32,6 +37,7 @@ class MappingTask:
     constant_cameras: set[int]  # ids whose intrinsics are known
     num_images: int
     num_cameras: int
+    deviations: Mapping[str, np.ndarray] | None = None
 
     @property
     def is_calibrated(self) -> bool:
@@ -49,13 +55,22 @@ def settling_task(task: MappingTask, work: Path, rule: SettlingRule = RULE) -> S
         outlier_factor=task.options.outlier_factor,
         num_threads=task.options.num_threads or -1,
         rule=rule,
+        deviations=task.deviations,
     )
 
 
 def mapping_task(
-    options: ReconstructionOptions, database: Path, images: Path, work: Path, known: Set[str]
+    options: ReconstructionOptions,
+    database: Path,
+    images: Path,
+    work: Path,
+    known: Set[str],
+    refined: Path | None = None,
 ) -> MappingTask:
-    """All that mapping needs to know of a database; the intrinsics of images in `known` stay."""
+    """All that mapping needs to know of a database; the intrinsics of images in `known` stay.
+
+    `refined` is the file of its keypoints, where they were refined.
+    """
     with open_database(database) as db:
         ids = {image.name: image.camera_id for image in db.read_all_images()}
     return MappingTask(
@@ -66,6 +81,7 @@ def mapping_task(
         constant_cameras={ids[name] for name in known & set(ids)},
         num_images=len(ids),
         num_cameras=len(set(ids.values())),
+        deviations=read_deviations(refined) if refined and options.by_uncertainty else None,
     )
 
 

@@ -26,7 +26,7 @@ from d2_hloc.sfm.options import ReconstructionOptions
 
 logger = logging.getLogger(__name__)
 
-LEAST_KEPT = 0.5  # of a model's observations when it is settled
+LEAST_HELD = 0.1  # observations of a settled model a match: sound ones have .24 to .78
 
 
 def map_images(
@@ -36,18 +36,20 @@ def map_images(
     output: Path,
     known: Set[str] = frozenset(),
     without: Collection[Pair] = (),
+    refined: Path | None = None,
 ) -> pycolmap.Reconstruction:
     """Reconstruct from a verified database; the model of most images goes to `output`.
 
     Models of images that are not in it go to output/1, output/2 and so on. The intrinsics of the
-    images in `known` stay as they are. Pairs of `without` are not used.
+    images in `known` stay as they are. Pairs of `without` are not used. `refined` is the file of
+    the keypoints, where they were refined: in the end they count by their uncertainty.
 
     Raises:
         ModelError: if fewer than `min_model_size` images can be reconstructed; of two images, two.
     """
     work = empty_folder(output.with_name(output.name + MAPPING))
     used = without_pairs(database, without, work / "agreed.db") if without else database
-    task = mapping_task(options, used, images, work, known)
+    task = mapping_task(options, used, images, work, known, refined)
     models = _best_attempt(task).models
     if not models:
         why = (
@@ -102,7 +104,8 @@ def _clean(model: pycolmap.Reconstruction, task: MappingTask) -> None:
     if options.outlier_factor is not None:
         threads = task.options.num_threads or -1
         constant = task.constant_cameras
-        left = adjust_without_outliers(model, options.outlier_factor, constant, threads)
+        given = options.outlier_factor, constant, threads, task.deviations
+        left = adjust_without_outliers(model, *given)
         logger.info("%d observations that disagreed with the model left it", left)
 
 
@@ -130,21 +133,22 @@ def settle_anew(
     known: Set[str],
     others: Sequence[pycolmap.Reconstruction] = (),
     rule: SettlingRule = RULE,
+    refined: Path | None = None,
 ) -> None:
     """Settle a model by the matches of another database of its images; it goes to `output`.
 
-    `others`, models of further images, go there as they are. A model that led to hardly any of the
-    matches that it was made of was wrong, or the matches are: it stays as it was then.
+    `others`, models of further images, go there as they are; `refined` is as in map_images(). A
+    model that holds hardly any of these matches was wrong, or they are: it stays as it was then.
     """
     work = empty_folder(output.with_name(output.name + MAPPING))
-    task = mapping_task(options, database, images, work, known)
+    task = mapping_task(options, database, images, work, known, refined)
     settled = settle(pycolmap.Reconstruction(model), settling_task(task, work / "settling", rule))
-    kept, before = (m.compute_num_observations() for m in (settled, model))
-    if kept < LEAST_KEPT * before:
-        text = (
-            "settling keeps %d of the model's %d observations: it stays as it was, and is doubtful"
-        )
-        logger.warning(text, kept, before)
+    with open_database(database) as db:
+        matches = db.num_inlier_matches()
+    held = settled.compute_num_observations()
+    if held < LEAST_HELD * matches:
+        text = "of %d matches the settled model holds %d: it stays as it was, and is doubtful"
+        logger.warning(text, matches, held)
         settled = model
     _put_models(settled, others, work, output)
 

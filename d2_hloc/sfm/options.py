@@ -148,6 +148,8 @@ class ReconstructionOptions:
         second_look: where focal lengths were guessed, look for more matches where the model leads.
         small_collection: most images of a small collection, which is mapped on one thread.
         outlier_factor: median errors beyond which observations leave the model; null keeps all.
+        by_uncertainty: weight refined keypoints by how certain their places are in the last
+            adjustment.
         random_seed: of the first attempt.
         num_threads: of mapping; null is one for a small collection, else all there are; -1 is all.
     """
@@ -167,6 +169,7 @@ class ReconstructionOptions:
     triplet_error: float | None = 45.0
     second_look: bool = True
     outlier_factor: float | None = 5.0
+    by_uncertainty: bool = True
     random_seed: int = 0
     num_threads: int | None = None
 

@@ -14,6 +14,7 @@ FEWEST = 4  # points that determine a pose and confirm it
 ENOUGH = 12  # places of known deviations, for others to count no longer
 LOSS_SCALE = 2.0  # standard deviations, beyond which Cauchy's loss counts errors little
 POINTS = 0.5  # of the errors' deviation, at least, is that of points and camera
+LEAST = 1e-3  # pixels
 RAYLEIGH = 1.1774  # median distance from the middle, in standard deviations along an axis
 
 
@@ -73,15 +74,10 @@ def _by_deviations(
     camera: pycolmap.Camera,
     deviations: np.ndarray,
 ) -> pycolmap.Rigid3d:
-    """Least squares of errors in units of their deviations, by Cauchy's loss.
-
-    Points and camera have errors of their own, so that no place is more certain than a part of what
-    errors are in the middle.
-    """
+    """Least squares of errors in units of their deviations, by Cauchy's loss."""
     for _ in range(ROUNDS):
         errors = np.linalg.norm(_residuals(pose, xy, xyz, camera), axis=1)
-        others = POINTS * np.median(errors[inliers]) / RAYLEIGH
-        units = np.hypot(deviations, max(others, 1e-6))
+        units = units_of(deviations, float(np.median(errors[inliers])))
         median = np.median((errors / units)[inliers])
         inliers = inliers & (errors / units <= OUTLIER_FACTOR * median)
         if inliers.sum() < FEWEST:
@@ -89,6 +85,17 @@ def _by_deviations(
         scale = max(LOSS_SCALE * median / RAYLEIGH, 1e-6)
         pose = _least_squares(pose, xy[inliers], xyz[inliers], camera, units[inliers], scale)
     return pose
+
+
+def units_of(deviations: Float[np.ndarray, " K"], median: float) -> Float[np.ndarray, " K"]:
+    """Deviations of reprojection errors, in pixels, of which the median error is `median`.
+
+    Points and cameras have errors of their own, so that no place is more certain than a part of
+    what errors are in the middle. Those that nothing is known of are like the one in the middle.
+    """
+    typical = max(median / RAYLEIGH, LEAST)
+    units = np.hypot(deviations, POINTS * typical)
+    return np.where(np.isfinite(units), units, typical)
 
 
 def _least_squares(

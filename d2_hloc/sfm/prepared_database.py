@@ -28,6 +28,11 @@ class VerifiedDatabase:
     inlier_matches: int
     refined: RefinedTracks | None = None
 
+    @property
+    def refined_keypoints(self) -> Path | None:
+        """The file of its keypoints where they were refined."""
+        return None if self.refined is None else self.refined.path
+
 
 def prepare_database(matched: Matched) -> VerifiedDatabase:
     """Verify the matches, of refined keypoints where they are asked for.

@@ -158,7 +158,8 @@ def map_matched(
     without = disagreeing_pairs(matched, database)
 
     def map_to(folder: Path) -> pycolmap.Reconstruction:
-        return map_images(options, database.path, matched.images, folder, known, without)
+        given = options, database.path, matched.images, folder, known, without
+        return map_images(*given, database.refined_keypoints)
 
     again, is_of_cells = looks_again(matched, database, known), settles(matched, database)
     if not (again or is_of_cells):
@@ -174,19 +175,21 @@ def map_matched(
     is_covered = is_of_cells and set(matched.features.names) <= known
     if not (again or is_covered):
         given = options, model, database.path, matched.images, outputs.sparse, known
-        return finish(matched, database, "settle", lambda: settle_anew(*given, others, rule))
+        given += others, rule, database.refined_keypoints
+        return finish(matched, database, "settle", lambda: settle_anew(*given))
     second = second_look(matched, database, model, SecondLook.first(outputs)) if again else database
     last_rule = RULE_OF_COVERED if is_covered else rule
-    given = options, model, second.path, matched.images, outputs.settled, known
+    first = options, model, second.path, matched.images, outputs.settled, known
     settled = matched.once(
         "settle",
-        lambda: settle_anew(*given, others, rule),
+        lambda: settle_anew(*first, others, rule, second.refined_keypoints),
         lambda: read_model(outputs.settled),
         *keypoints_identity(matched, matched.keypoints),
     )
     last = second_look(matched, database, settled, SecondLook.last(outputs, is_covered))
     given = options, settled, last.path, matched.images, outputs.sparse, known
-    return finish(matched, last, "settle again", lambda: settle_anew(*given, others, last_rule))
+    given += others, last_rule, last.refined_keypoints
+    return finish(matched, last, "settle again", lambda: settle_anew(*given))
 
 
 def disagreeing_pairs(matched: Matched, database: VerifiedDatabase) -> list[Pair]:

@@ -1,5 +1,7 @@
 """Observations that disagree with a model leave it, and what stays is more exact."""
 
+import sys
+
 import numpy as np
 import pytest
 from synthetic import synthesize
@@ -115,3 +117,59 @@ def test_images_leave_whose_camera_no_lens_has(scene):
     found = model.cameras[camera]
     longest = max(found.width, found.height)
     assert found.params[:2] == pytest.approx([1.2 * longest, 1.2 * longest])
+
+
+def with_known_noise(scene, seed=0):
+    """The exact model, its observations moved by deviations of many sizes, and these by image."""
+    model, rng = pycolmap.Reconstruction(scene.model), np.random.default_rng(seed)
+    deviations = {}
+    for image in model.images.values():
+        found = rng.choice([0.02, 0.2, 1.0], image.num_points2D())
+        for point2D, deviation in zip(image.points2D, found, strict=True):
+            point2D.xy = point2D.xy + rng.normal(0, deviation, 2)
+        deviations[image.name] = found
+    return model, deviations
+
+
+def test_certain_places_count_more(scene):
+    plain, deviations = with_known_noise(scene)
+    weighted = pycolmap.Reconstruction(plain)
+    adjust_without_outliers(plain, 5.0)
+    adjust_without_outliers(weighted, 5.0, deviations=deviations)
+    assert position_error(weighted, scene) < 0.75 * position_error(plain, scene)
+
+
+def test_deviations_of_other_keypoints_are_not_used(scene):
+    plain, deviations = with_known_noise(scene)
+    others = {name: found[1:] for name, found in deviations.items()}
+    other, unknown = (pycolmap.Reconstruction(plain) for _ in range(2))
+    adjust_without_outliers(other, 5.0, deviations=others)
+    nothing = {name: np.full(len(found), np.nan) for name, found in deviations.items()}
+    adjust_without_outliers(unknown, 5.0, deviations=nothing)
+    for name, pose in pose_errors.model_poses(other).items():
+        here = pose_errors.model_poses(unknown)[name]
+        np.testing.assert_array_equal(pose.matrix(), here.matrix())
+
+
+def test_equal_deviations_give_colmaps_own_adjustment(scene):
+    plain = with_noise(scene, 0.1, 3.0)
+    equal = pycolmap.Reconstruction(plain)
+    known = {min(plain.cameras)}
+    names = {image.name: image.num_points2D() for image in plain.images.values()}
+    adjust_without_outliers(plain, 5.0, known)
+    alike = {name: np.full(count, np.nan) for name, count in names.items()}
+    adjust_without_outliers(equal, 5.0, known, deviations=alike)
+    assert equal.compute_num_observations() == plain.compute_num_observations()
+    assert position_error(equal, scene) == pytest.approx(position_error(plain, scene), rel=0.02)
+    for camera_id in plain.cameras:
+        both = [m.cameras[camera_id].params for m in (plain, equal)]
+        np.testing.assert_allclose(*both, rtol=1e-3)
+
+
+def test_without_pyceres_all_count_alike(scene, monkeypatch):
+    plain, deviations = with_known_noise(scene)
+    without = pycolmap.Reconstruction(plain)
+    monkeypatch.setitem(sys.modules, "pyceres", None)
+    adjust_without_outliers(plain, 5.0)
+    adjust_without_outliers(without, 5.0, deviations=deviations)
+    assert position_error(without, scene) == position_error(plain, scene)

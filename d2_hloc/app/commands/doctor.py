@@ -16,7 +16,7 @@ from d2_hloc.files.atomic import free_space
 from d2_hloc.network.weights.catalogue import BUNDLED, PUBLISHED, cache_folder, cached_file
 
 PACKAGES = ["d2_hloc", "torch", "torchvision", "pycolmap", "numpy", "scipy", "h5py", "pillow"]
-PACKAGES += ["kornia", "poselib", "plotly", "matplotlib"]
+PACKAGES += ["kornia", "poselib", "pyceres", "plotly", "matplotlib"]
 OPTIONAL = {
     "hloc": "the plugin needs it: https://github.com/cvg/Hierarchical-Localization",
     "ray": "--engine ray needs it: pip install 'd2_hloc[ray]'",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
 import numpy as np
 
 from d2_hloc.files.colmap import camera_of, img_from_cam, pycolmap
+from d2_hloc.sfm.adjustment.weighted import Units, can_weight, solve_weighted
 from d2_hloc.sfm.cameras.guess import default_camera
+from d2_hloc.sfm.pose_refit import units_of
 
 ROUNDS = 4
 MIN_ANGLE = 1.5  # degrees between a point's rays, as COLMAP's mapper asks for
@@ -26,25 +28,45 @@ def adjust_without_outliers(
     outlier_factor: float,
     constant_cameras: Set[int] = frozenset(),
     num_threads: int = -1,
+    deviations: Mapping[str, np.ndarray] | None = None,
 ) -> int:
     """Drop observations beyond `outlier_factor` median errors, adjust, and again; in place.
 
     COLMAP drops them beyond 4 pixels, which is right for keypoints of a pixel's precision. Those
     that were refined to a fraction of one are outweighed by the few that were not; how precise they
     are, the model's own median tells. The loss is Cauchy's, at LOSS_SCALE median errors. Intrinsics
-    of `constant_cameras` stay. Returns how many observations left.
+    of `constant_cameras` stay. With `deviations` (N,) of keypoints by image, in pixels, those that
+    stay count by these. Returns how many observations left.
     """
     before = model.compute_num_observations()
     drop_absurd(model)
     for _ in range(ROUNDS):
         if drop_outliers(model, outlier_factor) <= FEW * model.compute_num_observations():
             break
-        median = float(np.median(reprojection_errors(model)))
+        units = _units(model, deviations)
+        median = float(np.median(reprojection_errors(model, units)))
         scale = max(LOSS_SCALE * median, LEAST_SCALE)
-        adjust(model, constant_cameras, num_threads, loss_scale=scale)
+        adjust(model, constant_cameras, num_threads, loss_scale=scale, units=units)
         drop_absurd(model)
     model.update_point_3d_errors()
     return before - model.compute_num_observations()
+
+
+def _units(
+    model: pycolmap.Reconstruction, deviations: Mapping[str, np.ndarray] | None
+) -> Units | None:
+    """Deviations of the errors of all keypoints by image id; None where all count alike."""
+    errors = reprojection_errors(model)
+    if not deviations or not len(errors) or not can_weight(model):
+        return None
+    median, units = float(np.median(errors)), {}
+    for image_id in model.reg_image_ids():
+        image = model.images[image_id]
+        found = deviations.get(image.name, np.empty(0))
+        if len(found) != image.num_points2D():
+            found = np.full(image.num_points2D(), np.nan)
+        units[image_id] = units_of(found.astype(float), median)
+    return units
 
 
 def drop_absurd(model: pycolmap.Reconstruction) -> int:
@@ -100,10 +122,16 @@ def drop_outliers(model: pycolmap.Reconstruction, outlier_factor: float) -> int:
     return before - model.compute_num_observations()
 
 
-def reprojection_errors(model: pycolmap.Reconstruction) -> np.ndarray:
-    """Reprojection error of every observation (N,), in pixels; infinite behind its camera."""
-    found = [_errors_of_image(model, model.images[i])[1] for i in model.reg_image_ids()]
-    return np.concatenate([np.empty(0), *found])
+def reprojection_errors(model: pycolmap.Reconstruction, units: Units | None = None) -> np.ndarray:
+    """Reprojection error of every observation (N,); infinite behind its camera.
+
+    In pixels, or in `units` of these by image id and keypoint.
+    """
+    found = [np.empty(0)]
+    for image_id in model.reg_image_ids():
+        index, errors = _errors_of_image(model, model.images[image_id])
+        found.append(errors if units is None else errors / units[image_id][index])
+    return np.concatenate(found)
 
 
 def _errors_of_image(
@@ -127,20 +155,21 @@ def adjust(
     *,
     loss_scale: float | None = None,
     refine_distortion: bool = True,
+    units: Units | None = None,
 ) -> None:
     """Bundle adjustment of poses, points and the intrinsics that are not constant, in place.
 
-    With `loss_scale`, in pixels, errors count by Cauchy's loss, otherwise by their squares. Where
-    a camera leaves all bounds, nothing is kept, and the adjustment is done with its intrinsics
-    as they were.
+    With `loss_scale`, in pixels or `units`, errors count by Cauchy's loss, otherwise by their
+    squares. Where a camera leaves all bounds, nothing is kept, and the adjustment is done with its
+    intrinsics as they were.
     """
     before = _state(model)
-    _solve(model, constant_cameras, num_threads, loss_scale, refine_distortion)
+    _solve(model, constant_cameras, num_threads, loss_scale, refine_distortion, units)
     wild = {i for i, c in model.cameras.items() if is_wild(c)} - constant_cameras
     if wild:
         _restore(model, before)
         constant = constant_cameras | wild
-        _solve(model, constant, num_threads, loss_scale, refine_distortion)
+        _solve(model, constant, num_threads, loss_scale, refine_distortion, units)
 
 
 def is_wild(camera: pycolmap.Camera) -> bool:
@@ -155,6 +184,7 @@ def _solve(
     num_threads: int,
     loss_scale: float | None,
     refine_distortion: bool,
+    units: Units | None,
 ) -> None:
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
@@ -164,7 +194,10 @@ def _solve(
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     options = adjustment_options(loss_scale, refine_distortion)
     options.ceres.solver_options.num_threads = num_threads
-    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    if units is not None:
+        solve_weighted(model, config, options, units, loss_scale)
+    else:
+        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
 
 
 def adjustment_options(

@@ -8,10 +8,11 @@ far off lets the majority decide; and the bounds close round by round.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from d2_hloc.files.atomic import empty_folder
@@ -64,6 +65,7 @@ class SettlingTask:
     outlier_factor: float | None
     num_threads: int
     rule: SettlingRule = RULE
+    deviations: Mapping[str, np.ndarray] | None = None  # of keypoints by image, pixels
 
 
 def settle(model: pycolmap.Reconstruction, task: SettlingTask) -> pycolmap.Reconstruction:
@@ -81,7 +83,7 @@ def settle(model: pycolmap.Reconstruction, task: SettlingTask) -> pycolmap.Recon
     drop_absurd(model)
     if task.outlier_factor is not None:
         factor = task.outlier_factor * task.rule.factors
-        adjust_without_outliers(model, factor, constant, threads)
+        adjust_without_outliers(model, factor, constant, threads, task.deviations)
     model.extract_colors_for_all_images(task.images)
     return model
 
