@@ -194,7 +194,14 @@ def read_deviations(path: Path) -> dict[str, np.ndarray]:
         StorageError: if the file cannot be used.
     """
     with features_h5.open_h5(path) as file:
-        return {name: file[name]["deviations"][()] for name in file.keys_with("deviations")}
+        found = {name: file[name]["deviations"][()] for name in file.keys_with("deviations")}
+    for name, deviations in found.items():
+        if deviations.ndim != 1 or deviations.dtype.kind != "f":
+            raise features_h5.StorageError(
+                f"{path}: the deviations of {name} are not one number a keypoint; delete the file, "
+                "and it is made again."
+            )
+    return found
 
 
 def _read_moved(work: Path, jobs: Jobs) -> Iterator[tuple[Pair, Refined]]:

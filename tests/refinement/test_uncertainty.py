@@ -1,12 +1,16 @@
 """Deviations of refined keypoints: their equation, and that they foretell true errors."""
 
+import h5py
+import numpy as np
 import pytest
 import torch
 from random_tensors import random_normal, random_uniform
 
+from d2_hloc.files.features_h5 import StorageError
 from d2_hloc.network.d2net import D2Net
 from d2_hloc.refinement.options import RefinementOptions
-from d2_hloc.refinement.patches import Outcome, refine_pairs, shallow_maps
+from d2_hloc.refinement.patches import Outcome, Refined, refine_pairs, shallow_maps
+from d2_hloc.refinement.tracks import deviations_of, read_deviations
 from d2_hloc.refinement.uncertainty import FLOOR, RESIDUALS, peak_deviations
 
 pytestmark = pytest.mark.usefixtures("on_device")
@@ -50,3 +54,25 @@ def test_those_said_to_be_uncertain_are_further_off(photo):
     assert by_deviation[3].median() > 3 * by_deviation[0].median()
     ratio = errors.median() / deviations.median()
     assert 0.4 < ratio < 2
+
+
+def test_references_are_exact_and_what_is_in_no_track_is_not_known():
+    keypoints = {"a": torch.zeros(3, 2), "b": torch.zeros(2, 2)}
+    moved = Refined(
+        xy=torch.zeros(2, 2), outcomes=torch.zeros(2), deviations=torch.tensor([0.2, torch.nan])
+    )
+    pairs = np.array([[2, 0], [1, 1]])
+    found = deviations_of({("a", "b"): pairs}, keypoints, [(("a", "b"), moved)], {"a": 2, "b": 1})
+    exact = 2 * FLOOR
+    np.testing.assert_allclose(found["a"].numpy(), [np.nan, exact, exact])
+    np.testing.assert_allclose(found["b"].numpy(), [0.2, np.nan], rtol=1e-6)
+
+
+def test_a_file_of_before_has_no_deviations_and_a_wrong_one_is_named(tmp_path):
+    with h5py.File(tmp_path / "refined.h5", "w") as file:
+        file["a.jpg/keypoints"] = np.zeros((2, 2), np.float32)
+    assert read_deviations(tmp_path / "refined.h5") == {}
+    with h5py.File(tmp_path / "refined.h5", "a") as file:
+        file["a.jpg/deviations"] = np.zeros((2, 2), np.float32)
+    with pytest.raises(StorageError, match=r"refined\.h5: the deviations of a\.jpg"):
+        read_deviations(tmp_path / "refined.h5")
