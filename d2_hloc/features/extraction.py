@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2_hloc.core import config
-from d2_hloc.core.devices import chosen_device
+from d2_hloc.core.devices import chosen_device, free_memory_of, in_halves, sent
 from d2_hloc.core.exif import read_orientation
 from d2_hloc.core.images import read_image
 from d2_hloc.core.listing import ImageError, list_images
@@ -45,6 +45,8 @@ DIGESTS = ("weights_sha256", "projection_sha256", "hloc")  # of what the options
 AHEAD = 4  # images that are decoded while one is extracted
 BYTES_A_PIXEL = 1200  # that D2-Net takes while it extracts an image
 SHARE_OF_MEMORY = 8  # an eighth of what is free: below 3 GB in all at 1600 pixels on two cores
+GPU_SHARE = 2  # half of a GPU's free memory is for a batch
+MOST_AT_ONCE = 16  # images that a GPU takes; more gain nothing, and come later
 LEAST_MEMORY = 2_500_000_000  # bytes that images may take at once, whatever is free
 UNKNOWN_EDGE = 4000  # pixels, of images that are not reduced
 
@@ -63,7 +65,13 @@ def on_device_of(extractor: Extractor, images: Tensor) -> Tensor:
     """Images where an extractor takes them."""
     if not isinstance(extractor, nn.Module):
         return images
-    return images.to(next((p.device for p in extractor.parameters()), "cpu"))
+    return sent(images, device_of(extractor))
+
+
+def device_of(extractor: Extractor) -> torch.device:
+    """Device that an extractor computes on."""
+    parameters = extractor.parameters() if isinstance(extractor, nn.Module) else iter(())
+    return next((p.device for p in parameters), torch.device("cpu"))
 
 
 def extraction_configuration(options: ExtractionOptions) -> dict[str, Any]:
@@ -186,7 +194,8 @@ def _extract_all(
 ) -> None:
     project = compression.projection_of(options.compression)
     with tqdm(total=len(names), desc=f"extract {options.feature}", unit="image") as progress:
-        batches = _batches(_decoded(source, names, staged.failures), options)
+        decoded, device = _decoded(source, names, staged.failures), device_of(extractor)
+        batches = _batches(decoded, lambda image: images_at_once(options, image, device))
 
         def work(batch: list[Decoded]) -> tuple[int, list[tuple[Features, Decoded]]]:
             return len(batch), list(_extract_batch(extractor, batch, staged.failures))
@@ -272,13 +281,23 @@ def _decoded(
                 failures[name] = str(error)
 
 
-def _batches(items: Iterator[Decoded], options: ExtractionOptions) -> Iterator[list[Decoded]]:
-    """Runs of images of one size, at most batch_size long."""
+def images_at_once(options: ExtractionOptions, image: Tensor, device: torch.device) -> int:
+    """How many images like one a device takes at once: batch_size, or what its memory is for."""
+    if options.batch_size is not None:
+        return options.batch_size
+    share = free_memory_of(device) // GPU_SHARE
+    return max(1, min(MOST_AT_ONCE, share // (BYTES_A_PIXEL * image.shape[1] * image.shape[2])))
+
+
+def _batches(items: Iterator[Decoded], at_once: Callable[[Tensor], int]) -> Iterator[list[Decoded]]:
+    """Runs of images of one size, at most as long as `at_once` says of their first."""
     batch: list[Decoded] = []
+    most = 1
     for item in items:
-        if batch and (len(batch) == options.batch_size or item.image.shape != batch[0].image.shape):
+        if batch and (len(batch) == most or item.image.shape != batch[0].image.shape):
             yield batch
             batch = []
+        most = most if batch else at_once(item.image)
         batch.append(item)
     if batch:
         yield batch
@@ -287,9 +306,11 @@ def _batches(items: Iterator[Decoded], options: ExtractionOptions) -> Iterator[l
 def _extract_batch(
     extractor: Extractor, batch: list[Decoded], failures: dict[str, str]
 ) -> Iterator[tuple[Features, Decoded]]:
-    images = on_device_of(extractor, torch.stack([item.image for item in batch]))
+    def work(items: Sequence[Decoded]) -> Sequence[Features]:
+        return extractor(on_device_of(extractor, torch.stack([item.image for item in items])))
+
     try:
-        found = extractor(images)
+        found = in_halves(work, batch)
     except ValueError as error:  # too small for the network
         failures.update({item.name: str(error) for item in batch})
         return

@@ -107,7 +107,7 @@ class ExtractionOptions(FeatureOptions):
     Attributes:
         resize_max: longest edge of the image that features are found in, pixels; null is its own.
         descriptor_dtype: how descriptors are stored, where they are not compressed.
-        batch_size: images of equal size that a GPU takes at once.
+        batch_size: images of equal size that a GPU takes at once; null is as its memory allows.
         top_k: keypoints of an image that are kept, those of the highest scores; null is all.
         compression: descriptors in fewer bytes; null stores them as they are.
         rotations: images turned the right way up by EXIF, or by what they show where EXIF is
@@ -121,7 +121,7 @@ class ExtractionOptions(FeatureOptions):
     rotations: Literal["exif", "auto", "none"] = "exif"
     masks: MaskOptions = field(default_factory=MaskOptions)
     value_range: Literal["image", "folder"] = "image"
-    batch_size: int = 1  # images of equal size that a GPU takes at once
+    batch_size: int | None = None
     top_k: int | None = None
     compression: CompressionOptions | None = None
 

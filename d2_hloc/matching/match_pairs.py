@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
-from d2_hloc.core.devices import chosen_device
+from d2_hloc.core.devices import chosen_device, sent
 from d2_hloc.core.orientation import to_upright, upright_size
 from d2_hloc.core.structs import Matches
 from d2_hloc.core.threads import in_threads, one_thread_an_operation
@@ -80,7 +80,7 @@ def descriptor_cache(
     device = chosen_device()
 
     def read(name: str) -> PreparedDescriptors:
-        return prepare_descriptors(features_h5.descriptors_of(file, name).to(device))
+        return prepare_descriptors(sent(features_h5.descriptors_of(file, name), device))
 
     return BoundedCache(read, capacity)
 

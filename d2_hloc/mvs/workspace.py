@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from d2_hloc.core.devices import sent
 from d2_hloc.core.images import ImageError, fit, luma, open_image, read_image
 from d2_hloc.core.names import image_name
 from d2_hloc.core.photographs.mask_options import MaskOptions
@@ -320,7 +321,7 @@ def _read_view(workspace: Workspace, device: torch.device, name: str) -> StereoV
     view = workspace.views[name]
     image, _ = read_image(workspace.outputs.undistorted_images / name)
     return StereoView(
-        image=luma(image).to(device),
+        image=sent(luma(image), device),
         K=torch.from_numpy(view.K),
         cam_from_world=torch.from_numpy(view.cam_from_world),
     )

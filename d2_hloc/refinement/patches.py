@@ -8,7 +8,7 @@ cell's neighbours is the other keypoint's new place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
+from d2_hloc.core.devices import in_halves
 from d2_hloc.core.pixels import cells_to_pixels, pixels_to_cells
 from d2_hloc.core.threads import one_thread_an_operation
 from d2_hloc.network.backbone import Backbone, strips
@@ -142,13 +143,19 @@ def refine_pairs(
 
 def in_chunks(search: Callable[..., Refined], *values: Shaped[Tensor, "K ..."]) -> Refined:
     """The results of a search for K keypoints, a few at a time, in threads; on a GPU many."""
-    is_cpu = values[0].device.type == "cpu"
-    chunks = zip(*(x.split(CHUNK if is_cpu else DEVICE_CHUNK) for x in values), strict=True)
+    count, is_cpu = len(values[0]), values[0].device.type == "cpu"
+    length = CHUNK if is_cpu else DEVICE_CHUNK
+    chunks = [range(k, min(k + length, count)) for k in range(0, max(1, count), length)]
+
+    def work(rows: Sequence[int]) -> list[Refined]:
+        first, last = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
+        return [search(*(x[first:last] for x in values))]
+
     if is_cpu:
         with _workers() as pool:
-            parts = list(pool.map(lambda chunk: search(*chunk), chunks))
+            parts = [part for found in pool.map(work, chunks) for part in found]
     else:
-        parts = [search(*chunk) for chunk in chunks]
+        parts = [part for rows in chunks for part in in_halves(work, rows)]
     return Refined(
         xy=torch.cat([p.xy for p in parts]),
         outcomes=torch.cat([p.outcomes for p in parts]),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from d2_hloc.core.cache import BoundedCache
-from d2_hloc.core.devices import chosen_device
+from d2_hloc.core.devices import chosen_device, sent
 from d2_hloc.core.images import read_image
 from d2_hloc.core.orientation import UPRIGHT, to_stored, to_upright, upright_size
 from d2_hloc.core.pixels import rescale
@@ -20,7 +20,7 @@ from d2_hloc.network.d2net import D2Net
 from d2_hloc.network.options import D2NetOptions, Precision
 from d2_hloc.refinement.patches import ShallowMaps, shallow_maps
 
-CACHE_BYTES = 3 << 29  # of maps held at once: eight images of 1600 x 1200 pixels
+CACHE_BYTES = 9 << 27  # of maps held at once: six images of 1600 x 1200 pixels, below 3 GB in all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class MapReader:
         image, stored_size = read_image(path, self._resize_max, orientation)
         size = np.array([image.shape[2], image.shape[1]])
         return ImageMaps(
-            maps=shallow_maps(self._backbone, image.to(self._device)),
+            maps=shallow_maps(self._backbone, sent(image, self._device)),
             scale=size / upright_size(stored_size, orientation),
             stored_size=stored_size,
             orientation=orientation,

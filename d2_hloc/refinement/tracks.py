@@ -16,7 +16,9 @@ from tqdm import tqdm
 
 from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
+from d2_hloc.core.devices import chosen_device
 from d2_hloc.core.images import enlargement
+from d2_hloc.core.threads import a_few_ahead
 from d2_hloc.features.extracted import read_orientations
 from d2_hloc.files import features_h5
 from d2_hloc.files.staged_h5 import Staged, Value
@@ -29,6 +31,7 @@ from d2_hloc.refinement.shallow_maps import CACHE_BYTES, ImageMaps, MapReader, r
 from d2_hloc.refinement.uncertainty import FLOOR
 
 BLOCK = 4  # images; pairs are ordered so that blocks of them stay in the cache
+READERS = 2  # threads that read the images of pairs ahead of a GPU
 NOISE = 0.3  # pixels: a moved keypoint's standard deviation (hloc's uncertainty)
 
 Jobs = Mapping[Pair, np.ndarray]  # (reference's image, other): (K, 2) keypoint indices
@@ -140,12 +143,17 @@ def move_pairs(
     Patches are warped by the verified matches around them.
     """
     todo = [pair for pair in jobs if features_h5.pair_key(*pair) not in done]
-    for name0, name1 in tqdm(order_for_reuse(todo, BLOCK), desc="refine keypoints", unit="pair"):
+    ordered = order_for_reuse(todo, BLOCK)
+    ahead = 1 if chosen_device().type == "cpu" else READERS
+    read = a_few_ahead(lambda pair: (maps[pair[0]], maps[pair[1]]), ordered, ahead)
+    for name0, name1 in tqdm(ordered, desc="refine keypoints", unit="pair"):
         index0, index1 = torch.from_numpy(jobs[name0, name1]).unbind(dim=1)
         known = torch.from_numpy(matches_between(verified, name0, name1).astype(np.int64))
         xy0, xy1 = keypoints[name0], keypoints[name1]
         around = (xy0[known[:, 0]], xy1[known[:, 1]])
-        found = refine_matches(options, maps[name0], maps[name1], xy0[index0], xy1[index1], around)
+        image0, image1 = next(read)
+        found = refine_matches(options, image0, image1, xy0[index0], xy1[index1], around)
+        del image0, image1  # before the next are read
         yield (name0, name1), found
 
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from d2_hloc.core.devices import sent
 from d2_hloc.network.backbone import CONV4, Backbone
 from d2_hloc.network.weights.files import load_weights
 
@@ -41,13 +42,13 @@ class Network(nn.Module):
     def trunk(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
         """Activations of the frozen layers; nothing that is learned changes them."""
         with self._autocast():
-            return self.backbone.training_trunk(images.to(self.device), self.trained_from)
+            return self.backbone.training_trunk(sent(images, self.device), self.trained_from)
 
     def forward(self, activations: Float[Tensor, "B D h w"]) -> Float[Tensor, "B 512 h w"]:
         """The trunk's activations -> maps before their ReLU, in float32."""
         with self._autocast():
             maps = self.backbone.training_head(
-                activations.to(self.device).contiguous(memory_format=torch.channels_last),
+                sent(activations, self.device).contiguous(memory_format=torch.channels_last),
                 self.trained_from,
             )
         return maps.float()

@@ -245,6 +245,9 @@ def pretended_gpu() -> Iterator[Counter[str]]:
     with (
         mock.patch.object(torch.cuda, "is_available", return_value=True),
         mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=False),
+        mock.patch.object(torch.cuda, "mem_get_info", return_value=(8 << 30, 8 << 30)),
+        mock.patch.object(torch.cuda, "empty_cache"),
+        mock.patch.object(torch.Tensor, "pin_memory", lambda tensor: tensor),
         mock.patch.object(torch.nn.Module, "to", moved),
         mock.patch.object(torch.Tensor, "backward", backward),
         mock.patch.object(torch.inference_mode, "__enter__", enter_without_gradients),

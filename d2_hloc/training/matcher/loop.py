@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.func import functional_call
 from tqdm import tqdm
 
-from d2_hloc.core.devices import chosen_device
+from d2_hloc.core.devices import chosen_device, sent
 from d2_hloc.core.ranges import MANY, SEEDS, SHARES, check_ranges
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.matching.lightglue import Assignment, Glue, GlueShape, load_glue, locate, save_glue
@@ -293,7 +293,7 @@ def assign(glue: Glue, batch: Example, precision: str) -> Assignment:
 
 def on_device(batch: Example, device: torch.device) -> Example:
     """A batch where the network is."""
-    return Example(**{name: value.to(device) for name, value in vars(batch).items()})
+    return Example(**{name: sent(value, device) for name, value in vars(batch).items()})
 
 
 def held_back_batches(source: Source, options: MatcherTrainingOptions) -> list[Example]:
