@@ -69,19 +69,22 @@ def mapping_task(
 ) -> MappingTask:
     """All that mapping needs to know of a database; the intrinsics of images in `known` stay.
 
-    `refined` is the file of its keypoints, where they were refined.
+    `refined` is the file of its keypoints, where they were refined: these count by their
+    uncertainty where all cameras are known. Guessed ones are off by more than any keypoint.
     """
     with open_database(database) as db:
         ids = {image.name: image.camera_id for image in db.read_all_images()}
+    constant = {ids[name] for name in known & set(ids)}
+    is_weighted = options.by_uncertainty and constant == set(ids.values())
     return MappingTask(
         options=options.for_images(len(ids)),
         database=database,
         images=images,
         work=work,
-        constant_cameras={ids[name] for name in known & set(ids)},
+        constant_cameras=constant,
         num_images=len(ids),
         num_cameras=len(set(ids.values())),
-        deviations=read_deviations(refined) if refined and options.by_uncertainty else None,
+        deviations=read_deviations(refined) if refined and is_weighted else None,
     )
 
 

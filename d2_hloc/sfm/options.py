@@ -149,7 +149,7 @@ class ReconstructionOptions:
         small_collection: most images of a small collection, which is mapped on one thread.
         outlier_factor: median errors beyond which observations leave the model; null keeps all.
         by_uncertainty: weight refined keypoints by how certain their places are in the last
-            adjustment.
+            adjustment, where all cameras are known.
         random_seed: of the first attempt.
         num_threads: of mapping; null is one for a small collection, else all there are; -1 is all.
     """

@@ -13,7 +13,7 @@ from d2_hloc.core.structs import Features
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.staged_h5 import Staged
-from d2_hloc.sfm import pose_errors
+from d2_hloc.sfm import mappers, pose_errors
 from d2_hloc.sfm.adjustment.outliers import adjust, is_wild, reprojection_errors
 from d2_hloc.sfm.adjustment.settling import RULE, RULE_OF_CELLS, settle
 from d2_hloc.sfm.mappers import mapping_task, settling_task
@@ -47,6 +47,17 @@ def test_wrong_focal_lengths_come_right(scene, database, tmp_path):
     poses, truth = pose_errors.model_poses(settled), pose_errors.model_poses(scene.model)
     errors = pose_errors.pose_errors(poses, truth, pose_errors.align(poses, truth))
     assert max(e[0] for e in errors.values()) < 1e-2
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_keypoints_have_weights_where_all_cameras_are_known(
+    scene, database, tmp_path, monkeypatch, is_known
+):
+    deviations = {"view": np.ones(3)}
+    monkeypatch.setattr(mappers, "read_deviations", lambda path: deviations)
+    known = set(scene.cameras) if is_known else set(sorted(scene.cameras)[1:])
+    given = OPTIONS, database, tmp_path, tmp_path / "work", known, tmp_path / "refined.h5"
+    assert mapping_task(*given).deviations == (deviations if is_known else None)
 
 
 def test_observations_of_cells_a_few_pixels_off_stay(scene, database, tmp_path):
