@@ -20,7 +20,7 @@ from d2_hloc.network.d2net import D2Net
 from d2_hloc.network.options import D2NetOptions, Precision
 from d2_hloc.refinement.patches import ShallowMaps, shallow_maps
 
-CACHE_BYTES = 9 << 27  # of maps held at once: six images of 1600 x 1200 pixels, below 3 GB in all
+CACHE_BYTES = 1 << 30  # of maps held at once: five images of 1600 x 1200 pixels, below 3 GB in all
 
 
 @dataclass(frozen=True, kw_only=True)

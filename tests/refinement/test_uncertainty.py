@@ -59,7 +59,9 @@ def test_those_said_to_be_uncertain_are_further_off(photo):
 def test_references_are_exact_and_what_is_in_no_track_is_not_known():
     keypoints = {"a": torch.zeros(3, 2), "b": torch.zeros(2, 2)}
     moved = Refined(
-        xy=torch.zeros(2, 2), outcomes=torch.zeros(2), deviations=torch.tensor([0.2, torch.nan])
+        xy=torch.zeros(2, 2),
+        outcomes=torch.zeros(2, dtype=torch.int64),
+        deviations=torch.tensor([0.2, torch.nan]),
     )
     pairs = np.array([[2, 0], [1, 1]])
     found = deviations_of({("a", "b"): pairs}, keypoints, [(("a", "b"), moved)], {"a": 2, "b": 1})
