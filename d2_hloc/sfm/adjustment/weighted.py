@@ -17,15 +17,23 @@ from d2_hloc.sfm.cameras.rigs import has_rigs
 Units = Mapping[int, Float[np.ndarray, " N"]]  # pixels, by image id and keypoint
 
 ITERATIONS = 100
+PINHOLE = pycolmap.CameraModelId.PINHOLE
 
 
 def can_weight(model: pycolmap.Reconstruction) -> bool:
-    """True if observations of the model can be weighted: no rigs, and both have the same Ceres."""
+    """True if observations of the model can be weighted: no rigs, and both have the same Ceres.
+
+    pyceres is given pycolmap's problems and costs, so that each has to know the other's classes.
+    """
     try:
-        import pyceres  # after pycolmap, whose problems and costs it is given
-    except ImportError:
+        import pyceres
+
+        cost = pycolmap._core.cost_functions.ReprojErrorCost
+        known = isinstance(cost(PINHOLE, np.eye(2), np.zeros(2)), pyceres.CostFunction)
+    except (ImportError, AttributeError, TypeError):
         return False
-    return pyceres.__ceres_version__ == pycolmap.__ceres_version__ and not has_rigs(model)
+    is_same = pyceres.__ceres_version__ == pycolmap.__ceres_version__
+    return known and is_same and not has_rigs(model)
 
 
 def solve_weighted(
