@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,18 +74,18 @@ def mapping_task(
     """
     with open_database(database) as db:
         ids = {image.name: image.camera_id for image in db.read_all_images()}
-    constant = {ids[name] for name in known & set(ids)}
-    is_weighted = options.by_uncertainty and constant == set(ids.values())
-    return MappingTask(
+    task = MappingTask(
         options=options.for_images(len(ids)),
         database=database,
         images=images,
         work=work,
-        constant_cameras=constant,
+        constant_cameras={ids[name] for name in known & set(ids)},
         num_images=len(ids),
         num_cameras=len(set(ids.values())),
-        deviations=read_deviations(refined) if refined and is_weighted else None,
     )
+    if refined is None or not (options.by_uncertainty and task.is_calibrated):
+        return task
+    return replace(task, deviations=read_deviations(refined))
 
 
 def _incremental(task: MappingTask) -> dict[int, pycolmap.Reconstruction]:

@@ -22,7 +22,7 @@ from d2_hloc.core.threads import in_threads, one_thread_an_operation
 from d2_hloc.features.names import reach_of
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import unfinished_name
-from d2_hloc.files.colmap import camera_of, img_from_cam, open_database, pycolmap
+from d2_hloc.files.colmap import camera_of, open_database, pycolmap
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.guided import GuidedOptions, guided_matches
 from d2_hloc.matching.pairs import Pair
@@ -31,6 +31,7 @@ from d2_hloc.refinement.shallow_maps import resize_max_of
 from d2_hloc.refinement.tracks import refine_tracks
 from d2_hloc.sfm.moved_matches import AgreementOptions, RefinedKeypoints
 from d2_hloc.sfm.options import Reconstruct, VerificationOptions
+from d2_hloc.sfm.searching.views import seen_by
 from d2_hloc.sfm.two_view import Config
 from d2_hloc.sfm.verification import PairToVerify, enlargements, verify_one
 
@@ -103,7 +104,7 @@ def _matches_of_pair(
 ) -> PairMatches:
     ids = np.union1d(seen[0].point_ids, seen[1].point_ids).tolist()
     xyz = np.array([model.points3D[i].xyz for i in ids]).reshape(-1, 3)
-    (places0, is_seen0), (places1, is_seen1) = (_projected(s, xyz) for s in seen)
+    (places0, is_seen0), (places1, is_seen1) = (seen_by(s.image, s.camera, xyz) for s in seen)
     both = is_seen0 & is_seen1
     if both.sum() < FEWEST_ANCHORS:
         return PairMatches(pairs=np.empty((0, 2), np.int64), scores=np.empty(0, np.float32))
@@ -119,16 +120,6 @@ def _matches_of_pair(
     inliers = verify_one(strict, pair, seed, 0.0).inlier_matches.astype(np.int64).reshape(-1, 2)
     is_inlier = np.isin(found[:, 0], inliers[:, 0])  # a keypoint has one match
     return PairMatches(pairs=found[is_inlier], scores=cosines[is_inlier].astype(np.float32))
-
-
-def _projected(seen: SeenImage, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places (K, 2) of points in COLMAP's pixels, and the mask (K,) of those within the image."""
-    camera, in_camera = seen.camera, np.asarray(seen.image.cam_from_world() * xyz).reshape(-1, 3)
-    xy = img_from_cam(camera, in_camera)
-    with np.errstate(invalid="ignore"):
-        is_seen = (in_camera[:, 2] > 0) & (xy > 0).all(axis=1)
-        is_seen &= (xy < [camera.width, camera.height]).all(axis=1)
-    return xy, is_seen
 
 
 def refined_by_model(

@@ -56,8 +56,10 @@ def _units(
     model: pycolmap.Reconstruction, deviations: Mapping[str, np.ndarray] | None
 ) -> Units | None:
     """Deviations of the errors of all keypoints by image id; None where all count alike."""
+    if not deviations or not can_weight(model):
+        return None
     errors = reprojection_errors(model)
-    if not deviations or not len(errors) or not can_weight(model):
+    if not len(errors):
         return None
     median, units = float(np.median(errors)), {}
     for image_id in model.reg_image_ids():

@@ -70,9 +70,17 @@ def model_views(model: pycolmap.Reconstruction, features: Path) -> dict[str, Mod
 
 def places_of_points(view: ModelView, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places (K, 2) of points, stored pixels, and the mask (K,) of those within the image."""
-    in_camera = np.asarray(view.image.cam_from_world() * xyz).reshape(-1, 3)
-    xy = img_from_cam(view.camera, in_camera)
-    return from_colmap(xy), (in_camera[:, 2] > 0) & _is_inside(view, xy)
+    xy, is_seen = seen_by(view.image, view.camera, xyz)
+    return from_colmap(xy), is_seen
+
+
+def seen_by(
+    image: pycolmap.Image, camera: pycolmap.Camera, xyz: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places (K, 2) of points in COLMAP's pixels, and the mask (K,) of those within the image."""
+    in_camera = np.asarray(image.cam_from_world() * xyz).reshape(-1, 3)
+    xy = img_from_cam(camera, in_camera)
+    return xy, (in_camera[:, 2] > 0) & _is_inside(camera, xy)
 
 
 def expected(view0: ModelView, view1: ModelView, xy0: np.ndarray) -> Expected | None:
@@ -98,7 +106,7 @@ def expected(view0: ModelView, view1: ModelView, xy0: np.ndarray) -> Expected | 
     affinities = local_affinities(at, ends, places, 2 * AROUND).double().numpy()
     offsets = xy0 - from0[near[:, 0]]
     xy1 = to1[near[:, 0]] + (affinities @ offsets[:, :, None])[:, :, 0]
-    shown = is_common[near].any(axis=1) & _is_inside(view1, to_colmap(xy1))
+    shown = is_common[near].any(axis=1) & _is_inside(view1.camera, to_colmap(xy1))
     index = np.flatnonzero(shown & (distances[:, 0] < FARTHEST * view0.noise))
     return Expected(index=index, xy=xy1[index], around=(from0, to1))
 
@@ -113,8 +121,8 @@ def distances_to_lines(
     return epipolar_distances(fundamental, *points)
 
 
-def _is_inside(view: ModelView, xy: np.ndarray) -> np.ndarray:
-    """Mask (K,) of the places, COLMAP's pixels, within the image."""
+def _is_inside(camera: pycolmap.Camera, xy: np.ndarray) -> np.ndarray:
+    """Mask (K,) of the places, COLMAP's pixels, within a camera's images."""
     with np.errstate(invalid="ignore"):
-        is_inside = (xy > 0) & (xy < [view.camera.width, view.camera.height])
+        is_inside = (xy > 0) & (xy < [camera.width, camera.height])
     return np.asarray(is_inside.all(axis=1))
