@@ -116,7 +116,7 @@ class GrownGlue:
     def _is_supported(self, field0: KeypointField, field1: KeypointField, pairs: Tensor) -> Tensor:
         """Mask (K,) of the matches that have the support that is asked for."""
         if self.options.min_support is None:
-            return torch.ones(len(pairs), dtype=torch.bool)
+            return torch.ones(len(pairs), dtype=torch.bool, device=pairs.device)
         index0, index1 = pairs.numpy().T
         found = local_consistency(
             field0.xy[index0], field1.xy[index1], field1.area, noise=field1.noise

@@ -93,8 +93,9 @@ class ImageMatcher:
             shallow=ShallowMaps(fine=unit_cells(fine[0]), coarse=unit_cells(coarse[0])),
             corners=corners,
         )
-        scale = torch.tensor([image.shape[2] / size[1], image.shape[1] / size[0]])
-        return PreparedImage(stages=stages, scale=scale.double())
+        scale = [image.shape[2] / size[1], image.shape[1] / size[0]]
+        scale = torch.tensor(scale, dtype=torch.float64, device="cpu")  # where matches end
+        return PreparedImage(stages=stages, scale=scale)
 
     @torch.no_grad()
     def match(self, image0: PreparedImage, image1: PreparedImage) -> PixelMatches:

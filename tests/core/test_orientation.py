@@ -15,6 +15,8 @@ from d2_hloc.core.orientation import (
     upright_size,
 )
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 SIZE = (7, 4)  # w, h
 
 
@@ -40,8 +42,8 @@ def test_every_pixel_is_where_pillow_puts_it(stored, tmp_path, orientation):
         expected[tuple(moved.astype(int).T[::-1])], np.asarray(stored).ravel()
     )
     np.testing.assert_array_equal(to_stored(moved, orientation, SIZE), xy)
-    of_tensor = to_upright(torch.from_numpy(xy), orientation, SIZE)
-    np.testing.assert_array_equal(of_tensor.numpy(), moved)
+    of_tensor = to_upright(torch.tensor(xy), orientation, SIZE)
+    np.testing.assert_array_equal(of_tensor.cpu().numpy(), moved)
 
 
 def test_places_between_pixels_keep_their_precision():

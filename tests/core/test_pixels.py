@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from random_tensors import random_module, random_uniform
 
 from d2_hloc.core.pixels import (
     cells_to_level,
@@ -15,6 +16,8 @@ from d2_hloc.core.pixels import (
     to_colmap,
 )
 from d2_hloc.network.backbone import Backbone
+
+pytestmark = pytest.mark.usefixtures("on_device")
 
 
 def x_ramp(width, height=5):
@@ -108,22 +111,24 @@ def test_cells_lie_four_pixels_apart_from_the_named_offset():
 
 def positive_backbone():
     """Random positive weights and no bias: every pixel that can reach a cell does."""
-    torch.manual_seed(0)
-    backbone = Backbone()
-    for name, value in backbone.named_parameters():
-        value.requires_grad_(False)
-        if name.endswith("bias"):
-            value.zero_()
-        else:
-            value.uniform_(0.5, 1.5).div_(9 * value.shape[1])
-    return backbone
+
+    def make():
+        backbone = Backbone().requires_grad_(False)
+        for name, value in backbone.named_parameters():
+            if name.endswith("bias"):
+                value.zero_()
+            else:
+                value.uniform_(0.5, 1.5).div_(9 * value.shape[1])
+        return backbone
+
+    return random_module(make, seed=0)
 
 
 @pytest.mark.parametrize(("width", "height"), [(108, 108), (111, 109)])
 def test_a_cell_sees_pixels_around_its_centre_and_equally_far_on_all_sides(width, height):
     backbone = positive_backbone()
-    images = torch.rand(1, 3, height, width) * 0.4 + 0.6  # above the mean that is taken off
-    images.requires_grad_()
+    # Above the mean that is taken off.
+    images = (random_uniform(1, 3, height, width, seed=1) * 0.4 + 0.6).requires_grad_()
     row, column = 12, 13  # far enough from the border to see 92 pixels
     pooled = backbone.pooled(images)
     backbone.dense_rows(pooled, 0, pooled.shape[2])[0, :, row, column].sum().backward()
@@ -136,7 +141,7 @@ def test_a_cell_sees_pixels_around_its_centre_and_equally_far_on_all_sides(width
 
 def test_a_cells_attention_is_centred_on_its_position():
     backbone = positive_backbone()
-    images = torch.rand(3, 3, 108, 108) * 0.4 + 0.6
+    images = random_uniform(3, 3, 108, 108, seed=1) * 0.4 + 0.6
     images.requires_grad_()
     pooled = backbone.pooled(images)
     backbone.dense_rows(pooled, 0, pooled.shape[2])[:, :, 12, 12].sum().backward()

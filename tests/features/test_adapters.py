@@ -23,6 +23,8 @@ from d2_hloc.features.options import ExtractionOptions, FeatureOptions
 from d2_hloc.network.options import D2NetOptions
 from d2_hloc.network.weights.catalogue import WeightsError
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 KORNIA = ["keynet-affnet-hardnet", "hesaffnet-hardnet", "disk", "aliked", "dedode", "xfeat"]
 QUICK = [name for name in KORNIA if name != "dedode"]  # which takes seconds to make
 HLOC = "hloc:blobs"
@@ -40,7 +42,7 @@ def hub(tmp_path_factory):
     from kornia import feature
 
     folder = tmp_path_factory.mktemp("hub")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
         dedode = feature.DeDoDe("L", "B", torch.float32)
         keynet, xfeat = feature.KeyNet(False), feature.XFeat()
@@ -181,11 +183,11 @@ def feature(request, in_hub, hloc):
     return request.param
 
 
-@pytest.fixture(scope="session")
-def images(whole_photo):
+@pytest.fixture(scope="module")
+def images(photo):
     """Two pieces of a photograph, 2 x 3 x 117 x 156."""
     width, height = SIZE
-    return torch.stack([whole_photo[:, :height, :width], whole_photo[:, -height:, -width:]])
+    return torch.stack([photo[:, :height, :width], photo[:, -height:, -width:]])
 
 
 def test_the_contract(feature, images):
@@ -201,7 +203,7 @@ def test_the_contract(feature, images):
             assert value.isfinite().all()
         assert one.keypoints.shape == (len(one), 2)
         assert (one.keypoints >= 0).all()
-        assert (one.keypoints <= torch.tensor(SIZE) - 1).all()
+        assert (one.keypoints <= one.keypoints.new_tensor(SIZE) - 1).all()
         assert (one.scales > 0).all()
         norms = one.descriptors.norm(dim=1)
         torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-3, rtol=0)
@@ -345,7 +347,7 @@ def test_keypoints_of_a_resized_image_are_at_its_pixels_centres(in_hub, images):
 def test_a_hessian_detection_is_at_its_blob(in_hub):
     y, x = np.mgrid[:150, :170]
     blob = np.exp(-((x - 80.3) ** 2 + (y - 60.6) ** 2) / (2 * 5**2))
-    image = torch.from_numpy(blob).float().expand(1, 3, -1, -1)
+    image = torch.tensor(blob).float().expand(1, 3, -1, -1)
     found = made("hesaffnet-hardnet")(image)[0]
     distances = (found.keypoints - torch.tensor([80.3, 60.6])).norm(dim=1)
     assert distances.min() < 0.3

@@ -1,8 +1,11 @@
 """Projections find planted directions, come back from their file, and refuse what does not fit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
+from random_tensors import random_normal, random_uniform
 
 from d2_hloc.core.structs import Features
 from d2_hloc.features import projection
@@ -12,6 +15,8 @@ from d2_hloc.files import features_h5
 from d2_hloc.files.provenance import file_sha256
 from d2_hloc.files.staged_h5 import Staged
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 
 def write(path, images):
     """Features of these descriptors, an image each."""
@@ -19,7 +24,7 @@ def write(path, images):
         for k, descriptors in enumerate(images):
             count = len(descriptors)
             features = Features(
-                keypoints=torch.rand(count, 2),
+                keypoints=torch.zeros(count, 2),
                 scores=torch.ones(count),
                 descriptors=descriptors,
                 scales=torch.ones(count),
@@ -32,9 +37,8 @@ def write(path, images):
 @pytest.fixture
 def planted():
     """Descriptors of 12 numbers that vary in three directions alone, and these directions."""
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.linalg.qr(torch.randn(12, 3, generator=generator)).Q
-    weights = torch.randn(900, 3, generator=generator) * torch.tensor([3.0, 2.0, 1.0])
+    directions = torch.linalg.qr(random_normal(12, 3, seed=0)).Q
+    weights = random_normal(900, 3, seed=2) * torch.tensor([3.0, 2.0, 1.0])
     return weights @ directions.T + 1.0, directions
 
 
@@ -43,8 +47,14 @@ def features(planted, tmp_path):
     return write(tmp_path / "features.h5", planted[0].split(300))
 
 
+def learned(features, **options):
+    """A projection that was learned from a file, on the default device."""
+    found, device = learn_projection(features, **options), torch.get_default_device()
+    return replace(found, mean=found.mean.to(device), basis=found.basis.to(device))
+
+
 def test_plain_pca_finds_the_planted_directions_in_their_order(planted, features):
-    found = learn_projection(features, roots=False, whitening=0.0)
+    found = learned(features, roots=False, whitening=0.0)
     assert found.basis.shape == (12, 12)
     overlap = (found.basis[:, :3].T @ planted[1]).abs()
     torch.testing.assert_close(overlap, torch.eye(3), atol=0.1, rtol=0)
@@ -54,7 +64,7 @@ def test_plain_pca_finds_the_planted_directions_in_their_order(planted, features
 
 
 def test_three_directions_keep_all_similarities(planted, features):
-    found = learn_projection(features, roots=False, whitening=0.0)
+    found = learned(features, roots=False, whitening=0.0)
     centred = F.normalize(planted[0] - found.mean)
     small = found.first(3).apply(planted[0])
     assert small.shape == (900, 3)
@@ -62,13 +72,13 @@ def test_three_directions_keep_all_similarities(planted, features):
 
 
 def test_whitening_evens_out_the_variances(planted, features):
-    found = learn_projection(features, roots=False, whitening=0.5).first(3)
+    found = learned(features, roots=False, whitening=0.5).first(3)
     variances = ((planted[0] - found.mean) @ found.basis).var(dim=0)
     torch.testing.assert_close(variances, torch.ones(3), atol=0.01, rtol=0)
 
 
 def test_roots_hold_large_numbers_back(features):
-    found = learn_projection(features)
+    found = learned(features)
     assert found.is_of_roots
     large = torch.zeros(1, 12)
     large[0, :2] = torch.tensor([0.9, -0.4359])
@@ -91,7 +101,7 @@ def test_learning_is_repeatable_and_says_from_what(features, monkeypatch):
 
 
 def test_numbers_that_are_always_equal_do_no_harm(tmp_path):
-    descriptors = torch.rand(100, 6)
+    descriptors = random_uniform(100, 6, seed=0)
     descriptors[:, 2:] = 0.25
     found = learn_projection(write(tmp_path / "f.h5", [descriptors]))
     assert found.basis.isfinite().all()
@@ -99,11 +109,11 @@ def test_numbers_that_are_always_equal_do_no_harm(tmp_path):
 
 
 def test_comes_back_from_its_file(features, tmp_path):
-    learned = learn_projection(features)
-    path = save_projection(tmp_path / "p.safetensors", learned)
+    expected = learned(features)
+    path = save_projection(tmp_path / "p.safetensors", expected)
     found = load_projection(path)
-    torch.testing.assert_close(found.basis, learned.basis, atol=2e-3, rtol=1e-3)
-    assert (found.is_of_roots, found.learned_from) == (True, learned.learned_from)
+    torch.testing.assert_close(found.basis, expected.basis.cpu(), atol=2e-3, rtol=1e-3)
+    assert (found.is_of_roots, found.learned_from) == (True, expected.learned_from)
     assert file_sha256(save_projection(tmp_path / "again.safetensors", found)) == file_sha256(path)
 
 
@@ -114,10 +124,10 @@ def test_no_descriptors_stay_none(features):
 def test_what_does_not_fit_is_refused(features, tmp_path):
     found = learn_projection(features)
     with pytest.raises(ValueError, match="of 5 numbers cannot be projected by a projection of 12"):
-        found.apply(torch.rand(3, 5))
+        found.apply(torch.zeros(3, 5))
     with pytest.raises(ValueError, match="from 1 to 12, not 13"):
         found.first(13)
-    few = write(tmp_path / "few.h5", [torch.rand(7, 12)])
+    few = write(tmp_path / "few.h5", [random_uniform(7, 12, seed=0)])
     with pytest.raises(ValueError, match=r"few\.h5: holds 7 descriptors, too few"):
         learn_projection(few)
     with pytest.raises(ValueError, match="holds 0 descriptors"):
@@ -138,5 +148,5 @@ def test_the_bundled_one_is_of_d2net_off_the_shelf():
     found = load_projection(BUNDLED)
     assert found.basis.shape == (512, 256)
     assert found.learned_from["features"]["d2net"]["weights"] == "d2_ots"
-    alike = F.normalize(torch.rand(1, 512) + 0.01 * torch.rand(50, 512))
+    alike = F.normalize(random_uniform(1, 512, seed=0) + 0.01 * random_uniform(50, 512, seed=1))
     assert found.first(128).apply(alike).norm(dim=1).allclose(torch.ones(50))

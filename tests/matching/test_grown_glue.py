@@ -5,21 +5,23 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from random_tensors import random_module, random_normal, random_uniform, random_unit
 from torch.testing import assert_close
 
 from d2_hloc.matching.grown_glue import GrownGlue
 from d2_hloc.matching.lightglue import Glue, GlueShape, save_glue
 from d2_hloc.matching.options import MatchingOptions
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 SIZE = (320, 320)
-SHIFT = torch.tensor([9.0, -5.0])
+SHIFT = 9.0, -5.0
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A network that takes soft mutual neighbours: untrained, with unlike things far apart."""
-    torch.manual_seed(0)
-    glue = Glue(GlueShape(width=64, layers=1))
+    glue = random_module(lambda: Glue(GlueShape(width=64, layers=1)), seed=0)
     with torch.no_grad():
         glue.net.log_assignment[-1].final_proj.weight.mul_(2)
         glue.net.log_assignment[-1].matchability.bias.fill_(4)
@@ -28,13 +30,12 @@ def weights(tmp_path_factory):
 
 def planted(seed=0):
     """Keypoints of an image and of a shifted one; two in three look like another one far away."""
-    generator = torch.Generator().manual_seed(seed)
-    xy0 = torch.rand(300, 2, generator=generator) * 280 + 20
-    kinds = F.normalize(torch.randn(300, 256, generator=generator))
+    xy0 = random_uniform(300, 2, seed=seed) * 280 + 20
+    kinds = random_unit(300, 256, seed=seed)
     kinds[100:200] = kinds[200:300]
-    noise = torch.randn(2, 300, 256, generator=generator) * 0.3 / math.sqrt(256)
+    noise = random_normal(2, 300, 256, seed=seed + 1) * 0.3 / math.sqrt(256)
     descriptors = F.normalize(kinds + noise, dim=-1)
-    xy1 = xy0 + SHIFT + torch.randn(300, 2, generator=generator)
+    xy1 = xy0 + torch.tensor(SHIFT) + random_normal(300, 2, seed=seed + 2)
     return (xy0, descriptors[0]), (xy1, descriptors[1])
 
 
@@ -64,7 +65,7 @@ def test_matches_grow_to_what_the_network_could_not_tell_apart(weights):
 def test_matches_have_the_support_that_is_asked_for(weights):
     (xy0, d0), (xy1, d1) = planted()
     moved = xy1.clone()
-    moved[:40] = torch.rand(40, 2, generator=torch.Generator().manual_seed(5)) * 320
+    moved[:40] = random_uniform(40, 2, seed=5) * 320
     images = (xy0, d0), (moved, d1)
     some, many = (len(matched(weights, images, min_support=s)[2]) for s in (30.0, 175.0))
     assert 0 < many < some
@@ -76,7 +77,7 @@ def test_matches_have_the_support_that_is_asked_for(weights):
 def test_matches_that_stand_alone_stay(weights):
     (xy0, d0), (xy1, d1) = planted()
     moved = xy1.clone()
-    moved[:10] = torch.rand(10, 2, generator=torch.Generator().manual_seed(5)) * 320
+    moved[:10] = random_uniform(10, 2, seed=5) * 320
     pairs = matched(weights, ((xy0, d0), (moved, d1)))[2].pairs
     alone = matched(weights, ((xy0, d0), (moved, d1)), min_support=30.0)[2].pairs
     is_alone = (pairs[:, 0] < 10) & (pairs[:, 0] == pairs[:, 1])
@@ -87,7 +88,7 @@ def test_matches_that_stand_alone_stay(weights):
 
 def test_without_agreement_the_networks_matches_stay_unless_support_is_asked_for(weights):
     (xy0, d0), (_, d1) = planted()
-    anywhere = torch.rand(300, 2, generator=torch.Generator().manual_seed(7)) * 320
+    anywhere = random_uniform(300, 2, seed=7) * 320
     images = (xy0, d0), (anywhere, d1)
     plain = matched(weights, images, min_support=0.0)[2]
     assert matched(weights, images)[2].pairs.tolist() == plain.pairs.tolist()

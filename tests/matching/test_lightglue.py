@@ -3,10 +3,10 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from random_tensors import random_module, random_normal, random_order, random_uniform, random_unit
 from torch.testing import assert_close
 
 from d2_hloc.core.orientation import to_stored, upright_size
@@ -30,24 +30,27 @@ from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.network.weights.catalogue import WeightsError
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 TINY = GlueShape(input_width=256, width=32, heads=2, layers=2)
 
 
 def shaken(shape=TINY, seed=0):
     """A network with context: all its weights moved at random."""
-    torch.manual_seed(seed)
-    glue = Glue(shape).eval()
-    with torch.no_grad():
+
+    def make():
+        glue = Glue(shape).eval().requires_grad_(False)
         for weight in glue.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
-    return glue.requires_grad_(False)
+        return glue
+
+    return random_module(make, seed)
 
 
 def points(count, batch=1, seed=0):
-    generator = torch.Generator().manual_seed(seed)
     return Points(
-        descriptors=F.normalize(torch.randn(batch, count, 256, generator=generator), dim=-1),
-        positions=1.8 * torch.rand(batch, count, 2, generator=generator) - 0.9,
+        descriptors=random_unit(batch, count, 256, seed=seed),
+        positions=1.8 * random_uniform(batch, count, 2, seed=seed) - 0.9,
     )
 
 
@@ -57,23 +60,23 @@ def weights(tmp_path):
 
 
 def test_is_kornias_network_to_the_number():
-    glue, first, second = shaken(), points(31), points(17, seed=1)
-    glue.net.conf.depth_confidence = glue.net.conf.width_confidence = -1
-    size = torch.tensor([[64.0, 64.0]])
-    data = {
-        f"image{k}": {
-            "keypoints": p.positions * 32 + 32,
-            "descriptors": p.descriptors,
-            "image_size": size,
+    scores = shaken()(points(31), points(17, seed=1)).log_scores()
+    with torch.device("cpu"):  # on a GPU, kornia's own attention is in half precision
+        net = shaken().net
+        net.conf.depth_confidence = net.conf.width_confidence = -1
+        data = {
+            f"image{k}": {
+                "keypoints": p.positions * 32 + 32,
+                "descriptors": p.descriptors,
+                "image_size": torch.tensor([[64.0, 64.0]]),
+            }
+            for k, p in enumerate((points(31), points(17, seed=1)))
         }
-        for k, p in enumerate((first, second))
-    }
-    expected = glue.net(data)
-    scores = glue(first, second).log_scores()
-    assert_close(scores, expected["log_assignment"][:, :-1, :-1], atol=1e-4, rtol=1e-4)
+        expected = net(data)
+    assert_close(scores.cpu(), expected["log_assignment"][:, :-1, :-1], atol=1e-4, rtol=1e-4)
     pairs, found = partners(scores[0], 0.1)
     assert pairs.tolist() == expected["matches"][0].tolist()
-    assert_close(found, expected["scores"][0], atol=1e-4, rtol=1e-4)
+    assert_close(found.cpu(), expected["scores"][0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [TINY, replace(TINY, heads=1), replace(TINY, layers=1)])
@@ -114,19 +117,17 @@ def test_the_order_of_the_images_does_not_matter():
 
 
 def test_attention_in_bfloat16_is_torchs_own():
-    torch.manual_seed(0)
-    q, k, v = (torch.randn(2, 2, 7, 16).bfloat16() for _ in range(3))
+    q, k, v = (random_normal(2, 2, 7, 16, seed=seed).bfloat16() for seed in range(3))
     found = lightglue.attention(q, k, v, None)
     expected = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
     assert_close(found.float(), expected, atol=0.03, rtol=0.03)
 
 
 def test_the_untrained_network_finds_the_planted_order():
-    torch.manual_seed(0)
-    first = points(40)
-    order = torch.randperm(40)
+    first, order = points(40), random_order(40, seed=0)
     second = Points(descriptors=first.descriptors[:, order], positions=first.positions[:, order])
-    pairs, scores = partners(Glue(GlueShape()).eval()(first, second).log_scores()[0], 0.05)
+    glue = random_module(lambda: Glue(GlueShape()).eval(), seed=0)
+    pairs, scores = partners(glue(first, second).log_scores()[0], 0.05)
     assert pairs[:, 1].tolist() == order.argsort().tolist()
     assert ((scores > 0) & (scores <= 1)).all()
 
@@ -143,7 +144,7 @@ def test_partners_are_mutual_and_above_the_threshold():
 def test_no_keypoints_are_no_matches(weights, counts):
     matcher = LightGlue(str(weights))
     prepared = [
-        matcher.prepare(torch.rand(n, 2), F.normalize(torch.randn(n, 256)), (64, 48))
+        matcher.prepare(random_uniform(n, 2, seed=0), random_unit(n, 256, seed=0), (64, 48))
         for n in counts
     ]
     found = matcher(*prepared)
@@ -154,7 +155,7 @@ def test_no_keypoints_are_no_matches(weights, counts):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_single_keypoint_is_no_trouble(weights, precision):
     matcher = LightGlue(str(weights), precision=precision)
-    one = matcher.prepare(torch.rand(1, 2), F.normalize(torch.randn(1, 256)), (64, 48))
+    one = matcher.prepare(torch.ones(1, 2), random_unit(1, 256, seed=0), (64, 48))
     found = matcher(one, one)
     assert len(found) in (0, 1)
     assert found.scores.isfinite().all()
@@ -168,19 +169,19 @@ def test_positions_are_of_the_longer_edge():
 
 
 def test_d2nets_descriptors_go_through_the_bundled_projection():
-    descriptors = F.normalize(torch.rand(6, 512))
+    descriptors = F.normalize(random_uniform(6, 512, seed=0))
     expected = projection.load_projection(BUNDLED).apply(descriptors)
     assert_close(lightglue.projected(descriptors.half(), 256), expected, atol=2e-3, rtol=0)
     assert_close(lightglue.projected(expected, 256), expected)
     with pytest.raises(ValueError, match="cannot take 128"):
-        lightglue.projected(torch.rand(6, 128), 256)
+        lightglue.projected(torch.ones(6, 128), 256)
 
 
 def test_files_are_in_half_precision_and_load(weights, tmp_path):
     glue = load_glue(weights)
     assert glue.shape == TINY
     for key, value in shaken().net.state_dict().items():
-        assert_close(glue.net.state_dict()[key], value.half().float())
+        assert_close(glue.net.state_dict()[key].cpu(), value.half().float().cpu())
     assert not any(weight.requires_grad for weight in glue.parameters())
     again = save_glue(tmp_path / "again.safetensors", glue)
     assert again.read_bytes() == weights.read_bytes()
@@ -212,13 +213,12 @@ def test_the_bundled_weights_match_a_photograph_with_itself():
 
 
 def write(path, counts, configuration, width=256):
-    generator = torch.Generator().manual_seed(0)
     with Staged(path, configuration, "keypoints") as staged:
-        for name, count in counts.items():
+        for seed, (name, count) in enumerate(counts.items()):
             features = Features(
-                keypoints=torch.rand(count, 2, generator=generator) * 40,
+                keypoints=random_uniform(count, 2, seed=seed) * 40,
                 scores=torch.ones(count),
-                descriptors=F.normalize(torch.randn(count, width, generator=generator)),
+                descriptors=random_unit(count, width, seed=seed),
                 scales=torch.ones(count),
             )
             staged.add(name, features_h5.features_record(features, (64, 48), 1.0, "float16"))
@@ -238,7 +238,7 @@ def test_a_features_file_is_matched(tmp_path, weights):
     expected = matcher(*prepared)
     assert len(expected) > 0
     assert found.pairs.tolist() == expected.pairs.tolist()
-    assert_close(found.scores, expected.scores, atol=1e-3, rtol=0)
+    assert_close(found.scores, expected.scores.cpu(), atol=1e-3, rtol=0)
     assert len(features_h5.read_matches(path, "a", "none")) == 0
     none = replace(options, min_matches=len(expected) + 1)
     assert len(features_h5.read_matches(
@@ -306,8 +306,8 @@ def test_hlocs_matcher_is_the_same(weights):
     from d2_hloc.matchers.d2net_lightglue import D2NetLightGlue
 
     model = D2NetLightGlue({"weights": str(weights), "min_score": 0.0})
-    first, second = torch.rand(30, 2) * 40, torch.rand(20, 2) * 40
-    d0, d1 = F.normalize(torch.randn(30, 256)), F.normalize(torch.randn(20, 256))
+    first, second = (random_uniform(n, 2, seed=n) * 40 for n in (30, 20))
+    d0, d1 = (random_unit(n, 256, seed=n) for n in (30, 20))
     data = {
         "keypoints0": first[None],
         "keypoints1": second[None],
@@ -319,7 +319,7 @@ def test_hlocs_matcher_is_the_same(weights):
     found = model(data)
     matcher = LightGlue(str(weights), 0.0)
     expected = matcher(matcher.prepare(first, d0, (64, 48)), matcher.prepare(second, d1, (64, 48)))
-    index0 = np.flatnonzero(found["matches0"][0] >= 0)
+    index0 = (found["matches0"][0] >= 0).nonzero()[:, 0]
     assert index0.tolist() == expected.pairs[:, 0].tolist()
     assert found["matches0"][0][index0].tolist() == expected.pairs[:, 1].tolist()
     assert_close(found["matching_scores0"][0][index0], expected.scores)

@@ -7,7 +7,7 @@ import textwrap
 import pytest
 import torch
 import torch.nn.functional as F
-from random_tensors import random_normal, random_order
+from random_tensors import random_normal, random_order, random_unit
 
 from d2_hloc.matching import neighbours
 from d2_hloc.matching.nearest import match_descriptors
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("on_device")
 
 
 def unit(count, depth=16, seed=0):
-    return F.normalize(random_normal(count, depth, seed=seed), dim=1)
+    return random_unit(count, depth, seed=seed)
 
 
 def nearby(descriptors, deviation, seed=1):

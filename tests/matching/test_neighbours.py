@@ -5,10 +5,13 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from random_tensors import random_normal, random_unit
 
 from d2_hloc.matching import neighbours
 from d2_hloc.matching.neighbours import nearest_neighbours
 from d2_hloc.matching.prepared import coarse_dtype, prepare_descriptors
+
+pytestmark = pytest.mark.usefixtures("on_device")
 
 MODULE = sys.modules["d2_hloc.matching.prepared"]
 
@@ -20,16 +23,14 @@ def coarse(request, monkeypatch):
     return request.param
 
 
-def unit(count, depth=64, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(count, depth, generator=generator), dim=1)
+def unit(count, seed=0):
+    return random_unit(count, 64, seed=seed)
 
 
 def crowded(count, deviation, seed=0):
     """Descriptors around a few centres, nearer to each other than bfloat16 can tell."""
-    generator = torch.Generator().manual_seed(seed)
-    centres = unit(5, seed=9)[torch.randint(5, (count,), generator=generator)]
-    return F.normalize(centres + deviation * torch.randn(count, 64, generator=generator), dim=1)
+    centres = unit(5, seed=9)[torch.arange(count) % 5]
+    return F.normalize(centres + deviation * random_normal(count, 64, seed=seed), dim=1)
 
 
 def check(found, similarities):
@@ -42,11 +43,11 @@ def check(found, similarities):
 
 
 SETS = {
-    "far apart": (unit(300), unit(170, seed=1)),
-    "crowded": (crowded(300, 0.002), crowded(170, 0.002, seed=1)),
-    "opposite": (crowded(300, 0.002), -crowded(170, 0.002, seed=1).abs()),
-    "one beside many": (unit(1), unit(170, seed=1)),
-    "longer than 1": (3 * crowded(300, 0.01), 2 * crowded(170, 0.01, seed=1)),
+    "far apart": lambda: (unit(300), unit(170, seed=1)),
+    "crowded": lambda: (crowded(300, 0.002), crowded(170, 0.002, seed=1)),
+    "opposite": lambda: (crowded(300, 0.002), -crowded(170, 0.002, seed=1).abs()),
+    "one beside many": lambda: (unit(1), unit(170, seed=1)),
+    "longer than 1": lambda: (3 * crowded(300, 0.01), 2 * crowded(170, 0.01, seed=1)),
 }
 
 
@@ -54,8 +55,9 @@ SETS = {
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 @pytest.mark.parametrize("name", SETS)
 def test_both_neighbours_are_those_of_double_precision(name, rows, monkeypatch):
-    d0, d1 = SETS[name]
-    monkeypatch.setattr(neighbours, "CACHED_BYTES", rows * 4 * len(d1))
+    d0, d1 = SETS[name]()
+    for bound in ("CACHED_BYTES", "BLOCK_BYTES"):  # of the processor, and of a GPU
+        monkeypatch.setattr(neighbours, bound, rows * 4 * len(d1))
     forward, backward = nearest_neighbours(prepare_descriptors(d0), prepare_descriptors(d1))
     scale = float(d0.norm(dim=1).max() * d1.norm(dim=1).max())  # roundings are relative
     similarities = d0.double() @ d1.double().T / scale
@@ -71,7 +73,7 @@ def test_both_neighbours_are_those_of_double_precision(name, rows, monkeypatch):
 
 def test_rounding_alone_would_find_others(monkeypatch):
     """The planted sets are hard: bfloat16's own nearest are not the right ones."""
-    d0, d1 = SETS["crowded"]
+    d0, d1 = SETS["crowded"]()
     similarities = d0.double() @ d1.double().T
     rounded = (d0.bfloat16() @ d1.bfloat16().T).float().argmax(dim=1)
     assert (rounded != similarities.argmax(dim=1)).float().mean() > 0.1
@@ -86,7 +88,8 @@ def test_rounding_alone_would_find_others(monkeypatch):
 
 def test_no_error_is_larger_than_its_bound(monkeypatch):
     monkeypatch.setattr(MODULE, "coarse_dtype", lambda: torch.bfloat16)
-    for d0, d1 in SETS.values():
+    for made in SETS.values():
+        d0, d1 = made()
         set0, set1 = prepare_descriptors(d0), prepare_descriptors(d1)
         coarse_found = (set0.coarse @ set1.coarse.T).double()
         errors = (coarse_found - d0.double() @ d1.double().T).abs()
@@ -97,11 +100,12 @@ def test_no_error_is_larger_than_its_bound(monkeypatch):
 @pytest.mark.usefixtures("coarse")
 def test_descriptors_that_are_all_alike_are_compared_one_and_all(monkeypatch):
     alike = unit(1).repeat(400, 1)
-    assert neighbours._candidates(prepare_descriptors(alike), prepare_descriptors(alike), 2) is None
+    on_processor = prepare_descriptors(alike.cpu())
+    assert neighbours._candidates(on_processor, on_processor, 2) is None
     for found in nearest_neighbours(prepare_descriptors(alike), prepare_descriptors(alike)):
         assert found.indices.eq(0).all()
         torch.testing.assert_close(found.second, found.first)
-    d0, d1 = SETS["crowded"]
+    d0, d1 = SETS["crowded"]()
     monkeypatch.setattr(neighbours, "MOST_CANDIDATES", 0)
     similarities = d0.double() @ d1.double().T
     forward, backward = nearest_neighbours(prepare_descriptors(d0), prepare_descriptors(d1))
@@ -139,4 +143,4 @@ def test_float32_is_taken_where_torch_cannot_be_asked(monkeypatch):
 @pytest.mark.usefixtures("coarse")
 def test_the_memory_counts_both_precisions(coarse):
     count = 6 if coarse == torch.bfloat16 else 4
-    assert prepare_descriptors(unit(10)).nbytes == count * 10 * 64
+    assert prepare_descriptors(unit(10).cpu()).nbytes == count * 10 * 64

@@ -3,7 +3,7 @@
 import kornia.feature as KF
 import pytest
 import torch
-import torch.nn.functional as F
+from random_tensors import random_module, random_uniform, random_unit
 from torch.testing import assert_close
 
 from d2_hloc.core.structs import Features
@@ -13,6 +13,8 @@ from d2_hloc.matching.match_pairs import configuration, match
 from d2_hloc.matching.options import MatchingOptions
 from d2_hloc.matching.published import PublishedGlue
 from d2_hloc.network.weights.catalogue import WeightsError
+
+pytestmark = pytest.mark.usefixtures("on_device")
 
 LIGHTGLUE = MatchingOptions(matcher="lightglue", min_score=0.0)
 SIZE = (100, 80)
@@ -30,20 +32,21 @@ def hub(tmp_path):
 def xfeats_glue(hub):
     """A network of the form of XFeat's, at random, saved where kornia looks for it."""
     about = {k: v for k, v in KF.LightGlue.features["xfeat"].items() if k != "weights"}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = KF.LightGlue(None, **about).eval()
+    net = random_module(lambda: KF.LightGlue(None, **about).eval(), seed=0)
     hub.mkdir(parents=True)
-    torch.save(net.state_dict(), hub / "xfeat-lighterglue.pt")
+    save(net, hub / "xfeat-lighterglue.pt")
     return net
 
 
+def save(net, path):
+    torch.save({name: value.cpu() for name, value in net.state_dict().items()}, path)
+
+
 def features(seed, count=30, width=64):
-    generator = torch.Generator().manual_seed(seed)
     return Features(
-        keypoints=torch.rand(count, 2, generator=generator) * torch.tensor(SIZE),
-        scores=torch.rand(count, generator=generator),
-        descriptors=F.normalize(torch.randn(count, width, generator=generator)),
+        keypoints=random_uniform(count, 2, seed=seed) * torch.tensor(SIZE),
+        scores=random_uniform(count, seed=seed),
+        descriptors=random_unit(count, width, seed=seed),
         scales=torch.ones(count),
     )
 
@@ -72,7 +75,7 @@ def test_matches_by_kornias_network(xfeats_glue, tmp_path):
     stored = features_h5.read_matches(found.path, "a.jpg", "b.jpg")
     assert len(stored) > 0
     assert stored.pairs.tolist() == expected["matches"][0].tolist()
-    assert_close(stored.scores, expected["scores"][0], atol=1e-2, rtol=0)
+    assert_close(stored.scores, expected["scores"][0].cpu(), atol=1e-2, rtol=0)
 
 
 def test_an_image_without_features_has_no_matches(xfeats_glue):
@@ -84,14 +87,14 @@ def test_an_image_without_features_has_no_matches(xfeats_glue):
 
 def test_descriptors_of_another_width_are_one_sentence(xfeats_glue):
     with pytest.raises(ValueError, match="of 64 numbers, not 32"):
-        PublishedGlue("xfeat").prepare(torch.rand(3, 2), torch.rand(3, 32), SIZE)
+        PublishedGlue("xfeat").prepare(torch.ones(3, 2), torch.ones(3, 32), SIZE)
 
 
 def test_matches_depend_on_the_weights(xfeats_glue, hub):
     before = configuration(LIGHTGLUE, "xfeat")
     assert before["matcher"] == "lightglue"
     assert "precision" not in before
-    torch.save(KF.LightGlue(None, input_dim=64).state_dict(), hub / "xfeat-lighterglue.pt")
+    save(KF.LightGlue(None, input_dim=64), hub / "xfeat-lighterglue.pt")
     assert configuration(LIGHTGLUE, "xfeat") != before
 
 

@@ -8,16 +8,19 @@ from d2_hloc.core.images import read_image
 from d2_hloc.network.d2net import D2Net
 from d2_hloc.network.options import MULTISCALE, D2NetOptions
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 
 @pytest.mark.parametrize("image", ["fountain", "sacre_coeur"])
 @pytest.mark.parametrize(("kind", "scales"), [("ss", (1.0,)), ("ms", MULTISCALE)])
 def test_equals_the_released_method(shared, image, kind, scales):
-    net = D2Net(D2NetOptions(scales=scales, position="released"))
-    ours = net.extract(read_image(shared / "reference" / f"{image}.png")[0])
+    device = torch.get_default_device()
+    net = D2Net(D2NetOptions(scales=scales, position="released")).to(device)
+    ours = net.extract(read_image(shared / "reference" / f"{image}.png")[0].to(device))
     with np.load(shared / "reference" / f"{image}-{kind}.npz") as file:
-        keypoints = torch.from_numpy(file["keypoints"])
-        scores = torch.from_numpy(file["scores"])
-        descriptors = torch.from_numpy(file["descriptors"]).float()
+        keypoints = torch.tensor(file["keypoints"])
+        scores = torch.tensor(file["scores"])
+        descriptors = torch.tensor(file["descriptors"]).float()
     exact = "donot_use_mm_for_euclid_dist"
     distances = torch.cdist(keypoints[:, :2], ours.keypoints, compute_mode=exact)
     distances[keypoints[:, 2, None] != ours.scales[None]] = torch.inf

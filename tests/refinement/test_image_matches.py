@@ -8,6 +8,8 @@ import d2_hloc
 from d2_hloc.refinement.coarse_to_fine import CoarseToFineOptions
 from d2_hloc.refinement.image_matches import ImageMatcher, ImageMatchingOptions, split_corners
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 
 @pytest.fixture(scope="module")
 def matcher():
@@ -23,22 +25,22 @@ def warp(image, matrix, shift, size):
     return F.grid_sample(image[None], grid, mode="bicubic", align_corners=True)[0].clamp(0, 1)
 
 
-MATRIX = torch.tensor([[0.95, -0.2], [0.25, 1.0]])
-SHIFT = torch.tensor([40.5, -12.25])
+MATRIX = (0.95, -0.2), (0.25, 1.0)
+SHIFT = 40.5, -12.25
 
 
 @pytest.fixture(scope="module")
 def moved(photo):
-    return 0.8 * warp(photo, MATRIX, SHIFT, (331, 277)) + 0.1
+    return 0.8 * warp(photo, torch.tensor(MATRIX), torch.tensor(SHIFT), (331, 277)) + 0.1
 
 
-def errors_of(found):
-    return (found.keypoints0 @ MATRIX.T + SHIFT - found.keypoints1).norm(dim=1)
+def errors_of(xy0, xy1):
+    return (xy0 @ xy0.new_tensor(MATRIX).T + xy0.new_tensor(SHIFT) - xy1).norm(dim=1)
 
 
 def test_finds_a_planted_warp(matcher, photo, moved):
     found = matcher(photo, moved)
-    errors = errors_of(found)
+    errors = errors_of(found.keypoints0, found.keypoints1)
     assert len(found) > 600
     assert errors.median() < 0.35
     assert (errors < 2).float().mean() > 0.92
@@ -55,9 +57,9 @@ def test_each_level_is_nearer_than_the_one_before(matcher, photo, moved):
     options, medians = CoarseToFineOptions(), []
     found = levels.match_cells(options, *images)
     for level in (levels.match_conv3, levels.split_cells, levels.match_shallow):
-        medians.append(float((found.xy0 @ MATRIX.T + SHIFT - found.xy1).norm(dim=1).median()))
+        medians.append(float(errors_of(found.xy0, found.xy1).median()))
         found = level(options, *images, found)
-    medians.append(float((found.xy0 @ MATRIX.T + SHIFT - found.xy1).norm(dim=1).median()))
+    medians.append(float(errors_of(found.xy0, found.xy1).median()))
     assert medians[1] < 0.7 * medians[0]
     assert medians[3] < 0.5 * medians[2]
 
@@ -66,7 +68,7 @@ def test_places_are_those_of_the_images_whatever_size_is_matched(photo, moved):
     large = F.interpolate(photo[None], scale_factor=2, mode="bilinear")[0]
     matcher = ImageMatcher(ImageMatchingOptions(resize_max=331))
     found = matcher(large, moved)
-    errors = ((found.keypoints0 - 0.5) / 2 @ MATRIX.T + SHIFT - found.keypoints1).norm(dim=1)
+    errors = errors_of((found.keypoints0 - 0.5) / 2, found.keypoints1)
     assert len(found) > 300
     assert errors.median() < 0.5
 

@@ -16,6 +16,10 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.__future__ import (
+    get_overwrite_module_params_on_conversion,
+    set_overwrite_module_params_on_conversion,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
@@ -26,6 +30,10 @@ computed: Counter[str] = Counter()  # operations on the pretended device, by nam
 ON_PROCESSOR: dict[Any, Callable[..., Any]] = {
     aten.cudnn_grid_sampler.default: lambda image, grid: aten.grid_sampler_2d(
         image, grid, 0, 0, True
+    ),
+    aten.cudnn_batch_norm.default: lambda *given: (
+        *aten.native_batch_norm(*given),
+        torch.empty(0, dtype=torch.uint8, device="cpu"),  # what cuDNN keeps for the gradient
     ),
 }
 # These read a tensor's numbers, which waits for the device, or take them from anywhere.
@@ -162,17 +170,6 @@ def placed_on(name: str, value: Any) -> Any:
     return OnDevice(value) if isinstance(value, Tensor) else to_device(value)
 
 
-def moved(module: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
-    """Module.to(), for the pretended device and any dtype."""
-    device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
-    if dtype is not None:
-        ORIGINAL_TO(module, dtype)
-    return to_device(module) if device is not None and device.type == "cuda" else module
-
-
-ORIGINAL_TO = torch.nn.Module.to
-
-
 def enter_without_gradients(mode: Any) -> None:
     """Begin torch.inference_mode() as no_grad(): views of a subclass have no place in it."""
     mode.instead = torch.set_grad_enabled(not mode.mode)
@@ -242,13 +239,14 @@ def pretended_gpu() -> Iterator[Counter[str]]:
     torch._C._ensureCUDADeviceGuardSet()  # as FakeTensorMode does where there is no driver
     before = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) is made, then moved
+    in_place = get_overwrite_module_params_on_conversion()
+    set_overwrite_module_params_on_conversion(True)  # of Module.to(): new ones
     with (
         mock.patch.object(torch.cuda, "is_available", return_value=True),
         mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=False),
         mock.patch.object(torch.cuda, "mem_get_info", return_value=(8 << 30, 8 << 30)),
         mock.patch.object(torch.cuda, "empty_cache"),
         mock.patch.object(torch.Tensor, "pin_memory", lambda tensor: tensor),
-        mock.patch.object(torch.nn.Module, "to", moved),
         mock.patch.object(torch.Tensor, "backward", backward),
         mock.patch.object(torch.inference_mode, "__enter__", enter_without_gradients),
         mock.patch.object(torch.inference_mode, "__exit__", leave_without_gradients),
@@ -259,3 +257,4 @@ def pretended_gpu() -> Iterator[Counter[str]]:
             yield computed
         finally:
             torch._C._set_only_lift_cpu_tensors(before)
+            set_overwrite_module_params_on_conversion(in_place)

@@ -23,11 +23,9 @@ from d2_hloc.training.cache import ActivationCache, CacheOptions, TrunkExample
 from d2_hloc.training.distributed import World, joined
 from d2_hloc.training.history import LOSSES, VALIDATION, Table
 from d2_hloc.training.loop import Trainer
-from d2_hloc.training.loss import LossOptions
 from d2_hloc.training.network import Network
 from d2_hloc.training.options import TrainingOptions
 from d2_hloc.training.pair import split
-from d2_hloc.training.validation import measure_maps
 
 ALONE = World(device=torch.device("cpu"))
 
@@ -253,21 +251,6 @@ def test_the_cache_refuses_other_weights_and_a_full_disk(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"counts: 0.0 GiB cannot be reserved \(No space left"):
         open_cache(tmp_path / "other")
     assert not (tmp_path / "other" / "counts").exists()
-
-
-def test_accuracy_by_hand():
-    """Four cells in a row, radius 0; image 1's last two are exchanged."""
-    maps0 = torch.eye(4)[:, None].repeat_interleave(3, dim=2)  # each thrice: tolerance is 1
-    maps1 = torch.cat([maps0[:, :, :6], maps0[:, :, 9:], maps0[:, :, 6:9]], dim=2)
-    xy = torch.tensor([[3.5 + 8 * cell, 3.5] for cell in (1, 4, 7, 10)])
-    loss, accuracy, detected = measure_maps(
-        LossOptions(safe_radius=1), maps0, maps1, xy, xy
-    ).tolist()
-    assert accuracy == 0.5
-    assert 0 < detected < 1
-    assert loss > 0
-    perfect = measure_maps(LossOptions(safe_radius=1), maps0, maps0, xy, xy).tolist()
-    assert perfect == pytest.approx([0, 1, 1], abs=1e-6)
 
 
 def test_too_few_pairs_and_wrong_options_are_named(tmp_path):

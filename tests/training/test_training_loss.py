@@ -17,6 +17,7 @@ from d2_hloc.training.loss import (
     ratio_terms,
     weighted_mean,
 )
+from d2_hloc.training.validation import measure_maps
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -193,3 +194,18 @@ def test_dead_cells_flat_maps_and_no_correspondence_have_finite_gradients(form, 
 def test_a_wrong_option_says_what_is_possible():
     with pytest.raises(ValueError, match=r"ratio must be from 0.001 to 1, not 1.2"):
         LossOptions(ratio=1.2)
+
+
+def test_accuracy_by_hand():
+    """Four cells in a row, radius 0; image 1's last two are exchanged."""
+    maps0 = torch.eye(4)[:, None].repeat_interleave(3, dim=2)  # each thrice: tolerance is 1
+    maps1 = torch.cat([maps0[:, :, :6], maps0[:, :, 9:], maps0[:, :, 6:9]], dim=2)
+    xy = torch.tensor([[3.5 + 8 * cell, 3.5] for cell in (1, 4, 7, 10)])
+    loss, accuracy, detected = measure_maps(
+        LossOptions(safe_radius=1), maps0, maps1, xy, xy
+    ).tolist()
+    assert accuracy == 0.5
+    assert 0 < detected < 1
+    assert loss > 0
+    perfect = measure_maps(LossOptions(safe_radius=1), maps0, maps0, xy, xy).tolist()
+    assert perfect == pytest.approx([0, 1, 1], abs=1e-6)

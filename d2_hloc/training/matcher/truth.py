@@ -56,9 +56,10 @@ def find_truth(
     in_0 = distances(xy1_in_0, xy0).T.masked_fill(~known1[None, :], -NOWHERE)
     both, either = torch.maximum(in_1, in_0), torch.minimum(in_1, in_0)
     if not len(xy0) or not len(xy1):
-        return Truth(partner0=torch.full((len(xy0),), -1), alone0=known0, alone1=known1)
+        none = torch.full((len(xy0),), -1, device=xy0.device)
+        return Truth(partner0=none, alone0=known0, alone1=known1)
     nearest, index = both.min(dim=1)
-    is_mutual = both.argmin(dim=0)[index] == torch.arange(len(xy0))
+    is_mutual = both.argmin(dim=0)[index] == torch.arange(len(xy0), device=xy0.device)
     return Truth(
         partner0=torch.where((nearest < options.partner) & is_mutual, index, -1),
         alone0=known0 & (either.amin(dim=1) > options.alone),
