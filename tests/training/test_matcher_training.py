@@ -1,6 +1,5 @@
-"""The matcher's training: true partners, a loss that falls, views that are cached, resume."""
+"""The matcher's training: views that are cached, examples, a loss that falls, resume."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from killing import go_on_after_interruptions
 from PIL import Image
 from scripts import load
 from skimage import data
@@ -15,8 +15,9 @@ from torch.testing import assert_close
 from training_toys import planted_views
 
 from d2_hloc.core.structs import Features
+from d2_hloc.core.threads import one_thread_an_operation
 from d2_hloc.files.provenance import ConfigurationChanged
-from d2_hloc.matching.lightglue import Assignment, GlueShape, LightGlue, load_glue
+from d2_hloc.matching.lightglue import GlueShape, LightGlue, load_glue
 from d2_hloc.training.matcher import cache, examples, loop, scenes, views
 from d2_hloc.training.matcher.cache import (
     LARGEST,
@@ -25,10 +26,10 @@ from d2_hloc.training.matcher.cache import (
     read_views,
     to_bytes,
 )
-from d2_hloc.training.matcher.examples import Example, ExampleOptions, Source, mosaic, stacked
+from d2_hloc.training.matcher.examples import ExampleOptions, Source, mosaic, stacked
 from d2_hloc.training.matcher.loop import MatcherTrainer, MatcherTrainingOptions
-from d2_hloc.training.matcher.loss import assignment_loss, measure
-from d2_hloc.training.matcher.truth import NOWHERE, TruthOptions, find_truth
+from d2_hloc.training.matcher.loss import assignment_loss
+from d2_hloc.training.matcher.truth import NOWHERE
 from d2_hloc.training.matcher.views import ViewOptions, draw_view
 from d2_hloc.training.pair import generator
 from d2_hloc.training.scene_info import SceneImage
@@ -58,37 +59,6 @@ def source():
 @pytest.fixture
 def held_back():
     return {"views": Source(EXAMPLES, {f"held {k}": planted_views(10 + k) for k in range(2)})}
-
-
-# Truth
-
-
-def test_partners_are_each_others_nearest_and_near_in_both_images():
-    xy0 = torch.tensor([[0.0, 0.0], [50.0, 0.0], [100.0, 0.0], [150.0, 0.0]])
-    xy1 = torch.tensor([[101.0, 0.0], [3.0, 0.0], [56.0, 0.0]])
-    found = find_truth(xy0, xy1, xy0, xy1, TruthOptions())
-    assert found.partner0.tolist() == [1, -1, 0, -1]
-    assert found.alone0.tolist() == [False, False, False, True]  # the second is neither
-    assert found.alone1.tolist() == [False, False, False]
-
-
-def test_what_is_not_known_is_neither_partner_nor_alone():
-    xy = torch.tensor([[0.0, 0.0], [50.0, 0.0], [90.0, 0.0]])
-    unknown = xy.clone()
-    unknown[0] = torch.nan
-    unknown[1] = NOWHERE
-    found = find_truth(xy, xy + 200, unknown, xy + 100, TruthOptions())
-    assert found.partner0.tolist() == [-1, -1, -1]
-    assert found.alone0.tolist() == [False, True, True]
-
-
-def test_no_features_have_no_partners():
-    none, some = torch.empty(0, 2), torch.rand(3, 2)
-    found = find_truth(some, none, some, none, TruthOptions())
-    assert found.partner0.tolist() == [-1, -1, -1]
-    assert len(find_truth(none, some, none, some, TruthOptions()).partner0) == 0
-    with pytest.raises(ValueError, match=r"partner 9 must be at most alone 8\.0"):
-        TruthOptions(partner=9)
 
 
 # Views
@@ -280,55 +250,6 @@ def test_depth_says_where_features_lie():
     assert back.keypoints1 is xy
 
 
-# Loss
-
-
-def example_of(partner0, alone0, alone1):
-    n0, n1 = len(partner0), len(alone1)
-    return stacked(
-        [
-            Example(
-                positions0=torch.zeros(n0, 2),
-                positions1=torch.zeros(n1, 2),
-                descriptors0=torch.zeros(n0, 4, dtype=torch.int8),
-                descriptors1=torch.zeros(n1, 4, dtype=torch.int8),
-                partner0=torch.tensor(partner0),
-                alone0=torch.tensor(alone0),
-                alone1=torch.tensor(alone1),
-            )
-        ]
-    )
-
-
-def test_the_loss_is_the_negative_log_likelihood():
-    torch.manual_seed(0)
-    found = Assignment(
-        similarity=torch.randn(1, 3, 2), matchable0=torch.randn(1, 3), matchable1=torch.randn(1, 2)
-    )
-    truth = example_of([1, -1, -1], [False, True, False], [False, False])
-    loss = assignment_loss(found, truth)
-    assert_close(loss.partners, -found.log_scores()[0, 0, 1])
-    assert_close(loss.alone, -F.logsigmoid(-found.matchable0[0, 1]) / 2)
-    assert_close(loss.total, loss.partners + loss.alone)
-
-
-def test_without_any_truth_the_loss_is_zero():
-    found = Assignment(
-        similarity=torch.randn(1, 2, 2), matchable0=torch.zeros(1, 2), matchable1=torch.zeros(1, 2)
-    )
-    truth = example_of([-1, -1], [False, False], [False, False])
-    assert float(assignment_loss(found, truth).total) == 0
-
-
-def test_measures_count_what_is_known():
-    scores = torch.full((1, 4, 4), -9.0)
-    for i, j in ((0, 0), (1, 2), (2, 1), (3, 3)):
-        scores[0, i, j] = math.log(0.9)
-    truth = example_of([0, 1, -1, -1], [False, False, True, False], [False] * 4)
-    # right; wrong; wrong, as it is alone; not known
-    assert measure(scores, truth, 0.1) == [(1 / 3, 1 / 2)]
-
-
 # Loop
 
 
@@ -419,38 +340,61 @@ def test_the_rate_rises_stays_and_falls():
 
 # Pipeline
 
+SHORT = {
+    "max_keypoints": 120,
+    "held_back": 0.34,
+    "shape": {"width": 16, "heads": 2, "layers": 1},
+    "views": {"count": 3, "edge": [224], "yaw": 8, "pitch": 5, "roll": 3, "zoom": 0.1},
+    "examples": {"points": [24]},
+    "training": {
+        "steps": 4,
+        "batch_size": 2,
+        "validate_every": 2,
+        "held_back_pairs": 2,
+        "precision": "float32",
+    },
+}
 
-def test_the_pipeline_trains_on_photographs(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory):
+    """The command, in short, for a folder to write to; it returns the exit status."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / "photos").mkdir()
     for name in ("astronaut", "coffee", "chelsea"):
-        Image.fromarray(getattr(data, name)()[:260, :320]).save(folder / f"{name}.png")
-    values = {
-        "max_keypoints": 120,
-        "held_back": 0.34,
-        "shape": {"width": 16, "heads": 2, "layers": 1},
-        "views": {"count": 3, "edge": [224], "yaw": 8, "pitch": 5, "roll": 3, "zoom": 0.1},
-        "examples": {"points": [24]},
-        "training": {
-            "steps": 4,
-            "batch_size": 2,
-            "validate_every": 2,
-            "held_back_pairs": 2,
-            "precision": "float32",
-        },
-    }
-    conf = tmp_path / "tiny.yaml"
-    conf.write_text(yaml.safe_dump(values))
-    pipeline = load("train_matcher")
-    command = ["--config", str(conf), "--dataset", str(folder), "--output", str(tmp_path / "out")]
-    for _ in range(2):  # the second finds all done
-        assert pipeline.run_command("train", lambda: pipeline.main(command)) == 0
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+        Image.fromarray(getattr(data, name)()[:260, :320]).save(folder / "photos" / f"{name}.png")
+    conf, pipeline = folder / "tiny.yaml", load("train_matcher")
+    conf.write_text(yaml.safe_dump(SHORT))
+
+    def run(output):
+        command = ["--config", conf, "--dataset", folder / "photos", "--output", output]
+        with one_thread_an_operation():  # more would round in another way
+            return pipeline.run_command("train", lambda: pipeline.main([str(c) for c in command]))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(train, tmp_path_factory):
+    output = tmp_path_factory.mktemp("trained")
+    assert train(output) == 0
+    return output
+
+
+def test_the_pipeline_trains_on_photographs(train, trained):
+    assert train(trained) == 0  # all is done
+    names = {path.name for path in trained.iterdir()}
     assert names >= {
         *("best.safetensors", "last.pth", "losses.csv", "report.html", "run.json", "views")
     }
-    assert load_glue(tmp_path / "out/best.safetensors").shape.width == 16
-    assert "precision at best" in (tmp_path / "out/report.html").read_text()
+    assert load_glue(trained / "best.safetensors").shape.width == 16
+    assert "precision at best" in (trained / "report.html").read_text()
+
+
+def test_the_pipeline_goes_on_after_interruptions_before_any_record(train, trained, tmp_path):
+    assert go_on_after_interruptions(lambda: train(tmp_path / "out")) > 1
+    for name in ("losses.csv", "validation.csv", "best.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (trained / name).read_bytes(), name
 
 
 def test_the_shipped_configuration_is_whole():
