@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,34 +22,20 @@ from d2_hloc.core.threads import in_threads, one_thread_an_operation
 from d2_hloc.features.names import reach_of
 from d2_hloc.files import features_h5
 from d2_hloc.files.atomic import unfinished_name
-from d2_hloc.files.colmap import camera_of, open_database, pycolmap
-from d2_hloc.files.hdf5_guard import GuardedFile
+from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.matching.guided import GuidedOptions, guided_matches
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.matching.tracks import PairMatches
-from d2_hloc.refinement.shallow_maps import resize_max_of
 from d2_hloc.refinement.tracks import refine_tracks
 from d2_hloc.sfm.moved_matches import AgreementOptions, RefinedKeypoints
 from d2_hloc.sfm.options import Reconstruct, VerificationOptions
-from d2_hloc.sfm.searching.views import seen_by
+from d2_hloc.sfm.searching.views import ModelView, model_views, seen_by
 from d2_hloc.sfm.two_view import Config
-from d2_hloc.sfm.verification import PairToVerify, enlargements, verify_one
+from d2_hloc.sfm.verification import PairToVerify, verify_one
 
 MAX_ERROR = 3.0  # pixels of the images that features were extracted from
 WINDOW = GuidedOptions(enabled=True, radius=48.0, ratio_threshold=0.95)
 FEWEST_ANCHORS = 8  # points of the model that both images could see
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeenImage:
-    """An image of a model, with its keypoints and what it could see of the points."""
-
-    image: pycolmap.Image
-    camera: pycolmap.Camera  # its intrinsics count as known
-    keypoints: np.ndarray  # (N, 2), COLMAP's pixels
-    descriptors: np.ndarray  # (N, D)
-    point_ids: np.ndarray  # (K,) of the points that it observes
-    noise: float  # pixels in one of those that features were extracted from
 
 
 def matches_by_model(
@@ -65,56 +51,40 @@ def matches_by_model(
     `features` is the file that the model was made from; keypoints as they were extracted count.
     They may be `max_error` off an epipolar line, in pixels of the images that they were found in.
     """
-    by_name = {model.images[i].name: model.images[i] for i in model.reg_image_ids()}
-    cameras = {name: camera_of(image) for name, image in by_name.items()}
-    noise = enlargements(cameras, resize_max_of(features))
+    views = model_views(model, features)
     with features_h5.open_h5(features) as file:
-        seen = {n: _seen_image(file, i, noise[n]) for n, i in by_name.items()}
-    todo = [p for p in pairs if p[0] in seen and p[1] in seen]
+        descriptors = {n: features_h5.descriptors_of(file, n).float().numpy() for n in views}
+    todo = [p for p in pairs if p[0] in views and p[1] in views]
 
     def work(pair: Pair) -> PairMatches:
-        both = seen[pair[0]], seen[pair[1]]
-        return _matches_of_pair(options, model, both, seed, max_error)
+        both = views[pair[0]], views[pair[1]]
+        of_both = descriptors[pair[0]], descriptors[pair[1]]
+        return _matches_of_pair(options, both, of_both, seed, max_error)
 
     with one_thread_an_operation() as workers, closing(in_threads(work, todo, workers)) as found:
         shown = tqdm(zip(todo, found, strict=True), "look again", len(todo), unit="pair")
         return {pair: matches for pair, matches in shown if len(matches.pairs)}
 
 
-def _seen_image(file: GuardedFile, image: pycolmap.Image, noise: float) -> SeenImage:
-    ids = [p.point3D_id for p in image.points2D if p.has_point3D()]
-    camera = camera_of(image)
-    camera.has_prior_focal_length = True
-    return SeenImage(
-        image=image,
-        camera=camera,
-        keypoints=to_colmap(features_h5.keypoints_of(file, image.name).astype(float)),
-        descriptors=features_h5.descriptors_of(file, image.name).float().numpy(),
-        point_ids=np.array(ids, dtype=np.int64),
-        noise=noise,
-    )
-
-
 def _matches_of_pair(
     options: VerificationOptions,
-    model: pycolmap.Reconstruction,
-    seen: tuple[SeenImage, SeenImage],
+    views: tuple[ModelView, ModelView],
+    descriptors: tuple[np.ndarray, np.ndarray],
     seed: int,
     max_error: float,
 ) -> PairMatches:
-    ids = np.union1d(seen[0].point_ids, seen[1].point_ids).tolist()
-    xyz = np.array([model.points3D[i].xyz for i in ids]).reshape(-1, 3)
-    (places0, is_seen0), (places1, is_seen1) = (seen_by(s.image, s.camera, xyz) for s in seen)
+    _, first = np.unique(np.concatenate([v.point_ids for v in views]), return_index=True)
+    xyz = np.concatenate([v.xyz for v in views])[first]
+    (places0, is_seen0), (places1, is_seen1) = (seen_by(v.image, v.camera, xyz) for v in views)
     both = is_seen0 & is_seen1
     if both.sum() < FEWEST_ANCHORS:
         return PairMatches(pairs=np.empty((0, 2), np.int64), scores=np.empty(0, np.float32))
-    noise = (seen[0].noise + seen[1].noise) / 2
-    keypoints = seen[0].keypoints, seen[1].keypoints
-    descriptors = seen[0].descriptors, seen[1].descriptors
+    noise = (views[0].noise + views[1].noise) / 2
+    keypoints = to_colmap(views[0].keypoints), to_colmap(views[1].keypoints)
     anchors = places0[both], places1[both]
     found, cosines = guided_matches(WINDOW, keypoints, descriptors, anchors, None, 0.0, noise)
     pair = PairToVerify(
-        keypoints=keypoints, cameras=(seen[0].camera, seen[1].camera), pairs=found, noise=noise
+        keypoints=keypoints, cameras=(views[0].camera, views[1].camera), pairs=found, noise=noise
     )
     strict = replace(options, max_error=max_error * noise)
     inliers = verify_one(strict, pair, seed, 0.0).inlier_matches.astype(np.int64).reshape(-1, 2)

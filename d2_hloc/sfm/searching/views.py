@@ -28,7 +28,7 @@ class ModelView:
     """An image of a model, its keypoints and the points that it observes."""
 
     image: pycolmap.Image
-    camera: pycolmap.Camera
+    camera: pycolmap.Camera  # its intrinsics count as known
     keypoints: np.ndarray  # (N, 2), stored pixels
     point_ids: np.ndarray  # (K,)
     xyz: np.ndarray  # (K, 3)
@@ -56,6 +56,7 @@ def model_views(model: pycolmap.Reconstruction, features: Path) -> dict[str, Mod
     views = {}
     with features_h5.open_h5(features) as file:
         for name, image in images.items():
+            cameras[name].has_prior_focal_length = True
             ids = [p.point3D_id for p in image.points2D if p.has_point3D()]
             views[name] = ModelView(
                 image=image,
