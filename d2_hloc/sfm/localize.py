@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from d2_hloc.core import config
@@ -54,6 +55,11 @@ class ModelSource:
     images: Path
     has_given_poses: bool
     model: Path  # the folder of COLMAP's files
+
+    @cached_property
+    def reconstruction(self) -> pycolmap.Reconstruction:
+        """The model, read when it is first asked for; ModelError if it cannot be used."""
+        return read_model(self.model)
 
     @property
     def outputs(self) -> Outputs:
@@ -107,7 +113,7 @@ def localize_queries(
     source = find_model_source(model, images)
     names = check_queries(conf, source, queries, output)
     record = _record_of(conf, source, queries, output, engine)
-    reconstruction = read_model(source.model)
+    reconstruction = source.reconstruction
     options = replace(extraction_of(source.features), masks=conf.masks)
     with record.timed("extract"):
         check_same_weights(options, source.features)
@@ -180,7 +186,7 @@ def extract_queries(
     """Extract the queries, turned as the model's images are where the options ask for that."""
     turns: dict[str, int] = {}
     if options.rotations == "auto":
-        in_model = model_poses(read_model(source.model))
+        in_model = model_poses(source.reconstruction)
         upright = upright_files(source.images, source.features, in_model)
         turns = turns_of_new(options, queries, names, output, upright)
     return extract_on(engine, options, queries, output, names, turns)
@@ -253,7 +259,7 @@ def check_photographs(source: ModelSource) -> None:
         )
     if not source.features.is_file():
         return
-    in_model = model_poses(read_model(source.model))  # features may be of more images
+    in_model = model_poses(source.reconstruction)  # features may be of more images
     names = Extracted.read(source.features, in_model).names
     gone = [name for name in names if not (source.images / name).is_file()]
     if gone:
