@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from d2_hloc.core.orientation import ORIENTATIONS, UPRIGHT
+from d2_hloc.core.orientation import ORIENTATIONS, UPRIGHT, to_upright, upright_size
+from d2_hloc.core.structs import Features
 from d2_hloc.files import features_h5
 from d2_hloc.files.hdf5_guard import GuardedFile, GuardedGroup
 
@@ -53,6 +54,18 @@ def image_orientation(file: GuardedFile, name: str) -> int:
     size = group.get("image_size") if isinstance(group, GuardedGroup) else None
     found: Any = UPRIGHT if size is None else size.attrs.get("orientation", UPRIGHT)
     return next((known for known in ORIENTATIONS if found == known), UPRIGHT)
+
+
+def upright_features(file: GuardedFile, name: str) -> tuple[Features, tuple[int, int]]:
+    """Features of an image with keypoints in its upright pixels, and its size (w, h) upright.
+
+    Raises:
+        StorageError: if it has none, or they have no descriptors.
+    """
+    found = features_h5.features_of(file, name, needs_descriptors=True)
+    size, orientation = features_h5.image_size_of(file, name), image_orientation(file, name)
+    upright = replace(found, keypoints=to_upright(found.keypoints, orientation, size))
+    return upright, upright_size(size, orientation)
 
 
 def read_orientations(path: Path) -> dict[str, int]:

@@ -137,8 +137,12 @@ def read_features(path: Path, name: str) -> Features:
         return features_of(file, name)
 
 
-def features_of(file: GuardedFile, name: str) -> Features:
-    """Read features as read_features() does, from an open file."""
+def features_of(file: GuardedFile, name: str, needs_descriptors: bool = False) -> Features:
+    """Read features as read_features() does, from an open file.
+
+    Raises:
+        StorageError: as read_features, or where there must be descriptors and are none.
+    """
     keypoints = keypoints_of(file, name)
     group, count, of = file[name], len(keypoints), f"{file.filename}: {name}"
 
@@ -153,6 +157,11 @@ def features_of(file: GuardedFile, name: str) -> Features:
     has_global = "global_descriptor" in group
     descriptors = numbers("descriptors", 2)
     descriptors = np.empty((0, count)) if descriptors is None else descriptors
+    if needs_descriptors and count and not len(descriptors):
+        raise StorageError(
+            f"{file.filename}: has keypoints and no descriptors of {name}; give the features that "
+            "were extracted."
+        )
     return Features(
         keypoints=torch.from_numpy(keypoints),
         scores=single("scores", np.ones(count)),
@@ -163,18 +172,8 @@ def features_of(file: GuardedFile, name: str) -> Features:
 
 
 def descriptors_of(file: GuardedFile, name: str) -> torch.Tensor:
-    """Descriptors (N, D) of one image, from a file that must have them.
-
-    Raises:
-        StorageError: if it has none, or as read_features.
-    """
-    found = features_of(file, name).descriptors
-    if len(found) and found.shape[1] == 0:
-        raise StorageError(
-            f"{file.filename}: has keypoints and no descriptors of {name}; give the features that "
-            "were extracted."
-        )
-    return found
+    """Descriptors (N, D) of one image, from a file that must have them."""
+    return features_of(file, name, needs_descriptors=True).descriptors
 
 
 def _of_unit_length(descriptors: np.ndarray) -> torch.Tensor:

@@ -16,10 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from d2_hloc.core.cache import BoundedCache
-from d2_hloc.core.orientation import to_upright, upright_size
 from d2_hloc.core.structs import Matches
-from d2_hloc.features.extracted import image_orientation
-from d2_hloc.files import features_h5
+from d2_hloc.features.extracted import upright_features
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.consistency import local_consistency
 from d2_hloc.matching.growing import KeypointField, grow_matches
@@ -86,15 +84,8 @@ class GrownGlue:
         """Features of a file by image, prepared upright, once while they are in use."""
 
         def read(name: str) -> PlacedPoints:
-            size = features_h5.image_size_of(file, name)
-            orientation = image_orientation(file, name)
-            found = features_h5.features_of(file, name)
-            return self.prepare(
-                to_upright(found.keypoints, orientation, size),
-                found.descriptors,
-                upright_size(size, orientation),
-                found.scales,
-            )
+            found, size = upright_features(file, name)
+            return self.prepare(found.keypoints, found.descriptors, size, found.scales)
 
         return BoundedCache(read, capacity)
 

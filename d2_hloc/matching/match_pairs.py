@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
 from d2_hloc.core.devices import chosen_device, sent
-from d2_hloc.core.orientation import to_upright, upright_size
 from d2_hloc.core.structs import Matches
 from d2_hloc.core.threads import in_threads, one_thread_an_operation
-from d2_hloc.features.extracted import image_orientation
+from d2_hloc.features.extracted import upright_features
 from d2_hloc.features.options import BUNDLED as PROJECTION
 from d2_hloc.files import features_h5
 from d2_hloc.files.hdf5_guard import GuardedFile
@@ -128,14 +126,8 @@ def learned_matcher(options: MatchingOptions, feature: str) -> Matcher:
 
     def cache(file: GuardedFile, capacity: int) -> BoundedCache[str, Any]:
         def read(name: str) -> Any:
-            size = features_h5.image_size_of(file, name)
-            orientation = image_orientation(file, name)
-            xy = torch.from_numpy(features_h5.keypoints_of(file, name))
-            return glue.prepare(
-                to_upright(xy, orientation, size),
-                features_h5.descriptors_of(file, name),
-                upright_size(size, orientation),
-            )
+            found, size = upright_features(file, name)
+            return glue.prepare(found.keypoints, found.descriptors, size)
 
         return BoundedCache(read, capacity)
 

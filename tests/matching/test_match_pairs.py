@@ -118,7 +118,9 @@ def test_the_cache_stays_within_its_bound_and_reads_once(features, monkeypatch):
     read = []
     original = features_h5.features_of
     monkeypatch.setattr(
-        match_pairs.features_h5, "features_of", lambda f, n: read.append(n) or original(f, n)
+        match_pairs.features_h5,
+        "features_of",
+        lambda f, n, **more: read.append(n) or original(f, n, **more),
     )
     with features_h5.open_h5(features) as file:
         nbytes = descriptor_cache(file)["db/a.jpg"].nbytes
