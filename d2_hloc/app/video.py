@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from d2_hloc.core.images import fit
-from d2_hloc.core.text import read_json_file
 from d2_hloc.files.atomic import write_whole
+from d2_hloc.files.provenance import note_configuration
 
 RECORD = "frames.json"  # beside the frames: what they were taken from
 QUALITY = 95  # of the JPEG files
@@ -35,14 +34,17 @@ def extract_frames(video: Path, output: Path, every: int, is_sharpest: bool = Fa
 
     Raises:
         VideoError: if the video cannot be read, or nothing that reads it is installed.
-        ValueError: if the folder holds frames of another video or rule.
+        ConfigurationChanged: if the folder holds frames of another video or rule.
+        ValueError: for a rule that is none, or a link in the folder.
     """
     if every < 1:
         raise ValueError(f"--every is {every}; it takes a number from 1 on.")
     if not video.is_file():
         raise VideoError(f"{video}: there is no such video.")
     frames = read_frames(video)
-    _note(video, output, every, is_sharpest)
+    taken_from = {"video": str(video.resolve()), "bytes": video.stat().st_size}
+    rule = {"every": every, "sharpest": is_sharpest}
+    note_configuration(output, taken_from | rule, RECORD)
     written: list[Path] = []
     best: tuple[float, int, Image.Image] | None = None
     progress = tqdm(frames, desc="frames", unit="frame")
@@ -125,21 +127,6 @@ def _by_pyav(av: Any, video: Path) -> Iterator[Image.Image]:
                 yield image.rotate(90 * quarters, expand=True) if quarters else image
     except av.FFmpegError as error:
         raise VideoError(f"{video}: cannot be read as a video ({error.strerror}).") from error
-
-
-def _note(video: Path, output: Path, every: int, is_sharpest: bool) -> None:
-    """Note what the frames are taken from; refuse a folder of others."""
-    asked = {
-        "video": str(video.resolve()),
-        "bytes": video.stat().st_size,
-        "every": every,
-        "sharpest": is_sharpest,
-    }
-    path = output / RECORD
-    if path.is_file() and read_json_file(path) != asked:
-        raise ValueError(f"{output}: holds frames of another video or rule; choose another folder.")
-    output.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(asked, indent=1).encode())
 
 
 def _write(output: Path, number: int, frame: Image.Image) -> Path:

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from d2_hloc.core.text import read_json_file
+from d2_hloc.files.atomic import refuse_links, write_whole
+
 
 def file_checksum(*paths: Path) -> tuple[int, int]:
     """Length of a file in bytes and their CRC-32, which tell a file from another, or of several."""
@@ -56,6 +59,26 @@ def check_configuration(
             f"{where}: was made with another configuration. There: {json.dumps(there)}. "
             f"{asked_by}: {json.dumps(now)}. {remedy}"
         )
+
+
+def note_configuration(
+    folder: Path, configuration: dict[str, Any], name: str = "configuration.json"
+) -> None:
+    """Note what makes a folder's files in one of this name, or hold it to what is noted.
+
+    Raises:
+        ConfigurationChanged: if it is something else.
+        ValueError: if a link is in it.
+        DiskFull: if there is no space.
+    """
+    refuse_links(folder)
+    path = folder / name
+    wanted = json.loads(json.dumps(configuration))
+    if path.is_file():
+        remedy = "Delete it or choose another output."
+        check_configuration(folder, read_json_file(path), wanted, remedy)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(wanted).encode())
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from d2_hloc.core.ranges import MANY, check_ranges
-from d2_hloc.training.noted import note_configuration
+from d2_hloc.files.provenance import note_configuration
 
 MISSING = -1
 LARGEST = 65504.0  # of half precision

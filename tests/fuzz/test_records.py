@@ -22,6 +22,7 @@ from synthetic import synthesize
 from d2_hloc.benchmarks.inloc.pose_files import query_store
 from d2_hloc.files.colmap import read_model
 from d2_hloc.files.outputs import Outputs
+from d2_hloc.files.provenance import note_configuration
 from d2_hloc.files.run_record import RunRecord
 from d2_hloc.files.shards import Shard, note_items
 from d2_hloc.files.staged_h5 import Staged
@@ -34,7 +35,6 @@ from d2_hloc.sfm.localize import find_model_source
 from d2_hloc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from d2_hloc.training.matcher.cache import CachedView, moved, read_views, write_views
 from d2_hloc.training.network import Network
-from d2_hloc.training.noted import note_configuration
 
 CONFIGURATION = {"images": "photos", "reference": "model", "extraction": {"feature": "sift"}}
 RECORD = {

@@ -24,9 +24,9 @@ from d2_hloc.app.scene.square import DAY
 from d2_hloc.app.scene.surface import Surface, Texture, box, column, wall
 from d2_hloc.core.images import open_image
 from d2_hloc.core.pixels import to_colmap
+from d2_hloc.files.provenance import note_configuration
 from d2_hloc.mvs.map_files import write_depth_h5
 from d2_hloc.training.make_scene import write_scene
-from d2_hloc.training.noted import note_configuration
 
 PHOTOGRAPHS = 12  # of a square
 VIEWS = 7

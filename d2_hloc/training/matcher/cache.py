@@ -27,11 +27,10 @@ from d2_hloc.core.structs import Features
 from d2_hloc.features.options import BUNDLED
 from d2_hloc.features.projection import load_projection
 from d2_hloc.files.atomic import write_whole
-from d2_hloc.files.provenance import file_checksum
+from d2_hloc.files.provenance import file_checksum, note_configuration
 from d2_hloc.network.d2net import D2Net
 from d2_hloc.network.options import D2NetOptions
 from d2_hloc.training.matcher.views import PhotoView, ViewOptions, draw_view, render_view
-from d2_hloc.training.noted import note_configuration
 from d2_hloc.training.pair import generator, warn_once
 
 Extract = Callable[[Tensor], Features]
