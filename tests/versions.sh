@@ -33,7 +33,7 @@ while read -r PIN; do
   fi
 done < "$FOLDER/pins.txt"
 pip install -q --prefer-binary -c "$FOLDER/constraints.txt" "$FOLDER/source" pytest hypothesis
-pip list | grep -iE "^(torch|torchvision|numpy|scipy|pycolmap|h5py|kornia|pillow|python) " || true
+pip list | grep -iE "^(torch|torchvision|numpy|scipy|pycolmap|h5py|kornia|pillow|poselib|pyceres) " || true
 python --version
 mkdir "$FOLDER/tested"
 cd "$FOLDER/source"
@@ -41,7 +41,8 @@ cp -r tests configs pipelines docs README.md setup.cfg pyproject.toml mkdocs.yml
 cd "$FOLDER/tested"
 python -m pytest -q -p no:cacheprovider -o addopts=--import-mode=importlib tests/network/test_reference.py \
     tests/network/test_d2net.py tests/network/test_weights.py tests/matching/test_nearest.py tests/files \
-    tests/core tests/sfm/test_left_out.py tests/sfm/test_reconstruction.py tests/mvs/test_dense_masks.py
+    tests/core tests/sfm/test_left_out.py tests/sfm/test_adjustment.py tests/sfm/test_reconstruction.py \
+    tests/mvs/test_dense_masks.py
 d2-hloc doctor
 [ ${#MISSING[@]} = 0 ] || echo "tested with newer ones, as pip has no wheel of them for this Python: ${MISSING[*]}"
 echo "all is well with $WHICH versions on $(python --version)"
