@@ -66,8 +66,8 @@ def test_references_are_exact_and_what_is_in_no_track_is_not_known():
     pairs = np.array([[2, 0], [1, 1]])
     found = deviations_of({("a", "b"): pairs}, keypoints, [(("a", "b"), moved)], {"a": 2, "b": 1})
     exact = 2 * FLOOR
-    np.testing.assert_allclose(found["a"].numpy(), [np.nan, exact, exact])
-    np.testing.assert_allclose(found["b"].numpy(), [0.2, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(found["a"].cpu().numpy(), [np.nan, exact, exact])
+    np.testing.assert_allclose(found["b"].cpu().numpy(), [0.2, np.nan], rtol=1e-6)
 
 
 def test_a_file_of_before_has_no_deviations_and_a_wrong_one_is_named(tmp_path):
