@@ -68,7 +68,7 @@ def load_and_run(args: argparse.Namespace) -> None:
     with as_asked(args):
         module, _, function = args.work.partition(".")
         work = getattr(import_module(f"d2_hloc.app.commands.{module}"), function)
-        quiet_colmap(args.verbose)
+        quiet_colmap(args.verbose, args.quiet)
         if getattr(args, "engine", "local") == "local":  # a cluster's workers have their own
             use_device(getattr(args, "device", "auto"))
         with serving(args):

@@ -116,16 +116,17 @@ def as_asked(args: argparse.Namespace) -> Iterator[None]:
         yield
 
 
-def quiet_colmap(is_verbose: bool = False) -> None:
+def quiet_colmap(is_verbose: bool = False, is_quiet: bool = False) -> None:
     """Keep COLMAP's own log to errors, if it is loaded: a command's --help loads it not.
 
-    With `is_verbose` it says all that it has to say.
+    With `is_verbose` it says all that it has to say. With `is_quiet` it says nothing: its errors
+    are of attempts, which others may follow, and of those that fail at last we say so ourselves.
     """
     colmap = sys.modules.get("d2_hloc.files.colmap")
     if colmap is not None and is_verbose:
         colmap.talk()
     elif colmap is not None:
-        colmap.quiet()
+        colmap.quiet(with_errors=not is_quiet)
 
 
 def sentence(error: ValueError | OSError) -> str:

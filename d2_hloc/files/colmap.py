@@ -44,9 +44,10 @@ class ModelError(ValueError):
     """A model or database that cannot be used; the text names the file and the remedy."""
 
 
-def quiet() -> None:
-    """Keep COLMAP's own log to errors. For the command line: a library leaves it alone."""
-    pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
+def quiet(with_errors: bool = True) -> None:
+    """Keep COLMAP's own log to errors, or to nothing. Only the command line does so."""
+    level = pycolmap.logging.ERROR if with_errors else pycolmap.logging.FATAL
+    pycolmap.logging.minloglevel = int(level)
 
 
 def talk() -> None:
