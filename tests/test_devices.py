@@ -13,10 +13,11 @@ from stereo_scene import CENTRES, render
 from training_toys import OPTIONS as TRAINING
 from training_toys import Toys, planted_views
 
+from d2_hloc.app import cli
 from d2_hloc.benchmarks.inloc.rendering import Cloud, QueryView, dense_score, render_cloud
 from d2_hloc.core.devices import chosen_device, device_named, use_device
 from d2_hloc.features.extraction import extract
-from d2_hloc.features.options import ExtractionOptions
+from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.files import features_h5
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.options import GlueShape, MatchingOptions
@@ -116,6 +117,14 @@ def test_extraction(extracted, folder, tmp_path, feature):
         np.testing.assert_allclose(*pooled, atol=1e-3)
 
 
+def test_extraction_of_the_best(folder, tmp_path):
+    options = ExtractionOptions(top_k=9, compression=CompressionOptions(dimensions=64))
+    with pretended_gpu():
+        found = extract(options, folder, tmp_path / "features.h5")
+    for name in PAIR:
+        assert features_h5.read_features(found.path, name).descriptors.shape == (9, 64)
+
+
 @pytest.mark.parametrize(
     ("feature", "matcher"),
     [
@@ -173,6 +182,30 @@ def test_spreading(extracted, folder, tmp_path):
     assert len(found[0]) > 40
     assert abs(len(there[0]) - len(found[0])) <= 0.03 * len(found[0])
     assert np.median(np.linalg.norm(there[1] - (there[0] - [8.0, 0]), axis=1)) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--refinement", "on", "--rotations", "auto"),
+        ("--refinement", "on", "--matcher", "lightglue", "--matching.precision", "bfloat16"),
+        ("--refinement", "off", "--extraction.top-k", "200", "--pairs", "retrieval"),
+    ],
+)
+def test_main_jobs(small_run, tmp_path, options):
+    """From images to a model, a query's pose and depth maps."""
+    model, dense = tmp_path / "model", tmp_path / "dense"
+    queries = small_run.queries, tmp_path / "queries", *small_run.intrinsics
+    with pretended_gpu() as computed:
+        for command in (
+            [*small_run.arguments(model), *options],
+            ["localize", model, *queries, *options[:2]],
+            ["dense", model, dense, "--max-image-size", "96", "--sweep.hypotheses", "8"],
+        ):
+            assert cli.main([str(argument) for argument in command]) == 0
+    assert computed["aten::convolution"] >= 20
+    assert (dense / "fused.ply").is_file()
 
 
 def test_covering(tmp_path):

@@ -22,6 +22,17 @@ class Features:
     def __len__(self) -> int:
         return len(self.keypoints)
 
+    def to(self, device: torch.device | str) -> Features:
+        """The same on a device."""
+        pooled = self.global_descriptor
+        return Features(
+            keypoints=self.keypoints.to(device),
+            scores=self.scores.to(device),
+            descriptors=self.descriptors.to(device),
+            scales=self.scales.to(device),
+            global_descriptor=None if pooled is None else pooled.to(device),
+        )
+
     def best(self, count: int | None) -> Features:
         """The `count` features of highest score, best first; all of them for None."""
         return self.chosen(torch.argsort(self.scores, descending=True, stable=True)[:count])

@@ -321,7 +321,8 @@ def _to_record(options: ExtractionOptions, features: Features, of: Decoded) -> R
     """Record of the best visible features of an image, with keypoints in its stored pixels."""
     size = torch.tensor([of.image.shape[2], of.image.shape[1]])
     scale = torch.tensor(upright_size(of.stored_size, of.orientation)) / size.double()
-    upright = rescale(features.keypoints.cpu().double(), scale)
+    features = features.to("cpu")
+    upright = rescale(features.keypoints.double(), scale)
     features = replace(
         features,
         keypoints=to_stored(upright, of.orientation, of.stored_size).float(),
