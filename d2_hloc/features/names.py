@@ -6,6 +6,7 @@ from __future__ import annotations
 MODULES = {
     "d2net": "d2net",
     "d2net-ms": "d2net",
+    "d2net-fine": "d2net",
     "d2net-dense": "d2net_dense",
     "densesfm": "densesfm",
     "sift": "sift",
@@ -19,6 +20,7 @@ MODULES = {
 # How far off keypoints may be until they are refined, in pixels of the image that they are of.
 REACH = {"d2net-dense": 8.0}
 DENSE = ("d2net-dense", "densesfm")  # features of all cells
+DETECTED = tuple(name for name, module in MODULES.items() if module == "d2net")  # by Eq. 3
 HLOC = "hloc:"  # before the name of one of hloc's own confs
 
 

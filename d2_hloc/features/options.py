@@ -9,7 +9,7 @@ from typing import Literal
 from d2_hloc.core.photographs.mask_options import MaskOptions
 from d2_hloc.core.ranges import EDGES, MANY, check_ranges
 from d2_hloc.features.names import DENSE, check_name
-from d2_hloc.network.options import MULTISCALE, CellOptions, D2NetOptions
+from d2_hloc.network.options import FINE, MULTISCALE, CellOptions, D2NetOptions
 from d2_hloc.network.weights.catalogue import FOLDER
 
 BUNDLED = FOLDER / "d2_ots_pca.safetensors"
@@ -43,8 +43,8 @@ class FeatureOptions:
     `kornia_keypoints` is the largest number of those of kornia; None is kornia's own.
 
     Attributes:
-        feature: d2net, d2net-ms, sift, disk, xfeat, ... or hloc:CONF for a conf of hloc's.
-        d2net: options of d2net and d2net-ms.
+        feature: d2net, d2net-ms, d2net-fine, sift, disk, ... or hloc:CONF for a conf of hloc's.
+        d2net: options of d2net, d2net-ms and d2net-fine.
         cells: options of d2net-dense and densesfm.
         sift: options of sift.
         kornia_keypoints: largest number of keypoints of kornia's features; null is kornia's own.
@@ -61,11 +61,13 @@ class FeatureOptions:
 
     @property
     def d2net_options(self) -> D2NetOptions:
-        """d2net's options; 'd2net-ms' is the paper's three scales unless others are asked for."""
-        is_default = self.d2net.scales == D2NetOptions().scales
-        if self.feature == "d2net-ms" and is_default:
-            return replace(self.d2net, scales=MULTISCALE)
-        return self.d2net
+        """d2net's options. Where nothing else is asked for, 'd2net-ms' is of the paper's three
+        scales, and 'd2net-fine', for the learned matcher, of a larger image, edges included.
+        """
+        own = {"d2net-ms": {"scales": MULTISCALE}, "d2net-fine": FINE}.get(self.feature, {})
+        asked, default = self.d2net, D2NetOptions()
+        unasked = {k: v for k, v in own.items() if getattr(asked, k) == getattr(default, k)}
+        return replace(asked, **unasked)
 
 
 @dataclass(frozen=True, kw_only=True)

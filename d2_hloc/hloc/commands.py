@@ -98,8 +98,9 @@ def extraction_options_of(conf: Conf, descriptor_dtype: Any) -> ExtractionOption
             descriptor_dtype=descriptor_dtype,
         )
     options = d2net_options_of(conf["model"])
+    one_scale = "d2net-fine" if conf["model"].get("fine") else "d2net"
     return ExtractionOptions(
-        feature="d2net" if len(options.scales) == 1 else "d2net-ms",
+        feature=one_scale if len(options.scales) == 1 else "d2net-ms",
         d2net=options,
         resize_max=conf["preprocessing"]["resize_max"],
         descriptor_dtype=descriptor_dtype,

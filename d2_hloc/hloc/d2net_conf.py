@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from d2_hloc.core import config
-from d2_hloc.network.options import MULTISCALE, D2NetOptions
+from d2_hloc.network.options import FINE, MULTISCALE, D2NetOptions
 
-OWN_KEYS = (*D2NetOptions.__dataclass_fields__, "multiscale")
+VARIANTS = {"multiscale": {"scales": MULTISCALE}, "fine": FINE}  # d2net-ms and d2net-fine
+OWN_KEYS = (*D2NetOptions.__dataclass_fields__, *VARIANTS)
 HLOC_KEYS = ("name", "model_name", "checkpoint_dir", "use_relu")  # of its own d2net
 
 
@@ -24,11 +25,12 @@ def d2net_options_of(conf: dict[str, Any]) -> D2NetOptions:
             raise config.ConfigError(f"d2net: unknown key {key!r}; known are {', '.join(known)}.")
     if not conf.get("use_relu", True):
         raise config.ConfigError("d2net: use_relu cannot be False: detection needs the ReLU.")
-    values = {key: conf[key] for key in OWN_KEYS if key in conf and key != "multiscale"}
+    values = {key: conf[key] for key in D2NetOptions.__dataclass_fields__ if key in conf}
     if "model_name" in conf:
         _set(values, "weights", "model_name", _published_weights(conf))
-    if conf.get("multiscale"):
-        _set(values, "scales", "multiscale", MULTISCALE)
+    for variant in VARIANTS:
+        for key, value in VARIANTS[variant].items() if conf.get(variant) else ():
+            _set(values, key, variant, value)
     if "weights" in values:
         values["weights"] = str(values["weights"])
     return config.from_dict(D2NetOptions, values, "d2net")

@@ -47,6 +47,7 @@ EXTRACTORS = {
     "d2net": _features_conf("feats-d2net-ots-ss", multiscale=False),
     "d2net-ss": _features_conf("feats-d2net-ots-ss", multiscale=False),
     "d2net-ms": _features_conf("feats-d2net-ots-ms", multiscale=True),
+    "d2net-fine": _features_conf("feats-d2net-ots-fine", fine=True),
     "d2net-dense": _features_conf("feats-d2net-ots-dense") | {"model": {"name": "d2net_dense"}},
 }
 MATCHERS = {
@@ -63,7 +64,8 @@ MATCHERS = {
         "model": {"name": "d2net_grown", "matcher": "grown"},
     },
 }
-MATCHER_OF = {"d2net-dense": "d2net-dense+grown"}  # of others NN-mutual-d2net
+# Of others NN-mutual-d2net.
+MATCHER_OF = {"d2net-dense": "d2net-dense+grown", "d2net-fine": "d2net+lightglue"}
 RETRIEVERS = {
     "d2net-global": {
         "output": "global-feats-d2net-ots",

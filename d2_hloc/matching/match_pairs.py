@@ -17,6 +17,7 @@ from d2_hloc.core.devices import chosen_device, sent
 from d2_hloc.core.structs import Matches
 from d2_hloc.core.threads import in_threads, one_thread_an_operation
 from d2_hloc.features.extracted import upright_features
+from d2_hloc.features.names import DETECTED
 from d2_hloc.features.options import BUNDLED as PROJECTION
 from d2_hloc.files import features_h5
 from d2_hloc.files.hdf5_guard import GuardedFile
@@ -35,7 +36,7 @@ from d2_hloc.matching.published import PACKAGED, glue_digests
 logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 3 << 29  # of descriptors held at once
-OWN = ("d2net", "d2net-ms")  # what our weights of 'lightglue' were learned from
+OWN = DETECTED  # what our weights of 'lightglue' were learned from
 OF_NEIGHBOURS = ("mutual", "ratio_threshold", "distance_threshold", "growing")  # options
 OF_LIGHTGLUE = ("weights", "min_score", "min_support", "precision")
 BLOCK = 32  # images; pairs are ordered so that blocks of them stay in the cache

@@ -17,7 +17,7 @@ from d2_hloc.features.extraction import (
     extraction_configuration,
     recorded_options,
 )
-from d2_hloc.features.names import reach_of
+from d2_hloc.features.names import DETECTED, reach_of
 from d2_hloc.features.on_cluster import extract_on
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files import features_h5
@@ -304,7 +304,7 @@ def is_own_frame(model: Path) -> bool:
 def triangulate_anew(source: ModelSource, weights: str, output: Path) -> Path:
     """The model, at its poses, with points of D2-Net by other weights, to localize in."""
     options = extraction_of(source.features)
-    if options.feature not in ("d2net", "d2net-ms"):
+    if options.feature not in DETECTED:
         raise ModelError(f"{source.features}: holds {options.feature}, which has no such weights.")
     options = replace(options, d2net=replace(options.d2net, weights=weights))
     conf = Reconstruct(extraction=options)

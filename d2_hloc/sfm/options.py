@@ -19,6 +19,7 @@ from d2_hloc.sfm.cameras.options import MODEL, CameraSharing
 NEAREST = {
     "d2net": MatchingOptions(ratio_threshold=0.95),
     "d2net-ms": MatchingOptions(ratio_threshold=0.95),
+    "d2net-fine": MatchingOptions(ratio_threshold=0.95),
     "d2net-dense": MatchingOptions(),
     "densesfm": MatchingOptions(),
     "sift": MatchingOptions(ratio_threshold=0.8),
@@ -27,7 +28,8 @@ OF_CELLS = {  # whose plain neighbours find too little, or take too long
     "d2net-dense": MatchingOptions(matcher="grown"),
     "densesfm": MatchingOptions(matcher="hierarchical"),
 }
-MATCHING = NEAREST | OF_CELLS  # what was measured best
+OF_MANY = {"d2net-fine": MatchingOptions(matcher="lightglue")}  # that few neighbours are right of
+MATCHING = NEAREST | OF_CELLS | OF_MANY  # what was measured best
 COLMAPS_ERROR = 2.0  # times the error after refinement, where COLMAP verifies
 MOVED = 30  # inliers, of thousands of moved keypoints: chance has more of these than of few
 

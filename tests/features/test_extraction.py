@@ -234,7 +234,7 @@ def test_descriptors_are_compressed_as_they_are_extracted(folder, tmp_path, dtyp
     assert features_h5.read_features(later, "palette.png").descriptors.shape == (50, 64)
 
 
-@pytest.mark.parametrize("feature", ["d2net", "d2net-ms"])
+@pytest.mark.parametrize("feature", ["d2net", "d2net-ms", "d2net-fine"])
 @pytest.mark.parametrize("size", [(60, 1), (1, 60), (3, 200), (1, 1)])
 def test_an_image_with_a_short_edge_is_skipped_by_name(folder, tmp_path, feature, size):
     Image.new("RGB", size).save(folder / "short.png")

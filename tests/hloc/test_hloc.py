@@ -18,7 +18,7 @@ from d2_hloc.hloc import __main__ as runner
 from d2_hloc.hloc import commands, d2net_conf, matcher_conf
 from d2_hloc.hloc.base_model import BaseModel
 from d2_hloc.matchers.nearest_neighbor_exact import NearestNeighborExact
-from d2_hloc.network.options import MULTISCALE
+from d2_hloc.network.options import FINE, MULTISCALE
 
 
 @pytest.fixture(scope="module", params=["stand-in", "real"])
@@ -134,7 +134,7 @@ def test_registering_again_changes_nothing(toolbox):
     done = toolbox.python(REGISTER_TWICE)
     assert done.returncode == 0, done.stderr
     confs = done.stdout.split()
-    assert {"d2net", "d2net-ss", "d2net-ms", "superpoint_aachen"} <= set(confs)
+    assert {"d2net", "d2net-ss", "d2net-ms", "d2net-fine", "superpoint_aachen"} <= set(confs)
 
 
 def test_wins_over_a_d2net_that_is_imported_already():
@@ -261,6 +261,7 @@ def check_features(found: dict[str, torch.Tensor], width: int, height: int) -> N
 EXTRACTORS = {
     "ss": {"name": "d2net"},
     "ms": {"name": "d2net", "multiscale": True, "max_keypoints": 100},
+    "fine": {"name": "d2net", "fine": True},
     "released": {"name": "d2net", "position": "released", "scales": [1.0, 1.5]},
 }
 
@@ -311,6 +312,7 @@ class TestExtractors:
     [
         ({}, {"weights": "d2_ots", "scales": (1.0,)}),
         ({"name": "d2net", "multiscale": True}, {"scales": MULTISCALE}),
+        ({"name": "d2net", "fine": True}, FINE),
         ({"multiscale": False, "scales": [0.5, 1]}, {"scales": (0.5, 1.0)}),
         ({"model_name": "d2_tf.pth", "use_relu": True}, {"weights": "d2_tf"}),
         ({"model_name": "d2_tf.pth", "checkpoint_dir": Path("no")}, {"weights": "d2_tf"}),
@@ -336,6 +338,7 @@ def test_conf_names_a_checkpoint_in_a_folder(tmp_path):
         ({"max_keypoint": 5}, "d2net: unknown key 'max_keypoint'; known are weights, scales"),
         ({"use_relu": False}, "use_relu cannot be False"),
         ({"multiscale": True, "scales": [1.0]}, "give scales or multiscale, not both"),
+        ({"multiscale": True, "fine": True}, "give scales or fine, not both"),
         ({"weights": "a", "model_name": "b"}, "give weights or model_name, not both"),
         ({"max_keypoints": 0}, "max_keypoints must be from 1 to .*, not 0"),
         ({"position": "center"}, "'center' is not one of 'centre', 'released'"),

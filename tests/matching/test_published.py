@@ -108,6 +108,6 @@ def test_weights_that_are_not_here_are_one_sentence(hub, tmp_path):
 def test_features_that_have_no_lightglue_are_one_sentence(tmp_path):
     path = written(tmp_path / "features.h5", "sift")
     with pytest.raises(
-        ValueError, match="of sift, and 'lightglue' matches those of d2net, d2net-ms"
+        ValueError, match="of sift, and 'lightglue' matches those of d2net, d2net-ms, d2net-fine"
     ):
         match(LIGHTGLUE, [("a.jpg", "b.jpg")], path, tmp_path / "matches.h5")

@@ -27,6 +27,7 @@ from d2_hloc.benchmarks.tables import write_csv
 from d2_hloc.core import config
 from d2_hloc.core.ranges import MANY, RATIOS, check_ranges
 from d2_hloc.core.text import read_json_file
+from d2_hloc.features.names import DETECTED
 from d2_hloc.features.options import ExtractionOptions
 from d2_hloc.files.atomic import write_atomically
 from d2_hloc.files.colmap import pycolmap
@@ -70,7 +71,7 @@ class Ratios:
         """Ratio for a feature, and for D2-Net for its weights."""
         if options.feature == "sift":
             return self.sift
-        if options.feature not in ("d2net", "d2net-ms"):
+        if options.feature not in DETECTED:
             return None
         return self.off_the_shelf if options.d2net.weights in BUNDLED else self.trained
 

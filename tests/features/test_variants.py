@@ -1,0 +1,39 @@
+"""The variants of D2-Net by name: d2net-ms and d2net-fine."""
+
+import pytest
+
+from d2_hloc.features.options import ExtractionOptions
+from d2_hloc.network.options import FINE, MULTISCALE, D2NetOptions
+
+
+@pytest.mark.parametrize(
+    "feature, expected",
+    [
+        ("d2net", D2NetOptions()),
+        ("d2net-ms", D2NetOptions(scales=MULTISCALE)),
+        ("d2net-fine", D2NetOptions(**FINE)),
+    ],
+)
+def test_a_name_stands_for_options(feature, expected):
+    assert ExtractionOptions(feature=feature).d2net_options == expected
+
+
+def test_what_is_asked_for_wins_over_the_name():
+    asked = D2NetOptions(max_keypoints=50, edge_threshold=10.0)
+    found = ExtractionOptions(feature="d2net-fine", d2net=asked).d2net_options
+    assert (found.max_keypoints, found.edge_threshold) == (50, 10.0)
+    assert found.scales == FINE["scales"]
+
+
+def test_fine_features_are_those_of_d2net_and_others(photo):
+    """With edges at the same scale, the detections of d2net are among them."""
+    import torch
+
+    from d2_hloc.network.d2net import D2Net
+
+    alike = D2NetOptions(edge_threshold=FINE["edge_threshold"])
+    few, more = (D2Net(options).extract(photo) for options in (D2NetOptions(), alike))
+    assert len(more) > 1.2 * len(few)
+    offsets = few.keypoints[:, None] - more.keypoints
+    distances = offsets.norm(dim=2).min(dim=1).values
+    assert distances.max() < 1e-3
