@@ -20,7 +20,6 @@ from d2_hloc.extractors.d2net import D2NetExtractor
 from d2_hloc.features.extraction import extract
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.files import features_h5
-from d2_hloc.matchers.d2net_dense import D2NetDense
 from d2_hloc.matchers.d2net_lightglue import D2NetLightGlue
 from d2_hloc.matchers.nearest_neighbor_exact import NearestNeighborExact
 from d2_hloc.matching.match_pairs import match
@@ -163,9 +162,8 @@ def test_models_of_hloc(photo):
             found = extractor({"image": image.to(device)})
             data |= {f"image{k}": image.to(device)}
             data |= {f"{key}{k}": value[0][None] for key, value in found.items()}
-        models = D2NetLightGlue({}), NearestNeighborExact({}), D2NetDense({})
-        found = [model.to(device)(data) for model in models]
-        return [found[0]["matches0"] >= 0, found[1]["matches0"] >= 0, found[2]["scores"] > 0.5]
+        models = D2NetLightGlue({}), NearestNeighborExact({})
+        return [model.to(device)(data)["matches0"] >= 0 for model in models]
 
     here = matched()
     with pretended_gpu():
