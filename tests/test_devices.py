@@ -16,9 +16,12 @@ from training_toys import Toys, planted_views
 from d2_hloc.app import cli
 from d2_hloc.benchmarks.inloc.rendering import Cloud, QueryView, dense_score, render_cloud
 from d2_hloc.core.devices import chosen_device, device_named, use_device
+from d2_hloc.extractors.d2net import D2NetExtractor
 from d2_hloc.features.extraction import extract
 from d2_hloc.features.options import CompressionOptions, ExtractionOptions
 from d2_hloc.files import features_h5
+from d2_hloc.matchers.d2net_lightglue import D2NetLightGlue
+from d2_hloc.matchers.nearest_neighbor_exact import NearestNeighborExact
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.options import GlueShape, MatchingOptions
 from d2_hloc.mvs.consistency import consistent_depth
@@ -146,6 +149,29 @@ def test_matching(extracted, tmp_path, feature, matcher):
         found.append(set(map(tuple, matches.pairs.tolist())))
     assert len(found[0]) > 20
     assert len(found[0] & found[1]) > 0.98 * len(found[0] | found[1])
+
+
+def test_models_of_hloc(photo):
+    """As hloc calls them: model and data are moved, what comes back is on the device."""
+    images = photo[None, :, :96, :128], photo[None, :, :96, 8:136]
+
+    def matched():
+        data, device = {}, chosen_device()
+        extractor = D2NetExtractor({}).to(device)
+        for k, image in enumerate(images):
+            found = extractor({"image": image.to(device)})
+            data |= {f"image{k}": image.to(device)}
+            data |= {f"{key}{k}": value[0][None] for key, value in found.items()}
+        models = D2NetLightGlue({}), NearestNeighborExact({})
+        return [model.to(device)(data)["matches0"] >= 0 for model in models]
+
+    here = matched()
+    with pretended_gpu():
+        there = matched()
+    for expected, found in zip(here, there, strict=True):
+        assert isinstance(found, OnDevice)
+        assert expected.sum() > 10
+        assert abs(found.cpu().sum() - expected.sum()) <= 0.03 * expected.sum() + 1
 
 
 def test_refinement(folder):

@@ -29,7 +29,7 @@ class D2NetDense(BaseModel):
             ValueError: for a batch of other than one pair.
         """
         image0, image1 = (single_image(data[key], key) for key in self.required_inputs)
-        found = self.matcher(image0.cpu(), image1.cpu())
+        found = self.matcher(image0, image1)
         return {
             "keypoints0": found.keypoints0.to(image0.device),
             "keypoints1": found.keypoints1.to(image0.device),
