@@ -3,11 +3,12 @@
 import pytest
 
 from d2_hloc.features.options import ExtractionOptions
+from d2_hloc.network.d2net import D2Net
 from d2_hloc.network.options import FINE, MULTISCALE, D2NetOptions
 
 
 @pytest.mark.parametrize(
-    "feature, expected",
+    ("feature", "expected"),
     [
         ("d2net", D2NetOptions()),
         ("d2net-ms", D2NetOptions(scales=MULTISCALE)),
@@ -25,12 +26,9 @@ def test_what_is_asked_for_wins_over_the_name():
     assert found.scales == FINE["scales"]
 
 
+@pytest.mark.usefixtures("on_device")
 def test_fine_features_are_those_of_d2net_and_others(photo):
     """With edges at the same scale, the detections of d2net are among them."""
-    import torch
-
-    from d2_hloc.network.d2net import D2Net
-
     alike = D2NetOptions(edge_threshold=FINE["edge_threshold"])
     few, more = (D2Net(options).extract(photo) for options in (D2NetOptions(), alike))
     assert len(more) > 1.2 * len(few)
