@@ -9,6 +9,7 @@ from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.network.weights.catalogue import absolute_source
 
 MULTISCALE = (0.5, 1.0, 2.0)
+# Of an image 1.41 times as large, edges kept; more keypoints take the learned matcher too long.
 FINE = {"scales": (1.41,), "edge_threshold": 1e6, "max_keypoints": 6000}
 PARTS = 4  # of a cell of conv4_3: the cells of conv3_3 in it
 PART_DIMENSION = 256  # of conv3_3
