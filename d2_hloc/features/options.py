@@ -14,6 +14,8 @@ from d2_hloc.network.weights.catalogue import FOLDER
 
 BUNDLED = FOLDER / "d2_ots_pca.safetensors"
 MOST = 256  # directions that are kept
+# Options of D2-Net that a feature's name stands for, where nothing else is asked for.
+VARIANTS = {"d2net-ms": {"scales": MULTISCALE}, "d2net-fine": FINE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +66,9 @@ class FeatureOptions:
         """d2net's options. Where nothing else is asked for, 'd2net-ms' is of the paper's three
         scales, and 'd2net-fine', for the learned matcher, of a larger image, edges included.
         """
-        own = {"d2net-ms": {"scales": MULTISCALE}, "d2net-fine": FINE}.get(self.feature, {})
-        asked, default = self.d2net, D2NetOptions()
-        unasked = {k: v for k, v in own.items() if getattr(asked, k) == getattr(default, k)}
-        return replace(asked, **unasked)
+        own, default = VARIANTS.get(self.feature, {}), D2NetOptions()
+        unasked = {k: v for k, v in own.items() if getattr(self.d2net, k) == getattr(default, k)}
+        return replace(self.d2net, **unasked)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from d2_hloc.features.adapter import Adapter
-from d2_hloc.features.names import HLOC, MODULES, check_name
+from d2_hloc.features.names import DETECTED, HLOC, MODULES, check_name
 
 
 def adapter_of(feature: str) -> Adapter:
@@ -21,7 +21,7 @@ def adapter_of(feature: str) -> Adapter:
 
 def has_global_descriptor(feature: str) -> bool:
     """Tell whether a feature pools a descriptor of the whole image, for retrieval."""
-    return MODULES.get(feature) == "d2net"
+    return feature in DETECTED
 
 
 def file_name(feature: str) -> str:

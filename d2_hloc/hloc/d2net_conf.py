@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from d2_hloc.core import config
-from d2_hloc.network.options import FINE, MULTISCALE, D2NetOptions
+from d2_hloc.features.options import VARIANTS
+from d2_hloc.network.options import D2NetOptions
 
-VARIANTS = {"multiscale": {"scales": MULTISCALE}, "fine": FINE}  # d2net-ms and d2net-fine
-OWN_KEYS = (*D2NetOptions.__dataclass_fields__, *VARIANTS)
+FEATURE_OF = {"multiscale": "d2net-ms", "fine": "d2net-fine"}  # that a key asks for
+OWN_KEYS = (*D2NetOptions.__dataclass_fields__, *FEATURE_OF)
 HLOC_KEYS = ("name", "model_name", "checkpoint_dir", "use_relu")  # of its own d2net
 
 
@@ -28,9 +29,9 @@ def d2net_options_of(conf: dict[str, Any]) -> D2NetOptions:
     values = {key: conf[key] for key in D2NetOptions.__dataclass_fields__ if key in conf}
     if "model_name" in conf:
         _set(values, "weights", "model_name", _published_weights(conf))
-    for variant in VARIANTS:
-        for key, value in VARIANTS[variant].items() if conf.get(variant) else ():
-            _set(values, key, variant, value)
+    for asked_as, feature in FEATURE_OF.items():
+        for key, value in VARIANTS[feature].items() if conf.get(asked_as) else ():
+            _set(values, key, asked_as, value)
     if "weights" in values:
         values["weights"] = str(values["weights"])
     return config.from_dict(D2NetOptions, values, "d2net")
