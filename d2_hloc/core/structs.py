@@ -17,6 +17,7 @@ class Features:
     scores: Float[Tensor, " N"]  # higher is better
     descriptors: Float[Tensor, "N D"]  # unit length
     scales: Float[Tensor, " N"]  # pixels of this image in one pixel of the pyramid level
+    pyramids: Int[Tensor, " N"] | None = None  # the image pyramid each was found in; None: one
     global_descriptor: Float[Tensor, " G"] | None = None  # unit length; for retrieval
 
     def __len__(self) -> int:
@@ -24,12 +25,13 @@ class Features:
 
     def to(self, device: torch.device | str) -> Features:
         """The same on a device."""
-        pooled = self.global_descriptor
+        pooled, of = self.global_descriptor, self.pyramids
         return Features(
             keypoints=self.keypoints.to(device),
             scores=self.scores.to(device),
             descriptors=self.descriptors.to(device),
             scales=self.scales.to(device),
+            pyramids=None if of is None else of.to(device),
             global_descriptor=None if pooled is None else pooled.to(device),
         )
 
@@ -44,6 +46,7 @@ class Features:
             scores=self.scores[order],
             descriptors=self.descriptors[order],
             scales=self.scales[order],
+            pyramids=None if self.pyramids is None else self.pyramids[order],
             global_descriptor=self.global_descriptor,
         )
 

@@ -33,7 +33,7 @@ class D2NetExtractor(BaseModel):
         """Find the features of an image, RGB in [0, 1].
 
         Keypoints are 1 x N x 2 (pixels), scores and scales 1 x N, descriptors 1 x 512 x N,
-        global_descriptor 1 x 512.
+        global_descriptor 1 x 512; where features are found in two pyramids, pyramids 1 x N.
 
         Raises:
             ValueError: for a batch of other than one image, since N differs between images.

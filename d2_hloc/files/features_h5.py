@@ -91,6 +91,8 @@ def features_record(
         "scales": Value(features.scales.cpu().numpy()),
         "image_size": Value(np.array(image_size), _source_attributes(source, orientation)),
     }
+    if features.pyramids is not None:
+        record["pyramids"] = Value(features.pyramids.cpu().numpy().astype(np.uint8))
     if features.global_descriptor is not None:
         record["global_descriptor"] = Value(features.global_descriptor.cpu().numpy())
     return record
@@ -154,7 +156,7 @@ def features_of(file: GuardedFile, name: str, needs_descriptors: bool = False) -
         values = default if values is None else values
         return torch.from_numpy(single_precision(values, f"{of}: its {dataset}"))
 
-    has_global = "global_descriptor" in group
+    has_global, pyramids = "global_descriptor" in group, numbers("pyramids")
     descriptors = numbers("descriptors", 2)
     descriptors = np.empty((0, count)) if descriptors is None else descriptors
     if needs_descriptors and count and not len(descriptors):
@@ -167,6 +169,7 @@ def features_of(file: GuardedFile, name: str, needs_descriptors: bool = False) -
         scores=single("scores", np.ones(count)),
         descriptors=_of_unit_length(np.ascontiguousarray(descriptors.T)),
         scales=single("scales", np.ones(count)),
+        pyramids=None if pyramids is None else torch.from_numpy(pyramids.astype(np.int64)),
         global_descriptor=single("global_descriptor", np.empty(0)) if has_global else None,
     )
 
@@ -202,17 +205,17 @@ def keypoints_of(file: GuardedFile, name: str) -> np.ndarray:
             f"{file.filename}: the keypoints of {name} are of shape {shape}, not N x 2; "
             "extract it again."
         )
-    others = ("descriptors", 2), ("scores", 1), ("scales", 1)
-    descriptors, scores, scales = (
+    others = ("descriptors", 2), ("scores", 1), ("scales", 1), ("pyramids", 1)
+    descriptors, scores, scales, pyramids = (
         array_shape(group, dataset, ndim, f"{file.filename}: {name}")[-1]
         if dataset in group
         else shape[0]
         for dataset, ndim in others
     )
-    if not shape[0] == descriptors == scores == scales:
+    if not shape[0] == descriptors == scores == scales == pyramids:
         raise StorageError(
             f"{file.filename}: {name} has {shape[0]} keypoints, {descriptors} descriptors, "
-            f"{scores} scores and {scales} scales; extract it again."
+            f"{scores} scores, {scales} scales and {pyramids} pyramids; extract it again."
         )
     of = f"{file.filename}: {name}"
     return single_precision(read_array(group, "keypoints", 2, of)[:, :2], f"{of}: its keypoints")

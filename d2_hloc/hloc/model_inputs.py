@@ -45,6 +45,8 @@ def batch_of_one(features: Features) -> dict[str, Tensor]:
         "descriptors": features.descriptors.T.float(),
         "scales": features.scales.float(),
     }
+    if features.pyramids is not None:
+        found["pyramids"] = features.pyramids
     if features.global_descriptor is not None:
         found["global_descriptor"] = features.global_descriptor.float()
     return {key: value[None] for key, value in found.items()}

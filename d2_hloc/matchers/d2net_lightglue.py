@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
+from d2_hloc.core.structs import Features
+from d2_hloc.features.pyramids import match_by_pyramid
 from d2_hloc.hloc.base_model import BaseModel
 from d2_hloc.hloc.dense_matches import check_indices, dense
 from d2_hloc.hloc.matcher_conf import matching_options_of
@@ -31,7 +34,8 @@ class D2NetLightGlue(BaseModel):
 
         The images' sizes are those of `image_size0` and `image_size1`, 1 x 2, or of `image0` and
         `image1`, as hloc gives them. `scales0` and `scales1`, 1 x N, are the pixels of the image in
-        one of that which keypoints were found in; 1 where they are not given.
+        one of that which keypoints were found in; 1 where they are not given. Keypoints of unequal
+        `pyramids0` and `pyramids1`, 1 x N, are not matched to each other.
 
         Raises:
             ValueError: for a batch of other than one pair, descriptors of a width that the weights
@@ -45,8 +49,15 @@ class D2NetLightGlue(BaseModel):
                     f"descriptors{k} must be 1 x D x N, not {tuple(descriptors.shape)}."
                 )
             size = given_size(data, k, "D2NetLightGlue")
-            scales = data[f"scales{k}"][0] if f"scales{k}" in data else None
-            images.append(self.matcher.prepare(keypoints[0], descriptors[0].T, size, scales))
-        matches = self.matcher(*images)
+            ones = torch.ones_like(keypoints[:, :, 0])
+            features = Features(
+                keypoints=keypoints[0],
+                scores=ones[0],
+                descriptors=descriptors[0].T,
+                scales=data.get(f"scales{k}", ones)[0],
+                pyramids=data[f"pyramids{k}"][0].long() if f"pyramids{k}" in data else None,
+            )
+            images.append(self.matcher.prepare_image(features, size))
+        matches = match_by_pyramid(self.matcher, *images)
         check_indices(matches, self.conf["max_index"])
         return dense(matches, len(images[0]))

@@ -16,8 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from d2_hloc.core.cache import BoundedCache
-from d2_hloc.core.structs import Matches
+from d2_hloc.core.structs import Features, Matches
 from d2_hloc.features.extracted import upright_features
+from d2_hloc.features.pyramids import PreparedPyramids, prepare_by_pyramid
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.matching.consistency import local_consistency
 from d2_hloc.matching.growing import KeypointField, grow_matches
@@ -80,12 +81,22 @@ class GrownGlue:
         )
         return PlacedPoints(points=points, field=field)
 
-    def cache(self, file: GuardedFile, capacity: int) -> BoundedCache[str, PlacedPoints]:
+    def prepare_image(self, features: Features, image_size: tuple[int, int]) -> PreparedPyramids:
+        """Prepare each pyramid's features of an image of size (w, h) by themselves.
+
+        Raises:
+            ValueError: as prepare().
+        """
+        return prepare_by_pyramid(
+            features,
+            lambda part: self.prepare(part.keypoints, part.descriptors, image_size, part.scales),
+        )
+
+    def cache(self, file: GuardedFile, capacity: int) -> BoundedCache[str, PreparedPyramids]:
         """Features of a file by image, prepared upright, once while they are in use."""
 
-        def read(name: str) -> PlacedPoints:
-            found, size = upright_features(file, name)
-            return self.prepare(found.keypoints, found.descriptors, size, found.scales)
+        def read(name: str) -> PreparedPyramids:
+            return self.prepare_image(*upright_features(file, name))
 
         return BoundedCache(read, capacity)
 

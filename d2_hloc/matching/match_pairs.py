@@ -14,11 +14,12 @@ from tqdm import tqdm
 from d2_hloc.core import config
 from d2_hloc.core.cache import BoundedCache
 from d2_hloc.core.devices import chosen_device, sent
-from d2_hloc.core.structs import Matches
+from d2_hloc.core.structs import Features, Matches
 from d2_hloc.core.threads import in_threads, one_thread_an_operation
 from d2_hloc.features.extracted import upright_features
 from d2_hloc.features.names import DETECTED
 from d2_hloc.features.options import BUNDLED as PROJECTION
+from d2_hloc.features.pyramids import PreparedPyramids, match_by_pyramid, prepare_by_pyramid
 from d2_hloc.files import features_h5
 from d2_hloc.files.hdf5_guard import GuardedFile
 from d2_hloc.files.provenance import file_sha256
@@ -74,12 +75,16 @@ class MatchedPairs:
 
 def descriptor_cache(
     file: GuardedFile, capacity: int = CACHE_BYTES
-) -> BoundedCache[str, PreparedDescriptors]:
+) -> BoundedCache[str, PreparedPyramids]:
     """Descriptors (N, D) of a features file, read and prepared once while they are in use."""
     device = chosen_device()
 
-    def read(name: str) -> PreparedDescriptors:
-        return prepare_descriptors(sent(features_h5.descriptors_of(file, name), device))
+    def prepare(part: Features) -> PreparedDescriptors:
+        return prepare_descriptors(sent(part.descriptors, device))
+
+    def read(name: str) -> PreparedPyramids:
+        found = features_h5.features_of(file, name, needs_descriptors=True)
+        return prepare_by_pyramid(found, prepare)
 
     return BoundedCache(read, capacity)
 
@@ -95,6 +100,14 @@ class Matcher:
     match: Callable[[Any, Any], Matches]
 
 
+def by_pyramid(
+    cache: Callable[[GuardedFile, int], BoundedCache[str, PreparedPyramids]],
+    match: Callable[[Any, Any], Matches],
+) -> Matcher:
+    """The matcher of images whose features are matched within each pyramid."""
+    return Matcher(cache=cache, match=lambda a, b: match_by_pyramid(match, a, b))
+
+
 def create_matcher(options: MatchingOptions, feature: str = "d2net") -> Matcher:
     """The matcher that the options name, for a feature.
 
@@ -102,7 +115,7 @@ def create_matcher(options: MatchingOptions, feature: str = "d2net") -> Matcher:
         WeightsError: if its weights cannot be used.
     """
     if options.matcher == "nearest":
-        return Matcher(cache=descriptor_cache, match=lambda a, b: match_descriptors(a, b, options))
+        return by_pyramid(descriptor_cache, lambda a, b: match_descriptors(a, b, options))
     if options.matcher == "grown":
         return Matcher(cache=placed_cache, match=lambda a, b: match_grown(options, a, b))
     if options.matcher == "hierarchical":
@@ -120,7 +133,7 @@ def learned_matcher(options: MatchingOptions, feature: str) -> Matcher:
         from d2_hloc.matching.grown_glue import GrownGlue
 
         own = GrownGlue(options)
-        return Matcher(cache=own.cache, match=own)
+        return by_pyramid(own.cache, own)
     from d2_hloc.matching.published import PublishedGlue
 
     glue = PublishedGlue(feature, options.min_score)

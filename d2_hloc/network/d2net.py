@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -45,18 +47,23 @@ class D2Net(nn.Module):
             )
         if not images.is_floating_point():
             raise ValueError(f"Images must be floating point in [0, 1], not {images.dtype}.")
-        size = (images.shape[3], images.shape[2])
-        pools = [GeneralizedMean() for _ in images]
-        found = list(
-            levels(self.backbone, images, self.options.scales, self.options.edge_threshold, pools)
-        )
-        limits = [0 if is_flat(image) else self.options.max_keypoints for image in images]
-        features = [self._features(found, k, size, pool) for k, pool in enumerate(pools)]
-        return [one.best(limit) for one, limit in zip(features, limits, strict=True)]
+        found = [self._of_pyramid(images, scales) for scales in self.options.pyramids]
+        return [joined_pyramids(of_image) for of_image in zip(*found, strict=True)]
 
     def extract(self, image: Float[Tensor, "3 H W"]) -> Features:
         """Features of one image, a tensor or an array."""
         return self(torch.as_tensor(image)[None])[0]
+
+    def _of_pyramid(
+        self, images: Float[Tensor, "B 3 H W"], scales: tuple[float, ...]
+    ) -> list[Features]:
+        """Features of each image by one pyramid, the best first."""
+        size = (images.shape[3], images.shape[2])
+        pools = [GeneralizedMean() for _ in images]
+        found = list(levels(self.backbone, images, scales, self.options.edge_threshold, pools))
+        limits = [0 if is_flat(image) else self.options.max_keypoints for image in images]
+        features = [self._features(found, k, size, pool) for k, pool in enumerate(pools)]
+        return [one.best(limit) for one, limit in zip(features, limits, strict=True)]
 
     def _features(
         self, found: list[Level], k: int, size: tuple[int, int], pool: GeneralizedMean
@@ -77,6 +84,20 @@ class D2Net(nn.Module):
             scales=torch.cat(scales),
             global_descriptor=pool.result(),
         )
+
+
+def joined_pyramids(found: Sequence[Features]) -> Features:
+    """Features of one image by several pyramids, in one list that says which is of which."""
+    if len(found) == 1:
+        return found[0]
+    return Features(
+        keypoints=torch.cat([f.keypoints for f in found]),
+        scores=torch.cat([f.scores for f in found]),
+        descriptors=torch.cat([f.descriptors for f in found]),
+        scales=torch.cat([f.scales for f in found]),
+        pyramids=torch.cat([torch.full_like(f.scores, k).long() for k, f in enumerate(found)]),
+        global_descriptor=found[0].global_descriptor,
+    )
 
 
 def is_flat(image: Float[Tensor, "3 H W"]) -> bool:

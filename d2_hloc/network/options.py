@@ -10,7 +10,12 @@ from d2_hloc.network.weights.catalogue import absolute_source
 
 MULTISCALE = (0.5, 1.0, 2.0)
 # Of an image 1.41 times as large, edges kept; more keypoints take the learned matcher too long.
-FINE = {"scales": (1.41,), "edge_threshold": 1e6, "max_keypoints": 6000}
+FINE = {
+    "scales": (1.41,),
+    "second_scales": (0.71, 1.41),
+    "edge_threshold": 1e6,
+    "max_keypoints": 6000,
+}
 PARTS = 4  # of a cell of conv4_3: the cells of conv3_3 in it
 PART_DIMENSION = 256  # of conv3_3
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -27,7 +32,10 @@ class D2NetOptions:
     Attributes:
         weights: d2_ots (bundled), a published name (d2-hloc weights), or a checkpoint's path.
         scales: sizes of the image that features are found in, over its own size, coarse to fine.
-        max_keypoints: largest number of keypoints of an image, the best by score; null keeps all.
+        second_scales: sizes of a second pyramid, whose features are found and matched apart from
+            the first one's; without sizes there is none.
+        max_keypoints: largest number of keypoints of an image by each pyramid, the best by score;
+            null keeps all.
         edge_threshold: largest ratio of a peak's principal curvatures; larger keeps more edges.
         position: where a cell's keypoint lies: its receptive field's centre, or as the authors'
             code.
@@ -36,15 +44,25 @@ class D2NetOptions:
 
     weights: str = "d2_ots"
     scales: tuple[float, ...] = (1.0,)
+    second_scales: tuple[float, ...] = ()
     max_keypoints: int | None = None
     edge_threshold: float = 5.0
     position: Literal["centre", "released"] = "centre"
     precision: Precision = "float32"
 
+    @property
+    def pyramids(self) -> tuple[tuple[float, ...], ...]:
+        """The sizes of each image pyramid that features are found in."""
+        return (self.scales, self.second_scales) if self.second_scales else (self.scales,)
+
     def __post_init__(self) -> None:
-        check_ranges(self, scales=SCALES, max_keypoints=(1, MANY), edge_threshold=(1e-6, 1e6))
-        if not self.scales or list(self.scales) != sorted(set(self.scales)):
-            raise ValueError(f"scales must be positive and rise, coarse to fine: {self.scales}.")
+        check_ranges(self, scales=SCALES, second_scales=SCALES)
+        check_ranges(self, max_keypoints=(1, MANY), edge_threshold=(1e-6, 1e6))
+        if not self.scales:
+            raise ValueError("scales must name one size at least.")
+        for name, sizes in (("scales", self.scales), ("second_scales", self.second_scales)):
+            if list(sizes) != sorted(set(sizes)):
+                raise ValueError(f"{name} must be positive and rise, coarse to fine: {sizes}.")
         object.__setattr__(self, "weights", absolute_source(self.weights))
 
 

@@ -252,6 +252,7 @@ def check_features(found: dict[str, torch.Tensor], width: int, height: int) -> N
     assert found["keypoints"].shape == (1, count, 2)
     assert found["scales"].shape == (1, count)
     assert found["descriptors"].shape == (1, 512, count)
+    assert "pyramids" not in found or found["pyramids"].shape == (1, count)
     assert all(value.isfinite().all() for value in found.values())
     assert (found["keypoints"] >= 0).all()
     assert (found["keypoints"] <= torch.tensor([width - 1, height - 1])).all()

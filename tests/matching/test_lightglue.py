@@ -327,3 +327,26 @@ def test_hlocs_matcher_is_the_same(weights):
     with pytest.raises(ValueError, match="needs the image's size"):
         model(data)
     json.dumps(model.conf)
+
+
+def test_hlocs_matcher_keeps_pyramids_apart(weights):
+    from d2_hloc.matchers.d2net_lightglue import D2NetLightGlue
+
+    model = D2NetLightGlue({"weights": str(weights), "min_score": 0.0, "min_support": 0.0})
+    xy, descriptors = random_uniform(30, 2, seed=1) * 40, random_unit(30, 256, seed=1)
+    of = torch.tensor([0.0, 1.0, 1.0]).repeat(10)  # hloc gives all datasets as floats
+    data = {
+        f"{key}{k}": value
+        for k in "01"
+        for key, value in (
+            ("keypoints", xy[None]),
+            ("descriptors", descriptors.T[None]),
+            ("image_size", torch.tensor([[64, 48]])),
+        )
+    }
+    kept = data | {"pyramids0": of[None], "pyramids1": of.roll(1)[None]}
+    index1 = model(kept)["matches0"][0].cpu()
+    index0 = (index1 >= 0).nonzero()[:, 0]
+    assert len(index0) > 10
+    assert torch.equal(of[index0], of.roll(1)[index1[index0]])
+    assert not torch.equal(model(data)["matches0"][0].cpu(), index1)

@@ -26,7 +26,10 @@ class D2NetAdapter(Adapter):
     def configuration(self, options: FeatureOptions) -> dict[str, Any]:
         """The network's options and the weights' digest."""
         digest = file_sha256(locate_weights(options.d2net.weights))
-        return {"d2net": config.to_dict(options.d2net_options), "weights_sha256": digest}
+        values = config.to_dict(options.d2net_options)
+        if not options.d2net_options.second_scales:  # as before there could be any
+            del values["second_scales"]
+        return {"d2net": values, "weights_sha256": digest}
 
     def download(self, options: FeatureOptions) -> None:
         """Fetch the published weights, if they are asked for and not there."""
