@@ -13,7 +13,7 @@ from d2_hloc.core.structs import Features
 from d2_hloc.network.backbone import Backbone
 from d2_hloc.network.description import GeneralizedMean
 from d2_hloc.network.options import D2NetOptions
-from d2_hloc.network.pyramid import Level, levels
+from d2_hloc.network.pyramid import Level, Pyramid, shared_levels
 from d2_hloc.network.weights.files import load_weights
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -47,23 +47,25 @@ class D2Net(nn.Module):
             )
         if not images.is_floating_point():
             raise ValueError(f"Images must be floating point in [0, 1], not {images.dtype}.")
-        found = [self._of_pyramid(images, scales) for scales in self.options.pyramids]
-        return [joined_pyramids(of_image) for of_image in zip(*found, strict=True)]
+        pyramids = [
+            Pyramid(scales, self.options.edge_threshold, [GeneralizedMean() for _ in images])
+            for scales in self.options.pyramids
+        ]
+        found: dict[Pyramid, list[Level]] = {pyramid: [] for pyramid in pyramids}
+        for pyramid, level in shared_levels(self.backbone, images, pyramids):
+            found[pyramid].append(level)
+        size = (images.shape[3], images.shape[2])
+        limits = [0 if is_flat(image) else self.options.max_keypoints for image in images]
+        return [
+            joined_pyramids(
+                [self._features(found[p], k, size, p.pools[k]).best(limit) for p in pyramids]
+            )
+            for k, limit in enumerate(limits)
+        ]
 
     def extract(self, image: Float[Tensor, "3 H W"]) -> Features:
         """Features of one image, a tensor or an array."""
         return self(torch.as_tensor(image)[None])[0]
-
-    def _of_pyramid(
-        self, images: Float[Tensor, "B 3 H W"], scales: tuple[float, ...]
-    ) -> list[Features]:
-        """Features of each image by one pyramid, the best first."""
-        size = (images.shape[3], images.shape[2])
-        pools = [GeneralizedMean() for _ in images]
-        found = list(levels(self.backbone, images, scales, self.options.edge_threshold, pools))
-        limits = [0 if is_flat(image) else self.options.max_keypoints for image in images]
-        features = [self._features(found, k, size, pool) for k, pool in enumerate(pools)]
-        return [one.best(limit) for one, limit in zip(features, limits, strict=True)]
 
     def _features(
         self, found: list[Level], k: int, size: tuple[int, int], pool: GeneralizedMean

@@ -58,10 +58,8 @@ class D2NetOptions:
     def __post_init__(self) -> None:
         check_ranges(self, scales=SCALES, second_scales=SCALES)
         check_ranges(self, max_keypoints=(1, MANY), edge_threshold=(1e-6, 1e6))
-        if not self.scales:
-            raise ValueError("scales must name one size at least.")
         for name, sizes in (("scales", self.scales), ("second_scales", self.second_scales)):
-            if list(sizes) != sorted(set(sizes)):
+            if list(sizes) != sorted(set(sizes)) or (name == "scales" and not sizes):
                 raise ValueError(f"{name} must be positive and rise, coarse to fine: {sizes}.")
         object.__setattr__(self, "weights", absolute_source(self.weights))
 

@@ -6,8 +6,8 @@ level needs them, so that the finest and largest is never whole in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -76,27 +76,69 @@ def levels(
     pools: list[GeneralizedMean],
 ) -> Iterator[Level]:
     """The levels of the pyramid in the order of `scales`; `pools` take in each image's maps."""
-    coarse, banned = None, None
-    for index, scale in enumerate(scales):
+    pyramid = Pyramid(scales, edge_threshold, pools)
+    return (level for _, level in shared_levels(backbone, images, [pyramid]))
+
+
+def shared_levels(
+    backbone: Backbone, images: Float[Tensor, "B 3 H W"], pyramids: Sequence[Pyramid]
+) -> Iterator[tuple[Pyramid, Level]]:
+    """The levels of several pyramids, coarse to fine; a size that they share is seen once."""
+    for scale in sorted({s for pyramid in pyramids for s in pyramid.scales}):
         image = resize(images, scale)
         pooled = backbone.pooled(image)
-        banned = resize_mask(banned, pooled)
-        fused = None if index == len(scales) - 1 else backbone.empty_maps(pooled)
-        parts: list[list[LevelFeatures]] = [[] for _ in images]
-        for strip in fused_strips(backbone, pooled, coarse):
-            if fused is not None:
-                fused[:, :, strip.top : strip.bottom] = strip.inner
-            for k, maps in enumerate(strip.maps):
-                pools[k].add(strip.inner[k])
-                parts[k].append(features_of_strip(maps, strip, banned[k], edge_threshold))
+        sharing = [p for p in pyramids if scale in p.scales]
+        for pyramid in sharing:
+            pyramid.begin(scale, backbone, pooled)
+        for strip in strips_of_maps(backbone, pooled):
+            for pyramid in sharing[:-1]:
+                pyramid.add(replace(strip, maps=strip.maps.clone()))
+            sharing[-1].add(strip)
         size = (image.shape[3], image.shape[2])
-        yield Level(parts=[joined_strips(p) for p in parts], index=index, scale=scale, size=size)
-        coarse = fused
+        yield from ((pyramid, pyramid.finish(size)) for pyramid in sharing)
+
+
+class Pyramid:
+    """An image pyramid of a batch of images while it grows, coarse to fine."""
+
+    def __init__(
+        self, scales: tuple[float, ...], edge_threshold: float, pools: list[GeneralizedMean]
+    ) -> None:
+        """`pools` take in each image's maps."""
+        self.scales, self.edge_threshold, self.pools = scales, edge_threshold, pools
+        self.coarse: Tensor | None = None  # (B, D, h, w) fused maps of the level before
+        self.found: Tensor | None = None  # (B, h, w) its cells that are banned on finer ones
+
+    def begin(self, scale: float, backbone: Backbone, pooled: Float[Tensor, "B C h w"]) -> None:
+        """Go on to the next level, whose maps are as large as `pooled`."""
+        self.index = self.scales.index(scale)
+        is_last = self.index == len(self.scales) - 1
+        self.banned = resize_mask(self.found, pooled)
+        self.fused = None if is_last else backbone.empty_maps(pooled)
+        self.parts: list[list[LevelFeatures]] = [[] for _ in self.pools]
+
+    def add(self, strip: Strip) -> None:
+        """Fuse a strip of the level's maps, in place, with the coarser level's (Eq. 8); detect."""
+        if self.coarse is not None:
+            size, stop = (strip.height, strip.maps.shape[3]), strip.start + strip.maps.shape[2]
+            strip.maps.add_(upsampled_rows(self.coarse, size, strip.start, stop))
+        if self.fused is not None:
+            self.fused[:, :, strip.top : strip.bottom] = strip.inner
+        for k, maps in enumerate(strip.maps):
+            self.pools[k].add(strip.inner[k])
+            found = features_of_strip(maps, strip, self.banned[k], self.edge_threshold)
+            self.parts[k].append(found)
+
+    def finish(self, size: tuple[int, int]) -> Level:
+        """The level, of an image of that size (w, h)."""
+        self.coarse, self.found = self.fused, self.banned
+        parts, scale = [joined_strips(p) for p in self.parts], self.scales[self.index]
+        return Level(parts=parts, index=self.index, scale=scale, size=size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """Rows top..bottom of a level's fused maps, with one row more on either side where there is."""
+    """Rows top..bottom of a level's maps, with one row more on either side where there is."""
 
     maps: Float[Tensor, "B D rows w"]
     start: int  # row of the level's maps that `maps` begins with
@@ -110,18 +152,12 @@ class Strip:
         return self.maps[:, :, self.top - self.start : self.bottom - self.start]
 
 
-def fused_strips(
-    backbone: Backbone,
-    pooled: Float[Tensor, "B 256 h w"],
-    coarse: Float[Tensor, "B D h2 w2"] | None,
-) -> Iterator[Strip]:
-    """Fuse maps strip by strip: a level's plus the next coarser level's fused ones (Eq. 8)."""
+def strips_of_maps(backbone: Backbone, pooled: Float[Tensor, "B 256 h w"]) -> Iterator[Strip]:
+    """Compute a level's maps strip by strip."""
     batch, _, height, width = pooled.shape
     for top, bottom in strips(height, STRIP_CELLS // (batch * width)):
         start, stop = max(0, top - 1), min(height, bottom + 1)
         maps = backbone.dense_rows(pooled, start, stop)
-        if coarse is not None:
-            maps += upsampled_rows(coarse, (height, width), start, stop)
         yield Strip(maps=maps, start=start, top=top, bottom=bottom, height=height)
 
 
