@@ -205,17 +205,15 @@ def keypoints_of(file: GuardedFile, name: str) -> np.ndarray:
             f"{file.filename}: the keypoints of {name} are of shape {shape}, not N x 2; "
             "extract it again."
         )
-    others = ("descriptors", 2), ("scores", 1), ("scales", 1), ("pyramids", 1)
-    descriptors, scores, scales, pyramids = (
-        array_shape(group, dataset, ndim, f"{file.filename}: {name}")[-1]
-        if dataset in group
-        else shape[0]
-        for dataset, ndim in others
-    )
-    if not shape[0] == descriptors == scores == scales == pyramids:
+    lengths = {"keypoints": shape[0]}
+    for dataset, ndim in (("descriptors", 2), ("scores", 1), ("scales", 1), ("pyramids", 1)):
+        if dataset in group:
+            found = array_shape(group, dataset, ndim, f"{file.filename}: {name}")
+            lengths[dataset] = found[-1]
+    if len(set(lengths.values())) > 1:
+        *first, last = (f"{length} {dataset}" for dataset, length in lengths.items())
         raise StorageError(
-            f"{file.filename}: {name} has {shape[0]} keypoints, {descriptors} descriptors, "
-            f"{scores} scores, {scales} scales and {pyramids} pyramids; extract it again."
+            f"{file.filename}: {name} has {', '.join(first)} and {last}; extract it again."
         )
     of = f"{file.filename}: {name}"
     return single_precision(read_array(group, "keypoints", 2, of)[:, :2], f"{of}: its keypoints")

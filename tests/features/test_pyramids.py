@@ -91,5 +91,5 @@ def test_files_keep_pyramids_through_compression_and_matching(tmp_path):
 def test_too_few_pyramids_are_an_error_that_names_the_image(tmp_path):
     cut = {"pyramids": Value(torch.zeros(3).numpy())}
     path = written(tmp_path / "features.h5", FIRST, MIXED, **cut)
-    with pytest.raises(StorageError, match=r"a\.jpg has 20 keypoints.*and 3 pyramids"):
+    with pytest.raises(StorageError, match=r"a\.jpg has 20 keypoints.*20 scales and 3 pyramids"):
         read_features(path, "a.jpg")
