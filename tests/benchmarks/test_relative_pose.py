@@ -4,6 +4,7 @@ points."""
 import csv
 import json
 import logging
+import shutil
 from dataclasses import replace
 from itertools import combinations
 
@@ -12,7 +13,6 @@ import pytest
 from killing import go_on_after_interruptions
 from scripts import load
 
-from d2_hloc.app.scene.demo import write_demo
 from d2_hloc.benchmarks.pair_scores import MatchedPair
 from d2_hloc.benchmarks.relative_pose.data import PairListError, PosedPair, read_posed_pairs
 from d2_hloc.benchmarks.relative_pose.report import summarize_relative_poses
@@ -59,10 +59,9 @@ def pipeline():
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def scene(demo, tmp_path_factory):
     """Rendered views, and the list of their pairs."""
-    folder = tmp_path_factory.mktemp("demo")
-    write_demo(folder)
+    folder = shutil.copytree(demo, tmp_path_factory.mktemp("demo") / "scene")
     images, poses = folder / "images", read_poses(folder / "ground_truth.txt")
     cameras = cameras_of(images, VIEWS, Intrinsics.read(folder / "intrinsics.txt"), "PINHOLE")
     lines = []

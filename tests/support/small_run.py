@@ -47,7 +47,7 @@ class SmallRun:
         return ["reconstruct", str(self.images), str(output), *ARGUMENTS, *self.intrinsics]
 
 
-def write_scene(folder: Path) -> SmallRun:
+def write_scene(folder: Path) -> None:
     """Four views of the square by day, and a query between them."""
     views = [
         replace(view, camera=Camera.from_view_angle(SIZE, 62.0))
@@ -58,7 +58,6 @@ def write_scene(folder: Path) -> SmallRun:
         Image.fromarray(image).save(folder / view.name, **JPEG)
     (folder / "intrinsics.txt").write_text(intrinsics(views))
     (folder / "ground_truth.txt").write_text(ground_truth(views))
-    return SmallRun(folder)
 
 
 def run_cli(
