@@ -1,12 +1,15 @@
-"""Processes that have loaded the package already: each is a fork of one that did so once."""
+"""Processes that have loaded what takes seconds: each is a fork of one that did so once."""
 
 import os
 import runpy
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
+from subprocess import CompletedProcess
 from typing import BinaryIO
 
 LOADED = (
@@ -24,15 +27,23 @@ _context.set_forkserver_preload(list(LOADED))
 
 
 class LoadedProcess:
-    """A command in a process and a session of its own; its output is dropped.
+    """A command in a process and a session of its own.
 
     It does what `python ARGUMENTS` does, but for loading the package, which takes seconds.
     """
 
-    def __init__(self, arguments: Sequence[object]) -> None:
-        """`arguments`: `-m MODULE ...` or `SCRIPT ...`."""
+    def __init__(
+        self,
+        arguments: Sequence[object],
+        output: str | Path = os.devnull,
+        paths: Sequence[Path] | None = None,
+    ) -> None:
+        """`arguments`: `-m MODULE ...` or `SCRIPT ...`; its output goes to the file `output`.
+
+        With `paths`, the libraries alone are loaded: it finds the package and others there first.
+        """
         reading, writing = _context.Pipe(duplex=False)
-        given = [str(a) for a in arguments], writing
+        given = [str(a) for a in arguments], writing, str(output), paths
         self._process = _context.Process(target=_run, args=given)
         self._process.start()
         writing.close()
@@ -55,11 +66,27 @@ class LoadedProcess:
         self._process.join()
 
 
-def _run(arguments: list[str], stderr: Connection) -> None:
+def run_with_libraries(arguments: Sequence[object], paths: Sequence[Path]) -> CompletedProcess[str]:
+    """Run Python with these arguments; the package and what is at `paths` are loaded afresh."""
+    with tempfile.NamedTemporaryFile() as output:
+        process = LoadedProcess(arguments, output.name, paths)
+        said = process.stderr.read().decode()
+        status = process.wait()
+        assert status is not None
+        return CompletedProcess([*arguments], status, output.read().decode(), said)
+
+
+def _run(
+    arguments: list[str], stderr: Connection, output: str, paths: Sequence[Path] | None
+) -> None:
     os.setsid()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(output, os.O_WRONLY), 1)
     os.dup2(stderr.fileno(), 2)
     stderr.close()
+    if paths is not None:
+        sys.path[:0] = map(str, paths)
+        for name in [name for name in sys.modules if name.split(".")[0] == "d2_hloc"]:
+            del sys.modules[name]
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
