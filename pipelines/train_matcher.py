@@ -143,7 +143,7 @@ def run(conf: TrainMatcher, output: Path) -> None:
     }
     with record.timed("train"):
         MatcherTrainer(conf.training, conf.shape, train, held_back, output).run()
-    report_matcher_training(record, output, f"{conf.dataset}, {len(train.photos)} photographs")
+    report_matcher_training(record, f"{conf.dataset}, {len(train.photos)} photographs")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import d2_hloc
+from d2_hloc.files.outputs import Inside, Outputs
 
 ROOT = Path(d2_hloc.__file__).parent
 SOURCES = {path: path.read_text() for path in sorted(ROOT.rglob("*.py"))}
@@ -18,6 +19,14 @@ VAGUE_OPENINGS = ("What", "Of", "Those", "As")
 SHARED_NAMES = {
     "main": "entry points",
     "without_points": "a model's copy for COLMAP, of the binary form and of text",
+}
+
+# The same name, of something else: a data set's, or an example in a message.
+FOREIGN_FILES = {
+    "benchmarks/aachen/data.py": {"database.db"},
+    "benchmarks/sfm_benchmark/data.py": {"database.db"},
+    "files/staged_h5.py": {"features.h5"},
+    "reports/page.py": {"report.html"},  # the template
 }
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -56,3 +65,17 @@ def test_a_name_stands_for_one_thing():
     known = set(SHARED_NAMES)
     assert {name: found for name, found in shared.items() if name not in known} == {}
     assert not known - set(shared), "exceptions that are none any more"
+
+
+def test_a_runs_files_are_named_in_outputs_alone():
+    inside = {value.name for value in vars(Outputs).values() if isinstance(value, Inside)}
+    files = {name for name in inside if Path(name).suffix}
+    assert {"features.h5", "report.html", "run.json"} <= files
+    named = {}
+    for path, tree in TREES.items():
+        texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        named[relative(path)] = texts & files
+    outputs, listing = named.pop("files/outputs.py"), named.pop("core/listing.py")
+    assert outputs | listing == files
+    assert not outputs & listing
+    assert {path: texts for path, texts in named.items() if texts} == FOREIGN_FILES

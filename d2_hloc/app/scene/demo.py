@@ -23,6 +23,7 @@ SIZE = (640, 480)
 TARGET = (0.0, 1.2, 1.25)  # metres; what the views look at
 JPEG: dict[str, Any] = {"quality": 95, "subsampling": 0}
 FOLDERS = ("images", "queries")
+INTRINSICS, GROUND_TRUTH = "intrinsics.txt", "ground_truth.txt"  # files of the demo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def write_demo(folder: Path) -> None:
         ValueError: if the folder holds something else.
     """
     views = mapping_views() + query_views()
-    texts = {"intrinsics.txt": intrinsics(views), "ground_truth.txt": ground_truth(views)}
+    texts = {INTRINSICS: intrinsics(views), GROUND_TRUTH: ground_truth(views)}
     if is_whole(folder, views, texts):
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -22,10 +21,10 @@ ABOUT = (
 )
 
 
-def report_matcher_training(record: RunRecord, output: Path, subtitle: str) -> None:
+def report_matcher_training(record: RunRecord, subtitle: str) -> None:
     """Print what came of the run, and write its report."""
-    measured = Table(output / "validation.csv", VALIDATION).rows()
-    losses = Table(output / "losses.csv", LOSSES).rows()
+    measured = Table(record.outputs.validation, VALIDATION).rows()
+    losses = Table(record.outputs.losses, LOSSES).rows()
     rows = {"before": measured[0], "best": best(measured), "last": measured[-1]}
     record.scores = {
         name: {key: value for key, value in row.items() if np.isfinite(value)}
@@ -37,9 +36,9 @@ def report_matcher_training(record: RunRecord, output: Path, subtitle: str) -> N
     report.figure("Loss", curves_figure({"training": loss_curve(losses)}, "step", "loss"))
     report.figure("Matches", curves_figure(matcher_curves(measured), "step", "share"), note=ABOUT)
     report.table("Validations", measured, columns=VALIDATION)
-    path = report.write(output / "report.html")
+    path = report.write(record.outputs.report)
     print_table(headline(measured))
-    print(f"\n{path}\n{output / 'best.safetensors'}")
+    print(f"\n{path}\n{record.outputs.best_weights}")
 
 
 def best(measured: Sequence[Row]) -> Row:
