@@ -293,12 +293,12 @@ def assign(glue: Glue, batch: Example, precision: str) -> Assignment:
 
 
 def on_device(batch: Example, device: torch.device) -> Example:
-    """A batch where the network is."""
+    """A batch on the device of the network."""
     return Example(**{name: sent(value, device) for name, value in vars(batch).items()})
 
 
 def held_back_batches(source: Source, options: MatcherTrainingOptions) -> list[Example]:
-    """Always the same pairs, as they are found."""
+    """Batches of pairs to measure with: always the same, as they are found."""
     rng = np.random.default_rng([options.seed, 77])
     count = source.options.points[-1]
     found = [source.example(count, rng, plain=True) for _ in range(options.held_back_pairs)]
@@ -325,6 +325,6 @@ def likeness(batch: Example) -> Tensor:
 
 
 def mean_of(found: Sequence[tuple[float, float]]) -> Measures:
-    """Over pairs."""
+    """Mean precision and recall over pairs."""
     precision, recall = np.mean(found, axis=0)
     return Measures(precision=float(precision), recall=float(recall))

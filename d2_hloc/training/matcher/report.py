@@ -55,7 +55,7 @@ def score(row: Row) -> float:
 
 
 def headline(measured: Sequence[Row]) -> list[tuple[str, object]]:
-    """The numbers that matter."""
+    """Names and values of the numbers that matter."""
     top = best(measured)
     return [
         ("steps", measured[-1]["step"]),
@@ -70,7 +70,7 @@ def headline(measured: Sequence[Row]) -> list[tuple[str, object]]:
 
 
 def matcher_curves(measured: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]]:
-    """Over the step: precision and recall, on views and, where there are some, scenes."""
+    """Precision and recall over the step, on views and, where there are some, scenes."""
     steps = [row["step"] for row in measured]
     names = {
         "precision": "precision",
@@ -83,7 +83,7 @@ def matcher_curves(measured: Sequence[Row]) -> dict[str, tuple[list[float], list
 
 
 def loss_curve(losses: Sequence[Row]) -> tuple[list[float], list[float]]:
-    """Means of neighbouring steps."""
+    """The loss over the step: means of neighbouring steps."""
     y = np.array([row["loss"] for row in losses], dtype=float)
     parts = np.array_split(np.arange(len(y)), min(SMOOTHED, max(1, len(y))))
     parts = [part for part in parts if len(part)]
