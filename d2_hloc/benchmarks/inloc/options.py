@@ -17,8 +17,8 @@ class PoseOptions:
     ray, Pooled PE within `pooled_error` pixels of a query 4032 wide, and less in a smaller one.
     `num_candidates` are matched, and Sparse PE estimates poses by `num_poses` of them. A query with
     `enough_inliers` verified matches with one of its first `num_first` candidates is matched with
-    no further ones. `refit_best`: where keypoints are refined, the best pose of Direct and Sparse PE
-    is estimated again from all points of its cutout that the query shows.
+    no further ones. `refit_best`: where keypoints are refined, the best pose of Direct and Sparse
+    PE is estimated again from all points of its cutout that the query shows.
 
     Attributes:
         num_candidates: cutouts that a query is matched with.
