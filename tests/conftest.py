@@ -1,4 +1,4 @@
-"""What the tests share. zlib comes before pycolmap: the other order aborts the process."""
+"""Fixtures of all tests. zlib comes before pycolmap: the other order aborts the process."""
 
 import copy
 import shutil
@@ -86,7 +86,7 @@ def on_device(request: pytest.FixtureRequest, device: torch.device) -> Iterator[
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """As the processes that tests start: sums of more threads round in another way."""
+    """One thread, as in processes that tests start: sums of more round in another way."""
     from d2_hloc.core.threads import one_thread_an_operation
 
     with one_thread_an_operation():

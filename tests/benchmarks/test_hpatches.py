@@ -484,7 +484,7 @@ def test_scores_of_other_matches_are_made_again(finished, dataset, tmp_path, cap
 
 
 def test_scores_do_not_hold_the_features_of_other_pairs(tmp_path):
-    """Of many pairs no more memory is taken than of few."""
+    """Many pairs take no more memory than few."""
     pairs = write_pairs(tmp_path, count=60, num_features=3000)
     files = tmp_path / "features.h5", tmp_path / "matches.h5"
     scored(ScoringOptions(), pairs[:2], *files, tmp_path / "warm.json")

@@ -235,7 +235,7 @@ def test_published_rows_are_of_their_scene():
     assert all(len(row) == 5 for rows in PUBLISHED.values() for row in rows.values())
 
 
-def test_refined_models_are_settled():
+def test_refined_models_are_readjusted():
     raw = config.from_dict(PhotoReconstruction, {"refinement": {"enabled": False}})
     refined = PhotoReconstruction()
     assert raw.mapping.outlier_factor is None

@@ -138,7 +138,7 @@ def test_a_list_that_is_missing_or_empty_is_one_sentence(tmp_path):
 
 
 def planted(count=120, outliers=0):
-    """What both cameras of PAIR see of points in front of them, (0, 0) the first pixel's centre."""
+    """Points as both cameras of PAIR see them, (0, 0) the first pixel's centre."""
     rng = np.random.default_rng(0)
     xyz0 = rng.uniform([-2, -1.5, 4], [2, 1.5, 9], (count, 3))
     xyz1 = xyz0 @ PAIR.cam1_from_cam0[:3, :3].T + PAIR.cam1_from_cam0[:3, 3]

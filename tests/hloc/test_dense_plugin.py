@@ -70,7 +70,7 @@ def test_dense_matches_of_hlocs_form(photo):
 
 
 def test_hloc_finds_them_by_name(photo, tmp_path):
-    """In a process of its own: registering changes hloc for good."""
+    """Run in a process of its own: registering changes hloc for good."""
     torch.save((photo[:, :203, :240], photo[:, :203, 9:249]), tmp_path / "images.pt")
     code = """
         import sys, numpy as np, torch, d2_hloc
