@@ -1,4 +1,4 @@
-"""What each part of dense matches is worth: levels, corners, windows, projection, ratio, agreement.
+"""Measure each part of dense matches: levels, corners, windows, projection, ratio, agreement.
 
     python benchmarks/dense_ablation.py --photos FOLDER [--count 12] [--only TEXT]
 

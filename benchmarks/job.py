@@ -7,7 +7,7 @@ Limits are of the processor, so that a busy machine can tell too. Those of extra
 refinement's maps are the trunk's multiply-adds, counted as direct convolutions, at the rate of a
 large matrix product; refinement's patches, and the similarities of matching and of the search where
 a model leads, are products at that rate likewise. Winograd's form and bfloat16 need less, so a
-stage can stay below its limit. The limit of verification, mapping and settling is the time in
+stage can stay below its limit. The limit of verification, mapping and readjustment is the time in
 COLMAP's and PoseLib's own functions, and that of decoding is decoding itself, image by image.
 
 Beside them the old way: the cores share every operation of one image, and of one pair, instead of

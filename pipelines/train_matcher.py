@@ -38,7 +38,7 @@ CONFIG = Path(__file__).parents[1] / "configs" / "train_matcher.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainMatcher:
-    """What to train with, and how.
+    """Options of training the matcher: photographs, scenes, network and schedule.
 
     `scenes` is a folder of scenes in MegaDepth's form (SCENES/scene_info), if there is one.
     `squares` of photographs are rendered, besides. `held_back` of the photographs, and of the
@@ -77,7 +77,7 @@ class TrainMatcher:
 
 
 def sources(conf: TrainMatcher, output: Path) -> tuple[Source, dict[str, Source]]:
-    """What to train with, and what is held back."""
+    """Sources of pairs to train with, and of those held back."""
     if conf.dataset is None:
         raise ValueError("there is no data set; name the folder of photographs by --dataset.")
     for path in find_scenes(conf.scenes / "scene_info", None) if conf.scenes else ():
@@ -143,7 +143,7 @@ def run(conf: TrainMatcher, output: Path) -> None:
     }
     with record.timed("train"):
         MatcherTrainer(conf.training, conf.shape, train, held_back, output).run()
-    report_matcher_training(record, output, f"{conf.dataset}, {len(train.photos)} photographs")
+    report_matcher_training(record, f"{conf.dataset}, {len(train.photos)} photographs")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What the tests share. zlib comes before pycolmap: the other order aborts the process."""
+"""Fixtures of all tests. zlib comes before pycolmap: the other order aborts the process."""
 
 import copy
 import shutil
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from browser import Browser
+from made_once import made_once
 from pretended_device import placed_on, pretended_gpu
 from small_run import SmallRun, write_scene
 
@@ -85,7 +86,7 @@ def on_device(request: pytest.FixtureRequest, device: torch.device) -> Iterator[
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """As the processes that tests start: sums of more threads round in another way."""
+    """One thread, as in processes that tests start: sums of more round in another way."""
     from d2_hloc.core.threads import one_thread_an_operation
 
     with one_thread_an_operation():
@@ -127,11 +128,20 @@ def device_of(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's rendered scene; tests that change something copy it first."""
+    from d2_hloc.app.scene.demo import write_demo
+
+    return made_once(tmp_path_factory, "demo", write_demo)
+
+
+@pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     """Four rendered views and their reconstruction; tests that change something copy it first."""
     from d2_hloc.app import cli
 
-    run = write_scene(tmp_path_factory.mktemp("small"))
+    scene = made_once(tmp_path_factory, "small_scene", write_scene)
+    run = SmallRun(shutil.copytree(scene, tmp_path_factory.mktemp("small") / "scene"))
     assert cli.main(run.arguments(run.output)) == 0
     return run
 

@@ -152,7 +152,7 @@ def test_matching(extracted, tmp_path, feature, matcher):
 
 
 def test_models_of_hloc(photo):
-    """As hloc calls them: model and data are moved, what comes back is on the device."""
+    """Called as by hloc: model and data are moved, what comes back is on the device."""
     images = photo[None, :, :96, :128], photo[None, :, :96, 8:136]
 
     def matched():

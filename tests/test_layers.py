@@ -186,7 +186,7 @@ def constants(tree):
 
 @pytest.fixture(scope="module")
 def after_import(tmp_path_factory):
-    """What a fresh process has done after `import d2_hloc`, in a folder and home of its own."""
+    """The doings of a fresh process in `import d2_hloc`, in a folder and home of its own."""
     code = """
         import json, logging, os, sys
 

@@ -43,9 +43,9 @@ class BenchmarkArguments:
         self.parser = parser
         self._options = OptionArguments(parser, cls, config.load(cls, config_file))
 
-    def option(self, flag: str, place: str, text: str | None = None) -> None:
+    def option(self, flag: str, place: str) -> None:
         """Add a short name of the option at a place."""
-        self._options.add(flag, place, text)
+        self._options.add(flag, place)
 
     def dataset(self, text: str, required: bool = True) -> None:
         """Add the folder of a data set; `text` says which."""

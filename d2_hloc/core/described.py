@@ -12,6 +12,7 @@ import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,12 +34,12 @@ class Described:
     range: Range | None = None
     group: type | None = None  # dataclass of the options below this one
 
-    @property
+    @cached_property
     def dotted(self) -> str:
         """The path as it is written: 'reconstruction.verification.max_error'."""
         return ".".join(self.path)
 
-    @property
+    @cached_property
     def choices(self) -> tuple[Any, ...]:
         """Values of an option that is one of a few."""
         return next((typing.get_args(h) for h in parts(self.hint) if is_literal(h)), ())
@@ -59,11 +60,17 @@ class Described:
         return as_yaml(self.default)
 
 
-def described_options(
-    cls: type, path: tuple[str, ...] = (), default: Any = None
-) -> Iterator[Described]:
+def described_options(cls: type, default: Any = None) -> tuple[Described, ...]:
     """Every option of a dataclass and of those in it, groups before what they hold."""
-    default = cls() if default is None else default
+    return _default_options(cls) if default is None else tuple(_options(cls, (), default))
+
+
+@cache
+def _default_options(cls: type) -> tuple[Described, ...]:
+    return tuple(_options(cls, (), cls()))
+
+
+def _options(cls: type, path: tuple[str, ...], default: Any) -> Iterator[Described]:
     hints, texts, ranges = typing.get_type_hints(cls), attribute_texts(cls), ranges_of(cls)
     for field in dataclasses.fields(cls):
         hint, value = hints[field.name], getattr(default, field.name)
@@ -78,7 +85,8 @@ def described_options(
             group=typing.cast(Any, group),
         )
         if group is not None:
-            yield from described_options(typing.cast(type, group), place, value)
+            group = typing.cast(type, group)
+            yield from _options(group, place, group() if value is None else value)
 
 
 def parts(hint: Any) -> tuple[Any, ...]:

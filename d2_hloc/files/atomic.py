@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and say in one sentence that the disk is full."""
+"""Write files whole or not at all, through any kill; say in one sentence that the disk is full."""
 
 from __future__ import annotations
 

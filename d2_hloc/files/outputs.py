@@ -52,9 +52,9 @@ class Outputs:
     refined_again = Inside("refined-again.h5")  # by the matches that the model led to
     second_database = Inside("database-again.db")  # of these
     mapped = Inside("sparse-mapped")  # the model that led to these, where it is not the last
-    refined_last = Inside("refined-last.h5")  # likewise, of the model that was settled by these
+    refined_last = Inside("refined-last.h5")  # likewise, of the model that was readjusted by these
     last_database = Inside("database-last.db")
-    settled = Inside("sparse-settled")
+    readjusted = Inside("sparse-readjusted")
     sparse = Inside("sparse")  # COLMAP's model
 
     # Two images.
@@ -126,7 +126,7 @@ class Outputs:
     @property
     def models(self) -> tuple[Path, ...]:
         """Folders of the models that a reconstruction makes, the last one last."""
-        return self.mapped, self.settled, self.sparse
+        return self.mapped, self.readjusted, self.sparse
 
     @property
     def databases(self) -> list[Path]:

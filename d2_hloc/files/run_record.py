@@ -7,6 +7,7 @@ import logging
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -121,13 +122,19 @@ class RunRecord:
     def _write(self) -> None:
         values = {
             "configuration": self.configuration,
-            "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
+            "versions": _versions(),
             "counts": self.counts,
             "timings": self.timings,
             "scores": self.scores,
             "done": self.done,
         }
         write_atomically(self.path, json.dumps(values, indent=1).encode())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Versions of what takes part: looked up once, since a record is written after each stage."""
+    return {p: version(p) for p in PACKAGES} | {"python": platform.python_version()}
 
 
 def _refuse_foreign(outputs: Outputs, further: Sequence[Path]) -> None:

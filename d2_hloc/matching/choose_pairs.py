@@ -29,7 +29,7 @@ class Reference:
 
 
 def check_pairing(options: PairsOptions, feature: str, num_images: int) -> None:
-    """Before an hour of extraction: can these images be paired at all?
+    """Tell, before an hour of extraction, whether these images can be paired at all.
 
     Raises:
         ValueError: for a pair list that cannot be read, or retrieval by features that pool none.

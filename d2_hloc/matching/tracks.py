@@ -39,33 +39,6 @@ class Tracks:
         return len(self.images)
 
 
-class _Forest:
-    """Disjoint sets of observations that never hold an image twice."""
-
-    def __init__(self, image_of: np.ndarray) -> None:
-        self.parent = list(range(len(image_of)))
-        self.images = [{i} for i in image_of.tolist()]
-
-    def root(self, item: int) -> int:
-        while self.parent[item] != item:
-            self.parent[item] = self.parent[self.parent[item]]
-            item = self.parent[item]
-        return item
-
-    def unite(self, a: int, b: int) -> bool:
-        """Join the sets of two observations; False where they have an image in common."""
-        a, b = self.root(a), self.root(b)
-        if a == b:
-            return True
-        if not self.images[a].isdisjoint(self.images[b]):
-            return False
-        if len(self.images[a]) < len(self.images[b]):
-            a, b = b, a
-        self.parent[b] = a
-        self.images[a] |= self.images[b]
-        return True
-
-
 def build_tracks(counts: Mapping[str, int], matches: Mapping[Pair, PairMatches]) -> Tracks:
     """Join verified matches into tracks, the most similar first.
 
@@ -78,14 +51,38 @@ def build_tracks(counts: Mapping[str, int], matches: Mapping[Pair, PairMatches])
     offsets = dict(zip(names, np.cumsum([0, *(counts[n] for n in names)]).tolist(), strict=False))
     image_of = np.repeat(np.arange(len(names)), [counts[n] for n in names])
     edges, scores = _edges(offsets, matches)
-    forest = _Forest(image_of)
+    order = np.argsort(-scores, kind="stable")
+    edges, scores = edges[order], scores[order]
+    roots, is_joined = _join(edges, image_of)
     degree = np.zeros(len(image_of))
-    for k in np.argsort(-scores, kind="stable"):
-        a, b = edges[k].tolist()
-        if forest.unite(a, b):
-            # A similarity is below 1, so that it decides between equal numbers of matches only.
-            degree[[a, b]] += 1 + scores[k] / 1e4
-    return _collect(names, np.array(list(offsets.values())), image_of, degree, forest)
+    # A similarity is below 1, so that it decides between equal numbers of matches only.
+    weights = 1 + scores[is_joined] / 1e4
+    np.add.at(degree, edges[is_joined].ravel(), np.repeat(weights, 2))
+    return _collect(names, np.array(list(offsets.values())), image_of, degree, roots)
+
+
+def _join(edges: np.ndarray, image_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Join observations, edge by edge, into sets that never hold an image twice.
+
+    Returns:
+        One observation of the set that each belongs to, and whether each edge lies in a set.
+    """
+    roots = list(range(len(image_of)))
+    members, images = [[i] for i in roots], [{i} for i in image_of.tolist()]
+    is_joined = np.zeros(len(edges), bool)
+    for k, (a, b) in enumerate(edges.tolist()):
+        a, b = roots[a], roots[b]
+        if a != b:
+            if not images[a].isdisjoint(images[b]):
+                continue
+            if len(images[a]) < len(images[b]):
+                a, b = b, a
+            images[a] |= images[b]
+            members[a] += members[b]
+            for member in members[b]:
+                roots[member] = a
+        is_joined[k] = True
+    return np.array(roots, dtype=np.int64), is_joined
 
 
 def _edges(
@@ -104,10 +101,10 @@ def _collect(
     offsets: np.ndarray,
     image_of: np.ndarray,
     degree: np.ndarray,
-    forest: _Forest,
+    roots: np.ndarray,
 ) -> Tracks:
     matched = np.flatnonzero(degree)
-    roots = np.array([forest.root(i) for i in matched.tolist()], dtype=np.int64)
+    roots = roots[matched]
     order = np.lexsort((matched, roots))
     groups = np.split(matched[order], np.flatnonzero(np.diff(roots[order])) + 1)
     groups = [_reference_first(g, degree) for g in groups if len(g) > 1]

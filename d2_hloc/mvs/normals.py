@@ -14,7 +14,7 @@ SAME_SURFACE = 0.02  # of the inverse depth: neighbours farther off lie on anoth
 
 
 def normals(
-    depth: Float[Tensor, "H W"], intrinsics: Float[Tensor, "3 3"], radius: int = RADIUS
+    depth: Float[Tensor, "H W"], intrinsics: Float[Tensor, "3 3"]
 ) -> Float[Tensor, "3 H W"]:
     """Unit normals in the camera's frame, towards the camera; 0 where there is no depth.
 
@@ -22,7 +22,7 @@ def normals(
     K^T (a, b, c), K being the intrinsics. Pixels without neighbours face the camera.
     """
     inverse = torch.where(depth > 0, 1 / depth, 0)
-    a, b = _slopes(inverse, radius)
+    a, b = _slopes(inverse)
     x, y, _ = pixel_grid(depth)
     plane = torch.stack([a, b, inverse - a * x - b * y])
     found = F.normalize(-torch.einsum("ji,jhw->ihw", intrinsics.to(depth), plane), dim=0)
@@ -30,10 +30,10 @@ def normals(
 
 
 def _slopes(
-    inverse: Float[Tensor, "H W"], radius: int
+    inverse: Float[Tensor, "H W"],
 ) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W"]]:
     """Least-squares slopes in x and y, per pixel, over the neighbours on the same surface."""
-    height, width = inverse.shape
+    (height, width), radius = inverse.shape, RADIUS
     padded = F.pad(inverse, [radius] * 4)
     limit = SAME_SURFACE * inverse
     n, sx, sy, sxx, sxy, syy, sw, sxw, syw = (torch.zeros_like(inverse) for _ in range(9))

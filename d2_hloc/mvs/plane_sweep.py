@@ -166,9 +166,9 @@ def _refine(
     return inverse + (peak.index - half) * step, peak.score, step
 
 
-def median(values: Float[Tensor, "H W"], window: int = 5) -> Float[Tensor, "H W"]:
-    """Median over a window x window neighbourhood; the border is repeated."""
-    height, width = values.shape
+def median(values: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
+    """Median over a neighbourhood of 5 x 5 pixels; the border is repeated."""
+    (height, width), window = values.shape, 5
     padded = F.pad(values[None, None], [window // 2] * 4, mode="replicate")[0, 0]
     shifted = [padded[i : i + height, j : j + width] for i in range(window) for j in range(window)]
     return torch.stack(shifted).median(dim=0).values

@@ -106,7 +106,7 @@ def _own_maps(options: DenseOptions) -> DenseOptions:
 
 
 def _is_done(workspace: Workspace, stage: Stage) -> list[bool]:
-    """Per view, whether it has what the stage makes last."""
+    """Whether each view has what the stage makes last."""
     made = "photometric" if stage == "maps" else "geometric"
     return [has_map(workspace, view, made) for view in workspace.views.values()]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 SoftForm = Literal["paper", "released"]
 
 MAX_EXPONENT = 60.0  # of Eq. 4; float32 ends at 88
+EPSILON = 1e-8  # of responses: what is less counts as none
 ROUNDING = 1e-4  # of a response; true peaks have curvatures of some 1e-2 of theirs
 MAX_STEP = 0.5  # cells, in either axis; a larger step belongs to a neighbouring cell
 
@@ -136,19 +137,17 @@ def newton_steps(
     return torch.stack([step_i, step_j], dim=1)
 
 
-def soft_scores(
-    maps: Float[Tensor, "B D h w"], form: SoftForm = "paper", eps: float = 1e-8
-) -> Float[Tensor, "B h w"]:
+def soft_scores(maps: Float[Tensor, "B D h w"], form: SoftForm = "paper") -> Float[Tensor, "B h w"]:
     """Soft detection scores s (Eq. 7) of non-negative maps; they sum to 1 over each image.
 
-    An image without any response has scores of zero. `eps` keeps the ratios defined there.
+    An image without any response has scores of zero. EPSILON keeps the ratios defined there.
     """
-    gamma = (soft_local_max(maps, form, eps) * ratio_to_max(maps, eps)).amax(dim=1)  # Eq. 6
-    return gamma / gamma.sum(dim=(1, 2), keepdim=True).clamp(min=eps)  # Eq. 7
+    gamma = (soft_local_max(maps, form) * ratio_to_max(maps)).amax(dim=1)  # Eq. 6
+    return gamma / gamma.sum(dim=(1, 2), keepdim=True).clamp(min=EPSILON)  # Eq. 7
 
 
 def soft_local_max(
-    maps: Float[Tensor, "B D h w"], form: SoftForm = "paper", eps: float = 1e-8
+    maps: Float[Tensor, "B D h w"], form: SoftForm = "paper"
 ) -> Float[Tensor, "B D h w"]:
     """The soft local-maximum score alpha (Eq. 4), in 3 x 3 cells of each channel.
 
@@ -156,7 +155,7 @@ def soft_local_max(
     exp(D / max of the image's maps), and each neighbour beyond the border counts 1.
     """
     if form == "released":
-        exponentials = torch.exp(maps / maps.amax(dim=(1, 2, 3), keepdim=True).clamp(min=eps))
+        exponentials = torch.exp(maps / maps.amax(dim=(1, 2, 3), keepdim=True).clamp(min=EPSILON))
         padded = F.pad(exponentials, (1, 1, 1, 1), value=1.0)
         return exponentials / (9 * F.avg_pool2d(padded, 3, stride=1))
     # Responses reach thousands, and exp of them infinity; of their differences, only those count
@@ -171,6 +170,6 @@ def soft_local_max(
     return 1 / total
 
 
-def ratio_to_max(maps: Float[Tensor, "B D h w"], eps: float = 1e-8) -> Float[Tensor, "B D h w"]:
+def ratio_to_max(maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
     """The soft channel selection beta (Eq. 5); zero on cells without any response."""
-    return maps / maps.amax(dim=1, keepdim=True).clamp(min=eps)
+    return maps / maps.amax(dim=1, keepdim=True).clamp(min=EPSILON)

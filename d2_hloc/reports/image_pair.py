@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,6 @@ from d2_hloc.reports.drawing import draw_matches
 from d2_hloc.reports.page import MAX_PICTURE, Report
 from d2_hloc.reports.terminal import print_table
 from d2_hloc.sfm.image_pair import ImagePair
-
-logger = logging.getLogger(__name__)
 
 ALIGNED_WITHIN = 0.01  # of the longest edge: a plane that most of the picture is near to
 FEWEST = 8  # inliers that images are aligned by

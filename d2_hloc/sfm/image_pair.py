@@ -21,6 +21,7 @@ from d2_hloc.features.extraction import extract
 from d2_hloc.features.names import reach_of
 from d2_hloc.files import features_h5
 from d2_hloc.files.colmap import pycolmap
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.matching.match_pairs import match
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.coarse_to_fine import CoarseToFineOptions
@@ -145,7 +146,8 @@ def _match_copies(
     options: PairMatchingOptions, paths: tuple[Path, Path], cameras: Cameras, folder: Path
 ) -> ImagePair:
     """Match copies of two images, under names that files of features can hold."""
-    images, features, matches = folder / "images", folder / "features.h5", folder / "matches.h5"
+    copies, images = Outputs(folder), folder / "images"
+    features, matches = copies.features, copies.matches
     images.mkdir()
     names = f"0{paths[0].suffix.lower()}", f"1{paths[1].suffix.lower()}"
     for name, path in zip(names, paths, strict=True):

@@ -15,7 +15,7 @@ from d2_hloc.files.atomic import empty_folder
 from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.outputs import SNAPSHOTS
 from d2_hloc.refinement.tracks import read_deviations
-from d2_hloc.sfm.adjustment.settling import RULE, SettlingRule, SettlingTask
+from d2_hloc.sfm.adjustment.readjustment import RULE, ReadjustmentRule, ReadjustmentTask
 from d2_hloc.sfm.options import ReconstructionOptions
 
 logger = logging.getLogger(__name__)
@@ -44,9 +44,11 @@ class MappingTask:
         return len(self.constant_cameras) == self.num_cameras
 
 
-def settling_task(task: MappingTask, work: Path, rule: SettlingRule = RULE) -> SettlingTask:
-    """The same database and options, to settle a model of it."""
-    return SettlingTask(
+def readjustment_task(
+    task: MappingTask, work: Path, rule: ReadjustmentRule = RULE
+) -> ReadjustmentTask:
+    """The same database and options, to readjust a model of it."""
+    return ReadjustmentTask(
         database=task.database,
         images=task.images,
         work=work,

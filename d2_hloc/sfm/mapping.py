@@ -19,14 +19,19 @@ from d2_hloc.sfm.adjustment.outliers import (
     drop_absurd,
     drop_wild_images,
 )
-from d2_hloc.sfm.adjustment.settling import RULE, SettlingRule, settle
+from d2_hloc.sfm.adjustment.readjustment import RULE, ReadjustmentRule, readjust
 from d2_hloc.sfm.adjustment.triplets import without_pairs
-from d2_hloc.sfm.mappers import MAPPERS, MappingTask, continued, mapping_task, settling_task
+from d2_hloc.sfm.mappers import MAPPERS, MappingTask, continued, mapping_task, readjustment_task
 from d2_hloc.sfm.options import ReconstructionOptions
 
 logger = logging.getLogger(__name__)
 
-LEAST_HELD = 0.1  # observations of a settled model a match: sound ones have .24 to .78
+LEAST_HELD = 0.1  # observations of a readjusted model a match: sound ones have .24 to .78
+
+
+def work_folder(output: Path) -> Path:
+    """The folder beside a model's in which it is made."""
+    return output.with_name(output.name + MAPPING)
 
 
 def map_images(
@@ -47,7 +52,7 @@ def map_images(
     Raises:
         ModelError: if fewer than `min_model_size` images can be reconstructed; of two images, two.
     """
-    work = empty_folder(output.with_name(output.name + MAPPING))
+    work = empty_folder(work_folder(output))
     used = without_pairs(database, without, work / "agreed.db") if without else database
     task = mapping_task(options, used, images, work, known, refined)
     models = _best_attempt(task).models
@@ -73,7 +78,7 @@ def map_images(
 def _with_images_left(model: pycolmap.Reconstruction, task: MappingTask) -> pycolmap.Reconstruction:
     """Offer a model the images that the mapper left out, where guessed cameras misled it.
 
-    The model is settled first: images whose matches a bent model cannot use find their places
+    The model is readjusted first: images whose matches a bent model cannot use find their places
     then. What it was is returned where none does, and where there is to be no second look.
     """
     options = task.options
@@ -83,14 +88,14 @@ def _with_images_left(model: pycolmap.Reconstruction, task: MappingTask) -> pyco
     if not (missing and options.second_look and is_guessed and is_small):
         return model
     copy = pycolmap.Reconstruction(model)
-    settled = settle(copy, settling_task(task, task.work / "left-settling"))
-    found = continued(settled, replace(task, work=empty_folder(task.work / "left")))
+    readjusted = readjust(copy, readjustment_task(task, task.work / "left-readjusting"))
+    found = continued(readjusted, replace(task, work=empty_folder(task.work / "left")))
     drop_wild_images(found, task.constant_cameras)
     if found.num_reg_images() <= model.num_reg_images() or not is_sound(found, options):
         return model
     _clean(found, task)
     logger.info(
-        "%d of %d images left out found a place in the settled model",
+        "%d of %d images left out found a place in the readjusted model",
         *(found.num_reg_images() - model.num_reg_images(), missing),
     )
     return found
@@ -124,33 +129,28 @@ def _put_models(
     shutil.rmtree(work)
 
 
-def settle_anew(
-    options: ReconstructionOptions,
+def readjust_model(
+    task: MappingTask,
     model: pycolmap.Reconstruction,
-    database: Path,
-    images: Path,
     output: Path,
-    known: Set[str],
     others: Sequence[pycolmap.Reconstruction] = (),
-    rule: SettlingRule = RULE,
-    refined: Path | None = None,
+    rule: ReadjustmentRule = RULE,
 ) -> None:
-    """Settle a model by the matches of another database of its images; it goes to `output`.
+    """Readjust a model by the matches of a task's database of its images; it goes to `output`.
 
-    `others`, models of further images, go there as they are; `refined` is as in map_images(). A
-    model that holds hardly any of these matches was wrong, or they are: it stays as it was then.
+    `others`, models of further images, go there as they are. A model that holds hardly any of these
+    matches was wrong, or they are: it stays as it was then. The task's `work` is deleted.
     """
-    work = empty_folder(output.with_name(output.name + MAPPING))
-    task = mapping_task(options, database, images, work, known, refined)
-    settled = settle(pycolmap.Reconstruction(model), settling_task(task, work / "settling", rule))
-    with open_database(database) as db:
+    copy, given = pycolmap.Reconstruction(model), empty_folder(task.work) / "readjusting"
+    readjusted = readjust(copy, readjustment_task(task, given, rule))
+    with open_database(task.database) as db:
         matches = db.num_inlier_matches()
-    held = settled.compute_num_observations()
+    held = readjusted.compute_num_observations()
     if held < LEAST_HELD * matches:
-        text = "of %d matches the settled model holds %d: it stays as it was, and is doubtful"
+        text = "of %d matches the readjusted model holds %d: it stays as it was, and is doubtful"
         logger.warning(text, matches, held)
-        settled = model
-    _put_models(settled, others, work, output)
+        readjusted = model
+    _put_models(readjusted, others, task.work, output)
 
 
 @dataclass(frozen=True, kw_only=True)

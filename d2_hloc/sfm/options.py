@@ -120,7 +120,7 @@ class ReconstructionOptions:
 
     `second_look`: where keypoints are refined and focal lengths were guessed, the model of a small
     collection leads to more matches (second_look.matches_by_model), whose keypoints are refined,
-    and by which it is settled. Images that the mapper left out are offered to it once settled.
+    and by which it is readjusted. Then images that the mapper left out are offered to it.
 
     `focal_starts`: where focal lengths were guessed, a small collection is mapped from these
     multiples of the guesses, one after the other, while images are missing from the model; and from

@@ -1,4 +1,4 @@
-"""From matches to a verified database of a collection, of keypoints refined by their tracks."""
+"""The verified database of a collection: its matches, of keypoints refined by their tracks."""
 
 from __future__ import annotations
 

@@ -26,15 +26,18 @@ from d2_hloc.files.run_record import RunRecord
 from d2_hloc.files.shards import Shard
 from d2_hloc.matching.pairs import Pair
 from d2_hloc.refinement.tracks import RefinedTracks
-from d2_hloc.sfm.adjustment.settling import RULE, RULE_OF_CELLS, RULE_OF_COVERED
+from d2_hloc.sfm.adjustment.readjustment import (
+    RULE,
+    RULE_OF_CELLS,
+    RULE_OF_COVERED,
+    ReadjustmentRule,
+)
 from d2_hloc.sfm.adjustment.triplets import contradicted_pairs
 from d2_hloc.sfm.cameras.intrinsics import Intrinsics
 from d2_hloc.sfm.cameras.rigs import has_rigs
 from d2_hloc.sfm.cameras.sharing import cameras_of
-from d2_hloc.sfm.mapping import (
-    map_images,
-    settle_anew,
-)
+from d2_hloc.sfm.mappers import mapping_task
+from d2_hloc.sfm.mapping import map_images, readjust_model, work_folder
 from d2_hloc.sfm.matched import Cameras, InputImages, Matched, listed_poses, match_collection
 from d2_hloc.sfm.options import Reconstruct
 from d2_hloc.sfm.outcome.statistics import ModelStatistics, model_statistics
@@ -147,8 +150,8 @@ def map_matched(
 ) -> ModelRun:
     """Make the model; intrinsics of the images in `known` stay.
 
-    Where some are guesses, look again for matches that it leads to, settle it by these, and both
-    once more. A model of cells is settled in any case, and where all cameras are known it is
+    Where some are guesses, look again for matches that it leads to, readjust it by these, and both
+    once more. A model of cells is readjusted in any case, and where all cameras are known it is
     covered: each cell is searched for where the model says that it is seen.
 
     Raises:
@@ -161,7 +164,7 @@ def map_matched(
         given = options, database.path, matched.images, folder, known, without
         return map_images(*given, database.refined_keypoints)
 
-    again, is_of_cells = looks_again(matched, database, known), settles(matched, database)
+    again, is_of_cells = looks_again(matched, database, known), is_readjusted(matched, database)
     if not (again or is_of_cells):
         return finish(matched, database, "map", lambda: map_to(outputs.sparse))
     model = matched.once(
@@ -173,23 +176,26 @@ def map_matched(
     others = tuple(other_models(outputs.mapped).values())
     rule = RULE_OF_CELLS if is_of_cells else RULE
     is_covered = is_of_cells and set(matched.features.names) <= known
+
+    def readjust_by(
+        by: VerifiedDatabase, before: pycolmap.Reconstruction, folder: Path, rule: ReadjustmentRule
+    ) -> None:
+        given = options, by.path, matched.images, work_folder(folder), known, by.refined_keypoints
+        readjust_model(mapping_task(*given), before, folder, others, rule)
+
     if not (again or is_covered):
-        given = options, model, database.path, matched.images, outputs.sparse, known
-        given += others, rule, database.refined_keypoints
-        return finish(matched, database, "settle", lambda: settle_anew(*given))
+        given = database, model, outputs.sparse, rule
+        return finish(matched, database, "readjust", lambda: readjust_by(*given))
     second = second_look(matched, database, model, SecondLook.first(outputs)) if again else database
-    last_rule = RULE_OF_COVERED if is_covered else rule
-    first = options, model, second.path, matched.images, outputs.settled, known
-    settled = matched.once(
-        "settle",
-        lambda: settle_anew(*first, others, rule, second.refined_keypoints),
-        lambda: read_model(outputs.settled),
+    readjusted = matched.once(
+        "readjust",
+        lambda: readjust_by(second, model, outputs.readjusted, rule),
+        lambda: read_model(outputs.readjusted),
         *keypoints_identity(matched, matched.keypoints),
     )
-    last = second_look(matched, database, settled, SecondLook.last(outputs, is_covered))
-    given = options, settled, last.path, matched.images, outputs.sparse, known
-    given += others, last_rule, last.refined_keypoints
-    return finish(matched, last, "settle again", lambda: settle_anew(*given))
+    last = second_look(matched, database, readjusted, SecondLook.last(outputs, is_covered))
+    given = last, readjusted, outputs.sparse, RULE_OF_COVERED if is_covered else rule
+    return finish(matched, last, "readjust again", lambda: readjust_by(*given))
 
 
 def disagreeing_pairs(matched: Matched, database: VerifiedDatabase) -> list[Pair]:
@@ -213,8 +219,8 @@ def looks_again(matched: Matched, database: VerifiedDatabase, known: Set[str]) -
     return is_wanted and len(names) <= options.small_collection
 
 
-def settles(matched: Matched, database: VerifiedDatabase) -> bool:
-    """Whether a model is settled in any case: one of thousands of moved cells is."""
+def is_readjusted(matched: Matched, database: VerifiedDatabase) -> bool:
+    """Whether a model is readjusted in any case: one of thousands of moved cells is."""
     is_small = len(matched.features.names) <= matched.conf.reconstruction.small_collection
     is_of_cells = reach_of(matched.conf.extraction.feature) > 0
     return is_small and is_of_cells and database.refined is not None
@@ -240,7 +246,7 @@ class SecondLook:
 
     @classmethod
     def last(cls, outputs: Outputs, is_cover: bool) -> SecondLook:
-        """The look by the model that was settled once."""
+        """The look by the model that was readjusted once."""
         last, stage = outputs.refined_last, "cover" if is_cover else "look last"
         return cls(stage=stage, database=outputs.last_database, keypoints=last, is_cover=is_cover)
 

@@ -1,4 +1,4 @@
-"""What goes wrong in a command is one sentence and an exit status."""
+"""A mistake in a command is one sentence and an exit status."""
 
 import errno
 import os

@@ -23,7 +23,7 @@ def run(small_run, tmp_path_factory):
 def test_a_model_leads_to_the_next(run):
     outputs, _ = run
     record = json.loads(outputs.run_record.read_text())
-    stages = ["map", "look again", "settle", "look last", "settle again"]
+    stages = ["map", "look again", "readjust", "look last", "readjust again"]
     assert set(stages) <= set(record["done"])
     assert record["scores"]["registered_images"] == 4
     assert record["scores"]["median_reprojection_error"] < 1

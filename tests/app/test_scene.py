@@ -289,7 +289,7 @@ def test_the_square_is_the_same_every_time(day: Scene, square: tuple[Surface, ..
 
 
 def test_the_demo_sees_no_holes(square: tuple[Surface, ...]) -> None:
-    """What has no depth is the sky, above the walls: none of it is seen at their feet or ends."""
+    """The sky has no depth, and lies above the walls: none is seen at their feet or ends."""
     for view in demo.mapping_views() + demo.query_views():
         xy = np.stack(np.meshgrid(*view.camera.grid()), axis=2)
         rays = view.camera.rays(xy) @ view.pose.rotation

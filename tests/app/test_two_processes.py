@@ -1,12 +1,11 @@
 """Two processes at one output: the second is told so, and the first's work is all that there is."""
 
-import subprocess
-import sys
 import time
 
 import pytest
 from dense_scene import write_scene
 from hdf5 import contents
+from loaded_process import LoadedProcess
 
 from d2_hloc.app import cli
 
@@ -19,7 +18,7 @@ from d2_hloc.mvs import reconstruct
 go = Path(sys.argv[1])
 def held(function):
     def waiting(*arguments):
-        print("held", flush=True)
+        print("held", file=sys.stderr, flush=True)
         while not go.exists():
             time.sleep(0.02)
         return function(*arguments)
@@ -69,14 +68,12 @@ def test_the_second_is_told_and_the_first_makes_what_it_would_alone(
 ):
     command, other, name, read = request.getfixturevalue(step)
     output, alone, go = tmp_path / "o" / name, tmp_path / "alone" / name, tmp_path / "go"
-    first = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(go), *at(command, output)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    script = tmp_path / "hold.py"
+    script.write_text(HOLD)
+    first = LoadedProcess([script, go, *at(command, output)])
     try:
-        assert "held" in first.stdout.readline()
+        while b"held" not in (line := first.stderr.readline()):
+            assert line
         for second in (command, other):
             assert cli.main(at(second, output)) == 1
             (sentence,) = error_of(capsys)
@@ -88,8 +85,7 @@ def test_the_second_is_told_and_the_first_makes_what_it_would_alone(
         assert first.poll() == 0
     finally:
         first.kill()
-        first.wait()
-        first.stdout.close()
+        first.stderr.close()
     assert cli.main(at(command, alone)) == 0
     made = read(output)
     assert made == read(alone)

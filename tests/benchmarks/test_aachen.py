@@ -3,24 +3,19 @@
 import csv
 import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from killing import go_on_after_interruptions
+from killing import go_on_after_interruptions, run_until_killed
 from PIL import Image
 from scripts import load
 from sharded import assert_same_data, run_all_shards
 
 from d2_hloc.app.command import run_command
-from d2_hloc.app.scene.demo import write_demo
 from d2_hloc.benchmarks.aachen.data import (
     AachenError,
     AachenFiles,
@@ -52,20 +47,18 @@ def nvm_line(name, pose):
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
+def dataset(demo, tmp_path_factory):
     """The rendered square: six views of the database, one of them without a pose, two queries."""
     folder = tmp_path_factory.mktemp("aachen") / "data"
-    scene = folder.with_name("scene")
-    write_demo(scene)
-    truth = read_poses(scene / "ground_truth.txt")
+    truth = read_poses(demo / "ground_truth.txt")
     lines = dict(
-        line.split(maxsplit=1) for line in (scene / "intrinsics.txt").read_text().splitlines()
+        line.split(maxsplit=1) for line in (demo / "intrinsics.txt").read_text().splitlines()
     )
     for part in ("3D-models", "queries"):
         (folder / part).mkdir(parents=True)
     upright = folder / "images" / "images_upright"
-    named = {f"db/{v}": scene / "images" / v for v in VIEWS}
-    named |= {f"query/night/phone/{q}": scene / "queries" / q for q in QUERIES}
+    named = {f"db/{v}": demo / "images" / v for v in VIEWS}
+    named |= {f"query/night/phone/{q}": demo / "queries" / q for q in QUERIES}
     for name, source in named.items():
         (upright / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, upright / name)
@@ -84,7 +77,7 @@ def dataset(tmp_path_factory):
     pairs += [f"{db[1]} {db[0]}", f"{db[1]} db/unknown.jpg"]
     (folder / "image_pairs_to_match.txt").write_text("\n".join(pairs) + "\n")
     kept = [
-        x for x in (scene / "ground_truth.txt").read_text().splitlines() if x.split()[0] in QUERIES
+        x for x in (demo / "ground_truth.txt").read_text().splitlines() if x.split()[0] in QUERIES
     ]
     (folder / "ground_truth.txt").write_text("\n".join(kept) + "\n")
     with pycolmap.Database.open(folder / "database.db") as database:
@@ -99,7 +92,7 @@ def dataset(tmp_path_factory):
 def conf(tmp_path):
     """A configuration file for small images."""
     path = tmp_path / "aachen.yaml"
-    path.write_text("extraction: {resize_max: 400}\nlocalization: {min_num_inliers: 15}\n")
+    path.write_text("extraction: {resize_max: 300}\nlocalization: {min_num_inliers: 15}\n")
     return path
 
 
@@ -124,7 +117,7 @@ def record(output):
 def whole(dataset, tmp_path_factory):
     output = tmp_path_factory.mktemp("whole")
     path = output.with_suffix(".yaml")
-    path.write_text("extraction: {resize_max: 400}\nlocalization: {min_num_inliers: 15}\n")
+    path.write_text("extraction: {resize_max: 300}\nlocalization: {min_num_inliers: 15}\n")
     before = digests(dataset)
     assert run(dataset, output, path) == 0
     assert digests(dataset) == before
@@ -178,14 +171,16 @@ def test_the_learned_matcher_places_the_queries(dataset, whole, conf, tmp_path):
     assert (tmp_path / "Aachen_eval_[d2net+lightglue].txt").is_file()
 
 
-def test_queries_without_listed_pairs_are_retrieved(dataset, conf, tmp_path):
-    copy = tmp_path / "data"
+def test_queries_without_listed_pairs_are_retrieved(dataset, whole, conf, tmp_path):
+    copy, output = tmp_path / "data", tmp_path / "out"
+    output.mkdir()
+    shutil.copy(whole / "features.h5", output)
     shutil.copytree(dataset, copy)
     pairs = copy / "image_pairs_to_match.txt"
     kept = [line for line in pairs.read_text().splitlines() if "query" not in line]
     pairs.write_text("\n".join(kept) + "\n")
-    assert run(copy, tmp_path / "out", conf) == 0
-    assert record(tmp_path / "out")["counts"]["localized"] == 2
+    assert run(copy, output, conf, "--refinement", "off") == 0
+    assert record(output)["counts"]["localized"] == 2
 
 
 def test_trouble_is_listed_and_the_rest_is_done(dataset, conf, tmp_path):
@@ -196,12 +191,8 @@ def test_trouble_is_listed_and_the_rest_is_done(dataset, conf, tmp_path):
     (upright / "db" / "view_03.jpg").write_bytes(b"no image")
     grey = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     Image.fromarray(grey).save(upright / "query" / "night" / "phone" / "night_1.jpg")
-    command = [sys.executable, str(SCRIPT), *arguments(copy, output, conf, "--fallback")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
-    while b"match:" not in process.stderr.readline():
-        assert process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    command = [SCRIPT, *arguments(copy, output, conf, "--fallback")]
+    assert run_until_killed(command, 0, b"match:")
     assert run(copy, output, conf, "--fallback") == 0
     counts = record(output)["counts"]
     assert "cannot be read as an image" in counts["failed_images"]["db/view_03.jpg"]

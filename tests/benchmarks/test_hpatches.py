@@ -3,12 +3,8 @@ that are warped by known homographies."""
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import threading
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from killing import go_on_after_interruptions
+from killing import go_on_after_interruptions, run_until_killed
 from PIL import Image
 from scripts import load
 from sharded import assert_same_data, cluster_here
@@ -417,17 +413,7 @@ def test_the_yaml_in_the_repository_is_the_default(pipeline):
 def test_goes_on_after_a_kill(pipeline, dataset, finished, tmp_path):
     """Killed at its first sign of life, then run to the end: the same scores."""
     output = tmp_path / "out"
-    command = [sys.executable, str(SCRIPT), *arguments(dataset, output, "--feature", "d2net")]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
-    process.stderr.read(1)
-    threading.Thread(target=process.stderr.read, daemon=True).start()
-    try:
-        process.wait(2)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    run_until_killed([SCRIPT, *arguments(dataset, output, "--feature", "d2net")], 0.3, b"%|")
     assert run(pipeline, dataset, output, "--feature", "d2net") == 0
     scores = [json.loads((f / "scores.json").read_text()) for f in (output, finished / "d2net")]
     assert scores[0] == scores[1]
@@ -498,7 +484,7 @@ def test_scores_of_other_matches_are_made_again(finished, dataset, tmp_path, cap
 
 
 def test_scores_do_not_hold_the_features_of_other_pairs(tmp_path):
-    """Of many pairs no more memory is taken than of few."""
+    """Many pairs take no more memory than few."""
     pairs = write_pairs(tmp_path, count=60, num_features=3000)
     files = tmp_path / "features.h5", tmp_path / "matches.h5"
     scored(ScoringOptions(), pairs[:2], *files, tmp_path / "warm.json")

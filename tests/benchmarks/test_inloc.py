@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -23,6 +20,7 @@ from inloc_scene import (
     write_scene,
 )
 from killing import go_on_after_interruptions
+from loaded_process import LoadedProcess
 from PIL import Image
 from scripts import load
 from sharded import assert_same_data, cluster_here, run_all_shards
@@ -151,17 +149,11 @@ def test_goes_on_after_a_kill(pipeline, scene, finished, tmp_path):
     """Killed once the features are there, then run to the end: the same poses."""
     output = tmp_path / "out"
     more = "--feature", "sift", "--method", "sparse"
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), *arguments(scene, output, *more)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = LoadedProcess([SCRIPT, *arguments(scene, output, *more)])
     deadline = time.monotonic() + 60
     while not (output / "features.h5").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
     assert run(pipeline, scene, output, *more) == 0
     poses = (finished / "sparse" / "poses.txt").read_text()
     assert (output / "poses.txt").read_text() == poses

@@ -1,4 +1,4 @@
-"""What InLoc's files hold: points by pixel, alignments, retrieval lists, poses."""
+"""The contents of InLoc's files: points by pixel, alignments, retrieval lists, poses."""
 
 import threading
 
@@ -229,7 +229,7 @@ def test_an_image_list_holds_queries_without_a_pose(tmp_path):
 
 
 def test_a_list_of_matlab_without_poses_is_a_retrieval_list(tmp_path):
-    """Of one candidate, whose cell and score MATLAB writes as scalars."""
+    """MATLAB writes the cell and the score of its one candidate as scalars."""
     entry = {"queryname": "IMG_0000.JPG", "topNname": cell([inloc.short_name(CUTOUT)])}
     path = tmp_path / "list.mat"
     scipy.io.savemat(path, {"ImgList_original": entry | {"topNscore": 0.5}})

@@ -15,7 +15,6 @@ from scripts import load
 from sharded import assert_same_data, run_all_shards
 
 from d2_hloc.app.command import run_command
-from d2_hloc.app.scene.demo import write_demo
 from d2_hloc.benchmarks.sfm_benchmark.data import LfeError, read_photo_collection
 from d2_hloc.benchmarks.sfm_benchmark.report import PUBLISHED, published_model_rows
 from d2_hloc.benchmarks.sfm_benchmark.run import PhotoReconstruction, Ratios
@@ -28,9 +27,9 @@ from d2_hloc.mvs.report import draw_depth
 
 ROOT = Path(__file__).parents[2]
 CONF = """
-extraction: {resize_max: 400}
+extraction: {resize_max: 300}
 ratios: {off_the_shelf: 0.95}
-dense: {max_image_size: 320, fusion: {min_num_pixels: 2}}
+dense: {max_image_size: 200, fusion: {min_num_pixels: 2}}
 """
 
 
@@ -39,16 +38,14 @@ def script():
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def scene(demo, tmp_path_factory):
     """Six views of the rendered square, one with a camera that the database knows; a cut file."""
     folder = tmp_path_factory.mktemp("lfe") / "square"
-    rendered = folder.with_name("rendered")
-    write_demo(rendered)
     (folder / "images").mkdir(parents=True)
     for k in range(3, 9):
-        shutil.copy(rendered / "images" / f"view_0{k}.jpg", folder / "images")
+        shutil.copy(demo / "images" / f"view_0{k}.jpg", folder / "images")
     (folder / "images" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    intrinsics = (rendered / "intrinsics.txt").read_text().splitlines()
+    intrinsics = (demo / "intrinsics.txt").read_text().splitlines()
     focal = float(intrinsics[0].split()[4])
     with pycolmap.Database.open(folder / "database.db") as database:
         for name in sorted(p.name for p in (folder / "images").iterdir()):
@@ -124,7 +121,7 @@ def test_a_run_killed_in_each_stage_ends_in_the_same_files(scene, whole, tmp_pat
     output = tmp_path / "out"
     arguments = ["--dataset", scene, "--output", output, "--config", conf, "--feature", "d2net"]
     arguments += ["--refinement", "off"]
-    command = [load("local_feature_benchmark").__file__, *map(str, arguments)]
+    command = [load("local_feature_benchmark").__file__, *arguments]
     for stage in ("extract", "match:", "verify:", "map:", "check images:", "depth maps:", "consis"):
         assert run_until_killed(command, 0.1, stage.encode()), stage
     assert run(scene, output, conf, "--feature", "d2net") == 0
@@ -238,7 +235,7 @@ def test_published_rows_are_of_their_scene():
     assert all(len(row) == 5 for rows in PUBLISHED.values() for row in rows.values())
 
 
-def test_refined_models_are_settled():
+def test_refined_models_are_readjusted():
     raw = config.from_dict(PhotoReconstruction, {"refinement": {"enabled": False}})
     refined = PhotoReconstruction()
     assert raw.mapping.outlier_factor is None
@@ -258,7 +255,7 @@ def test_depth_is_drawn_near_bright_and_none_black():
 
 
 def test_goes_on_after_an_interruption_before_its_first_record(scene, tmp_path, conf):
-    conf.write_text("extraction: {resize_max: 400}\n")
+    conf.write_text("{extraction: {resize_max: 300}, dense: {max_image_size: 96}}")
     output = tmp_path / "out"
     features = ["--feature", "sift", "--export"]
     go_on_after_interruptions(lambda: run(scene, output, conf, *features), most=1)

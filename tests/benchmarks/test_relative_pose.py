@@ -4,6 +4,7 @@ points."""
 import csv
 import json
 import logging
+import shutil
 from dataclasses import replace
 from itertools import combinations
 
@@ -12,7 +13,6 @@ import pytest
 from killing import go_on_after_interruptions
 from scripts import load
 
-from d2_hloc.app.scene.demo import write_demo
 from d2_hloc.benchmarks.pair_scores import MatchedPair
 from d2_hloc.benchmarks.relative_pose.data import PairListError, PosedPair, read_posed_pairs
 from d2_hloc.benchmarks.relative_pose.report import summarize_relative_poses
@@ -59,10 +59,9 @@ def pipeline():
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def scene(demo, tmp_path_factory):
     """Rendered views, and the list of their pairs."""
-    folder = tmp_path_factory.mktemp("demo")
-    write_demo(folder)
+    folder = shutil.copytree(demo, tmp_path_factory.mktemp("demo") / "scene")
     images, poses = folder / "images", read_poses(folder / "ground_truth.txt")
     cameras = cameras_of(images, VIEWS, Intrinsics.read(folder / "intrinsics.txt"), "PINHOLE")
     lines = []
@@ -139,7 +138,7 @@ def test_a_list_that_is_missing_or_empty_is_one_sentence(tmp_path):
 
 
 def planted(count=120, outliers=0):
-    """What both cameras of PAIR see of points in front of them, (0, 0) the first pixel's centre."""
+    """Points as both cameras of PAIR see them, (0, 0) the first pixel's centre."""
     rng = np.random.default_rng(0)
     xyz0 = rng.uniform([-2, -1.5, 4], [2, 1.5, 9], (count, 3))
     xyz1 = xyz0 @ PAIR.cam1_from_cam0[:3, :3].T + PAIR.cam1_from_cam0[:3, 3]

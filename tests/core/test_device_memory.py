@@ -1,4 +1,4 @@
-"""What goes to a GPU is as much as its memory is for, and less where that was too much."""
+"""A GPU is given as much as its memory is for, and less where that was too much."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the name of an image may be."""
+"""Names that an image may have, and those that it may not."""
 
 import pytest
 

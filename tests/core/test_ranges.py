@@ -1,8 +1,10 @@
 """Every number of every options class is refused out of its range, before any work."""
 
+import builtins
 import dataclasses
 import importlib
 import math
+import os
 import pkgutil
 import typing
 
@@ -84,6 +86,21 @@ def test_defaults_are_in_their_ranges_and_come_back(cls):
     if not required:
         conf = cls()
         assert config.from_dict(cls, config.to_dict(conf)) == conf
+
+
+def test_options_are_made_without_a_look_at_files(monkeypatch):
+    def touched(path, *args, **kwargs):
+        raise AssertionError(f"{path} was looked at")
+
+    made = [cls for cls in options_classes() if cls.__name__ != "Train"]
+    for name in ("stat", "lstat", "open", "listdir", "scandir", "mkdir"):
+        monkeypatch.setattr(os, name, touched)
+    monkeypatch.setattr(builtins, "open", touched)
+    for cls in made:
+        if not any(f.default is f.default_factory for f in dataclasses.fields(cls)):  # required
+            cls()
+        if "weights" in {f.name for f in dataclasses.fields(cls)}:
+            cls(weights="nowhere/weights.pth")
 
 
 def test_nothing_and_several_numbers_are_checked():

@@ -78,7 +78,7 @@ def test_the_rest_stays_and_the_planted_matches_are_found(
 
 
 def test_hloc_reads_whole_numbers_of_one_scale(features, tmp_path):
-    """As its loader does: neighbours by dot product are the same as those of unit descriptors."""
+    """Neighbours by dot product, as hloc's, are the same as those of unit descriptors."""
     path = compress(CompressionOptions(), features, tmp_path / "small.h5").path
     with h5py.File(path) as file:
         read = [torch.from_numpy(file[n]["descriptors"].__array__()).float() for n in NAMES]

@@ -106,7 +106,7 @@ def test_descriptors_may_be_half(path):
 
 
 def write_as_hloc(path, count=4, **more):
-    """As hloc writes features: float16 but for the size, and no scales."""
+    """Write features as hloc does: float16 but for the size, and no scales."""
     random = np.random.default_rng(0)
     values = {
         "keypoints": random.uniform(0, 900, (count, 2)).astype(np.float16),

@@ -47,7 +47,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(images, tmp_path_factory):
-    """What one process makes of them: features and matches of all pairs, and of one unknown."""
+    """Made by one process: features and matches of all pairs, and of one unknown."""
     folder = tmp_path_factory.mktemp("alone")
     features = extract(OPTIONS, images, folder / "features.h5").path
     return features, match(MatchingOptions(), pairs(), features, folder / "matches.h5").path

@@ -48,7 +48,7 @@ RECORD = {
 
 
 def go_on(path):
-    """As a rerun does."""
+    """Open it as a rerun does."""
     record = RunRecord(path.parent, CONFIGURATION)
     with record.timed("extract"):
         record.is_done("match", "abc")
@@ -61,7 +61,7 @@ def scored(path):
 
 
 def staged(path):
-    """Of the parts of features.h5."""
+    """Contents of the parts of features.h5."""
     with Staged(path.parent.parent / "features.h5", {"a": 1}, "keypoints"):
         pass
 
@@ -204,7 +204,7 @@ def written_views(folder):
 
 
 def used_views(path):
-    """As training does."""
+    """Read views as training does."""
     for view in read_views(path) or ():
         moved(view.keypoints, view.view_from_photo)
         assert view.descriptors.shape[0] == len(view.keypoints)

@@ -1,12 +1,11 @@
 """Dense features and matches under hloc's interfaces, and what our own runner makes of them."""
 
-import subprocess
-import sys
-from pathlib import Path
+import textwrap
 
 import numpy as np
 import pytest
 import torch
+from hloc_toolbox import STOOD_IN
 
 from d2_hloc.core.config import ConfigError
 from d2_hloc.extractors.d2net_dense import D2NetDenseExtractor
@@ -14,8 +13,6 @@ from d2_hloc.hloc import commands, plugin
 from d2_hloc.hloc.model_inputs import given_size
 from d2_hloc.matchers.d2net_dense import D2NetDense
 from d2_hloc.matchers.d2net_grown import D2NetGrown
-
-ROOT, STAND_IN = Path(__file__).parents[2], Path(__file__).parent / "hloc_stand_in"
 
 
 @pytest.fixture(scope="module")
@@ -73,27 +70,21 @@ def test_dense_matches_of_hlocs_form(photo):
 
 
 def test_hloc_finds_them_by_name(photo, tmp_path):
-    """In a process of its own: registering changes hloc for good."""
+    """Run in a process of its own: registering changes hloc for good."""
     torch.save((photo[:, :203, :240], photo[:, :203, 9:249]), tmp_path / "images.pt")
-    code = f"""
-        import numpy as np, torch, d2_hloc
+    code = """
+        import sys, numpy as np, torch, d2_hloc
         d2_hloc.register()
         from hloc import extract_features, match_dense, match_features
         assert "loftr" in match_dense.confs
         assert extract_features.confs["d2net-dense"]["model"]["name"] == "d2net_dense"
         assert match_features.confs["d2net-dense+grown"]["model"]["max_index"] is None
-        images = torch.load({str(tmp_path / "images.pt")!r})
+        images = torch.load(sys.argv[1])
         found = match_dense.match_pair(match_dense.confs["d2net_dense"], *images)
         errors = found["keypoints0"] - [9, 0] - found["keypoints1"]
         print(len(errors), np.median(np.linalg.norm(errors, axis=1)))
     """
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(line[8:] for line in code.splitlines())],
-        env={"PYTHONPATH": f"{STAND_IN}:{ROOT}", "PATH": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = STOOD_IN.python(textwrap.dedent(code), tmp_path / "images.pt")
     assert done.returncode == 0, done.stderr
     count, median = map(float, done.stdout.split())
     assert count > 500

@@ -32,7 +32,7 @@ def scene(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(scene, tmp_path_factory):
-    """What one process makes of them, with one thread as the workers have."""
+    """Dense stereo by one process, with one thread as the workers have."""
     output = tmp_path_factory.mktemp("alone") / "dense"
     with one_thread_an_operation():
         found = reconstruct_dense(OPTIONS, *scene, output)

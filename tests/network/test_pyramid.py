@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 64, 48  # of the image
 
 
 class Planted(Backbone):
-    """In the backbone's place: maps by the width of the level's image."""
+    """A stand-in for the backbone: maps by the width of the level's image."""
 
     def __init__(self, maps):
         super().__init__()

@@ -83,7 +83,7 @@ def test_the_bundled_file_is_the_one_that_the_reference_was_made_with(shared):
 
 
 def checkpoint(state):
-    """What the authors' training script saves."""
+    """A checkpoint as the authors' training script saves it."""
     return {
         "epoch_idx": 3,
         "train_loss_history": [np.float64(0.25), np.float64(0.125)],

@@ -65,7 +65,7 @@ def places(model):
 
 @pytest.fixture(scope="module")
 def undistorted(source, tmp_path_factory):
-    """What is made for splatting, and its model."""
+    """The folder that is made for splatting, and its model."""
     output = export(source, "splatting", tmp_path_factory.mktemp("out") / "splatting")
     return output, read_model(output / "sparse" / "0")
 

@@ -20,7 +20,7 @@ def fountain(shared, tmp_path_factory):
     """The model of all eleven images."""
     scene = shared / "data" / "lfe-mini" / "Fountain"
     output, truth = tmp_path_factory.mktemp("fountain"), str(scene / "ground_truth.txt")
-    options = ["--resize-max", "1024", "--intrinsics", truth, "--ground-truth", truth]
+    options = ["--resize-max", "640", "--intrinsics", truth, "--ground-truth", truth]
     assert cli.main(["reconstruct", str(scene / "images"), str(output), *options]) == 0
     return output
 
@@ -50,7 +50,7 @@ def test_held_out_fountain_images_are_placed(shared, fountain, tmp_path):
     model.mkdir()
     shutil.copy(fountain / "features.h5", model)  # those of the held-out images leave it
     options = ["--intrinsics", str(scene / "ground_truth.txt")]
-    size = ["--resize-max", "1024"]
+    size = ["--resize-max", "640"]
     images, queries = str(tmp_path / "images"), str(tmp_path / "queries")
     assert cli.main(["reconstruct", images, str(model), *size, *options]) == 0
     options += ["--ground-truth", str(scene / "ground_truth.txt")]

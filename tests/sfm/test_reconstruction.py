@@ -32,7 +32,7 @@ from d2_hloc.sfm.mapping import (
     is_sound,
     map_images,
     mapping_task,
-    settle_anew,
+    readjust_model,
 )
 from d2_hloc.sfm.options import Reconstruct, ReconstructionOptions, VerificationOptions
 from d2_hloc.sfm.outcome.statistics import model_statistics
@@ -245,20 +245,25 @@ def test_images_of_two_places_give_two_models(tmp_path):
     (folder,), (other,) = zip(*other_models(tmp_path / "sparse").items(), strict=True)
     assert folder == "sparse/1"
     assert sorted(pose_errors.model_poses(other)) == names[5:]
-    settle_anew(OPTIONS, model, path, tmp_path, tmp_path / "settled", set(names), [other])
-    assert list(other_models(tmp_path / "settled")) == ["settled/1"]
+    task = mapping_task(OPTIONS, path, tmp_path, tmp_path / "work", set(names))
+    readjust_model(task, model, tmp_path / "readjusted", [other])
+    assert list(other_models(tmp_path / "readjusted")) == ["readjusted/1"]
 
 
-def test_a_model_that_settling_takes_apart_stays_as_it_was(scene, database, tmp_path, caplog):
+def test_a_model_that_readjusting_takes_apart_stays_as_it_was(scene, database, tmp_path, caplog):
     path = Path(shutil.copyfile(database, tmp_path / "few.db"))
     with pycolmap.Database.open(path) as db:
         for pair_id, _ in zip(*db.read_two_view_geometries(), strict=True):
             first, second = pycolmap.pair_id_to_image_pair(pair_id)
             if second > 2:
                 db.delete_inlier_matches(first, second)
-    settle_anew(OPTIONS, scene.model, database, tmp_path, tmp_path / "whole", frozenset())
+    whole, few = (
+        mapping_task(OPTIONS, matches, tmp_path, tmp_path / "work", frozenset())
+        for matches in (database, path)
+    )
+    readjust_model(whole, scene.model, tmp_path / "whole")
     assert "doubtful" not in caplog.text
-    settle_anew(OPTIONS, scene.model, path, tmp_path, tmp_path / "few", frozenset())
+    readjust_model(few, scene.model, tmp_path / "few")
     assert "it stays as it was, and is doubtful" in caplog.text
     before, found = scene.model.num_points3D(), read_model(tmp_path / "few").num_points3D()
     assert found == before
@@ -367,7 +372,7 @@ def test_mapping_begins_again_from_other_focal_lengths(scene, database, tmp_path
     assert began[3:] == pytest.approx([1.0])
 
 
-def test_an_image_left_out_finds_its_place_in_the_settled_model(
+def test_an_image_left_out_finds_its_place_in_the_readjusted_model(
     scene, database, tmp_path, monkeypatch
 ):
     mapper = mapping.MAPPERS["incremental"]

@@ -83,7 +83,7 @@ class Browser:
         return json.loads(message)
 
     def value(self, expression: str) -> Any:
-        """Of a JavaScript expression; a promise is waited for."""
+        """The value of a JavaScript expression; a promise is waited for."""
         answer = self.call(
             "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
         )

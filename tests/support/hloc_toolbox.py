@@ -1,14 +1,14 @@
 """An hloc to run commands with: a stand-in, the real one where it is installed, or none."""
 
 import importlib.util
-import os
-import subprocess
-import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from loaded_process import run_with_libraries
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -33,19 +33,16 @@ class Toolbox:
             pytest.skip("hloc is not installed")
         return cls()
 
-    def python(self, code: str, *arguments: object) -> subprocess.CompletedProcess:
+    def python(self, code: str, *arguments: object) -> CompletedProcess[str]:
         """Run code in a process of its own."""
         absent = "import sys; sys.modules['hloc'] = None\n" if self.is_absent else ""
-        paths = [self.path, ROOT, os.environ.get("PYTHONPATH")]
-        return subprocess.run(
-            [sys.executable, "-c", absent + code, *map(str, arguments)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(str(p) for p in paths if p)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
+            script.write(absent + code)
+            script.flush()
+            paths = [path for path in (self.path, ROOT) if path]
+            return run_with_libraries([script.name, *arguments], paths)
 
-    def command(self, *arguments: object) -> subprocess.CompletedProcess:
+    def command(self, *arguments: object) -> CompletedProcess[str]:
         """`python -m d2_hloc.hloc arguments...`"""
         code = "import runpy; runpy.run_module('d2_hloc.hloc', run_name='__main__', alter_sys=True)"
         return self.python(code, *arguments)

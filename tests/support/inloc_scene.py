@@ -47,7 +47,7 @@ def rigid(seed):
 
 
 def write_alignment(path, matrix):
-    """As published: the matrix before the refinement, another after it."""
+    """Write it as published: the matrix before the refinement, another after it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = ["# before", "", *(" ".join(map(str, row)) for row in np.eye(4)), "# after"]
     path.write_text("\n".join(rows + [" ".join(map(repr, row.tolist())) for row in matrix]) + "\n")

@@ -1,37 +1,27 @@
 """Commands that are killed midway, or interrupted before their record is written."""
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 
 import pytest
+from loaded_process import LoadedProcess
 
 from d2_hloc.files.run_record import RunRecord
 
 
-def run_until_killed(command: Sequence[str], seconds: float, sign: bytes = b"") -> bool:
+def run_until_killed(command: Sequence[object], seconds: float, sign: bytes = b"") -> bool:
     """Run Python with these arguments; kill it a while after it prints `sign`; did it still run?"""
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    printed = b""
-    while (byte := process.stderr.read(1)) and sign not in (printed := printed + byte):
-        pass
-    threading.Thread(target=process.stderr.read, daemon=True).start()
+    process = LoadedProcess(command)
     try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
-    assert process.returncode == 0
-    return False
+        printed = b""
+        while (byte := process.stderr.read(1)) and sign not in (printed := printed + byte):
+            pass
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        status = process.wait(seconds)
+    finally:
+        process.kill()
+    assert status in (None, 0)
+    return status is None
 
 
 def go_on_after_interruptions(run: Callable[[], int], most: int = 60) -> int:

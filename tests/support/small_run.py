@@ -1,7 +1,5 @@
 """A small run from images to a model, in seconds: what tests of whole commands begin with."""
 
-import os
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +45,7 @@ class SmallRun:
         return ["reconstruct", str(self.images), str(output), *ARGUMENTS, *self.intrinsics]
 
 
-def write_scene(folder: Path) -> SmallRun:
+def write_scene(folder: Path) -> None:
     """Four views of the square by day, and a query between them."""
     views = [
         replace(view, camera=Camera.from_view_angle(SIZE, 62.0))
@@ -58,19 +56,3 @@ def write_scene(folder: Path) -> SmallRun:
         Image.fromarray(image).save(folder / view.name, **JPEG)
     (folder / "intrinsics.txt").write_text(intrinsics(views))
     (folder / "ground_truth.txt").write_text(ground_truth(views))
-    return SmallRun(folder)
-
-
-def run_cli(
-    *arguments: object, cwd: Path | None = None, seconds: float = 100
-) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own, for what may kill or hang it."""
-    return subprocess.run(
-        [*CLI, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-    )

@@ -58,7 +58,7 @@ class Toys:
 
 
 class WithoutPairs(Toys):
-    """Of whose pairs some cannot be made."""
+    """Toys of whose pairs some cannot be made."""
 
     def __init__(self, count: int, without: set[int]) -> None:
         super().__init__(count)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from loaded_process import LoadedProcess
 from safetensors.torch import load_file
 from training_form import training_maps
 from training_toys import CACHED, OPTIONS, Toys, WithoutPairs
@@ -274,21 +275,21 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path):
         import sys
         from dataclasses import replace
         from pathlib import Path
+        import torch
         from training_toys import OPTIONS, Toys
         from d2_hloc.training.distributed import joined
         from d2_hloc.training.loop import Trainer
 
+        torch.set_num_threads(1)
         with joined("cpu") as world:
             options = replace(OPTIONS, epochs=1, save_seconds=0)
             Trainer(options, Toys(4), Toys(1, seed=9), Path(sys.argv[1]), world).run()
     """
     (tmp_path / "script.py").write_text(textwrap.dedent(script))
-    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "killed")]
-    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
+    process = LoadedProcess([tmp_path / "script.py", tmp_path / "killed"])
     while len(losses(tmp_path / "killed")) < 2 and process.poll() is None:
         time.sleep(0.01)
     process.kill()
-    process.wait()
     assert len(validation(tmp_path / "killed")) < 2  # it was killed under way
     for name in ("killed", "whole"):
         run(tmp_path / name, replace(OPTIONS, epochs=1), Toys(4))

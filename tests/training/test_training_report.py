@@ -1,4 +1,4 @@
-"""What a training run's report says, from planted tables."""
+"""The contents of a training run's report says, from planted tables."""
 
 import numpy as np
 import pytest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from d2_hloc.app.scene.demo import write_demo
+from d2_hloc.app.scene.demo import GROUND_TRUTH, INTRINSICS, write_demo
 from d2_hloc.reports.localization import (
     add_localization,
     localization_rows,
@@ -29,7 +29,7 @@ def run_demo_command(_: None, args: argparse.Namespace) -> None:
 def demo(output: Path) -> None:
     """Render, reconstruct, localize; print the true errors and write OUT/report.html."""
     model, run = run_demo(output)
-    truth = output / "scene" / "ground_truth.txt"
+    truth = output / "scene" / GROUND_TRUTH
     scores, errors = score_model(model, truth), score_queries(run, read_poses(truth))
     print_table(model_rows(model, scores))
     print_table(localization_rows(run, errors))
@@ -45,7 +45,7 @@ def run_demo(output: Path) -> tuple[ModelRun, LocalizationRun]:
     scene = output / "scene"
     output.mkdir(parents=True, exist_ok=True)
     write_demo(scene)
-    intrinsics = scene / "intrinsics.txt"
+    intrinsics = scene / INTRINSICS
     model = reconstruct(Reconstruct(intrinsics=intrinsics), scene / "images", output)
     conf = Localize(intrinsics=intrinsics)
     return model, localize_queries(conf, output, scene / "queries", output / "localization")

@@ -20,9 +20,12 @@ from d2_hloc.core.threads import one_thread_an_operation
 from d2_hloc.files.atomic import empty_folder
 
 SIZE = (640, 480)
+NUM_VIEWS = 12  # by day
+NOISE = 5.0  # of the night, standard deviation in grey levels
 TARGET = (0.0, 1.2, 1.25)  # metres; what the views look at
 JPEG: dict[str, Any] = {"quality": 95, "subsampling": 0}
 FOLDERS = ("images", "queries")
+INTRINSICS, GROUND_TRUTH = "intrinsics.txt", "ground_truth.txt"  # files of the demo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +55,13 @@ def around(
     return Pose.looking_at(centre, target + aside * right, np.radians(roll))
 
 
-def mapping_views(count: int = 12) -> tuple[DemoView, ...]:
+def mapping_views() -> tuple[DemoView, ...]:
     """Views by day on an arc of 84 degrees; near and low, far and high by turns."""
     camera = Camera.from_view_angle(SIZE, 62.0)
     places = [(4.7, 1.45), (5.3, 1.95)]
     return tuple(
         DemoView(name=f"images/view_{k:02}.jpg", camera=camera, pose=around(turn, *places[k % 2]))
-        for k, turn in enumerate(np.linspace(-42, 42, count).tolist())
+        for k, turn in enumerate(np.linspace(-42, 42, NUM_VIEWS).tolist())
     )
 
 
@@ -85,7 +88,7 @@ def write_demo(folder: Path) -> None:
         ValueError: if the folder holds something else.
     """
     views = mapping_views() + query_views()
-    texts = {"intrinsics.txt": intrinsics(views), "ground_truth.txt": ground_truth(views)}
+    texts = {INTRINSICS: intrinsics(views), GROUND_TRUTH: ground_truth(views)}
     if is_whole(folder, views, texts):
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -124,9 +127,9 @@ def _take(scene: Scene, view: DemoView) -> UInt8[np.ndarray, "H W 3"]:
     return noisy(image) if view.night else image
 
 
-def noisy(image: UInt8[np.ndarray, "H W 3"], sigma: float = 5.0, seed: int = 0) -> np.ndarray:
-    """Image as a sensor with little light sees it; `sigma` in grey levels."""
-    noise = np.random.default_rng(seed).normal(0, sigma, image.shape)
+def noisy(image: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:
+    """Image as a sensor with little light sees it."""
+    noise = np.random.default_rng(0).normal(0, NOISE, image.shape)
     return np.rint(image + noise).clip(0, 255).astype(np.uint8)
 
 

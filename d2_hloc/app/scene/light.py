@@ -52,9 +52,8 @@ class Blockers:
     """Surfaces that cast shadows; u, v and the height above one are linear in a point."""
 
     def __init__(self, surfaces: Sequence[Surface]) -> None:
-        shape = (len(surfaces), 3, 3)
-        frames = [np.stack([s.right, s.down, s.normal], axis=1) for s in surfaces]
-        inverse = np.linalg.inv(np.reshape(frames, shape))
+        axes = np.reshape([(s.right, s.down, s.normal) for s in surfaces], (-1, 3, 3))
+        inverse = np.linalg.inv(axes.transpose(0, 2, 1))
         corners = np.reshape([s.corner for s in surfaces], (-1, 3, 1))
         self.maps = inverse.transpose(1, 2, 0).astype(np.float32)  # u, v, height; of x, y, z
         self.shifts = (inverse @ corners)[..., 0].T.astype(np.float32)
@@ -62,10 +61,9 @@ class Blockers:
     @classmethod
     def of(cls, surface: Surface, among: Sequence[Surface]) -> Blockers:
         """Surfaces that rise above the plane of `surface`: the others cast no shadow on it."""
-        ends = (0, 1, 0, 1), (0, 0, 1, 1)
-        heights = [(s.at(*map(np.array, ends)) - surface.corner) @ surface.normal for s in among]
-        rising = (h.max() > CLEARANCE for h in heights)
-        return cls([s for s, rises in zip(among, rising, strict=True) if rises])
+        corners = np.reshape([s.corners for s in among], (-1, 4, 3))
+        rises = ((corners - surface.corner) @ surface.normal).max(axis=1) > CLEARANCE
+        return cls([s for s, is_above in zip(among, rises, strict=True) if is_above])
 
     def hide(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -26,11 +27,16 @@ class Surface:
     down: Vector
     texture: Texture
 
-    @property
+    @cached_property
     def normal(self) -> Vector:
         """Normal of unit length, towards those who see the surface."""
         normal = np.cross(self.down, self.right)
         return normal / np.linalg.norm(normal)
+
+    @cached_property
+    def corners(self) -> Float[np.ndarray, "4 3"]:
+        """Corners in the world."""
+        return self.at(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]))
 
     @property
     def lengths(self) -> tuple[float, float]:

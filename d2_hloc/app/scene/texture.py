@@ -80,7 +80,6 @@ def masonry(
     joint: float,
     colours: Sequence[Colour],
     seed: int,
-    grain: str = "gravel",
     gain: float = 0.35,
 ) -> Texture:
     """Rows of bricks, slabs or planks, no two alike; (w, h) of wall, stone and joint in metres.
@@ -99,7 +98,7 @@ def masonry(
     cover = np.clip((inside - joint / 3) / (joint / 3), 0, 1)[..., None]
     table = random.random((row.max() + 1, column.max() + 1, 4))[row, column]
     pixels = _mix(colours[:-1], table[..., 0]) * (0.8 + 0.4 * table[..., 1:2])
-    pixels = pixels * _grain(grain, table[..., 2:], gain)[..., None]
+    pixels = pixels * _grain("gravel", table[..., 2:], gain)[..., None]
     return np.clip(colours[-1] * (1 - cover) + pixels * cover, 0, 1).astype(np.float32)
 
 

@@ -1,4 +1,7 @@
-"""Rerank the poses of InLoc's queries by Dense PV (a step), and find poses by a method's name."""
+"""Rerank the poses of InLoc's queries by Dense PV (a step), and find poses by a method's name.
+
+The score of one pose, from the rendered scan, is rendering.dense_score().
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ class PoseOptions:
     ray, Pooled PE within `pooled_error` pixels of a query 4032 wide, and less in a smaller one.
     `num_candidates` are matched, and Sparse PE estimates poses by `num_poses` of them. A query with
     `enough_inliers` verified matches with one of its first `num_first` candidates is matched with
-    no further ones. `polish`: where keypoints are refined, the best pose of Direct and Sparse PE is
-    estimated again from all points of its cutout that the query shows.
+    no further ones. `refit_best`: where keypoints are refined, the best pose of Direct and Sparse
+    PE is estimated again from all points of its cutout that the query shows.
 
     Attributes:
         num_candidates: cutouts that a query is matched with.
@@ -29,7 +29,7 @@ class PoseOptions:
         enough_inliers: verified matches with one of the first candidates that end the
             search; null is none.
         num_first: candidates that are looked at for enough_inliers.
-        polish: estimate the best pose again from all points of its cutout, where keypoints
+        refit_best: estimate the best pose again from all points of its cutout, where keypoints
             are refined.
         random_seed: of the hypotheses that are drawn.
         verification: homographies that the matches have to agree on.
@@ -42,7 +42,7 @@ class PoseOptions:
     min_num_inliers: int = FEWEST
     enough_inliers: int | None = None
     num_first: int = 10
-    polish: bool = True
+    refit_best: bool = True
     random_seed: int = 0
     verification: SpatialVerificationOptions = field(default_factory=SpatialVerificationOptions)
 

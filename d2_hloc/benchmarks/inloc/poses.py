@@ -226,7 +226,7 @@ def from_visible_points(
 ) -> RankedPose:
     """Estimate a pose again from all points that its cutout shows, where that is asked for."""
     refine = setting.refine
-    if refine is None or not setting.options.polish or best.pose is None:
+    if refine is None or not setting.options.refit_best or best.pose is None:
         return best
     camera, pair = setting.cameras[query], (best.cutout, query)
     keypoints, xyz = files.points_of(best.cutout)

@@ -216,12 +216,10 @@ def _fill(grey: Float[Tensor, "H W"], mask: Bool[Tensor, "H W"]) -> Float[Tensor
 class CloudCache:
     """Clouds of cutouts or of whole scans, made once while they are in use; for several threads."""
 
-    def __init__(
-        self, data: InLocData, options: DensePVOptions, maps: MapCache, capacity: int = CLOUD_BYTES
-    ) -> None:
+    def __init__(self, data: InLocData, options: DensePVOptions, maps: MapCache) -> None:
         self._data, self._options, self._maps = data, options, maps
         self._device = chosen_device()
-        self._clouds = BoundedCache(self._read, capacity)
+        self._clouds = BoundedCache(self._read, CLOUD_BYTES)
         self._scans: Mapping[str, list[str]] = _by_scan(data.cutouts)
 
     def __getitem__(self, cutout: str) -> Cloud:

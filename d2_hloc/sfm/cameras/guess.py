@@ -1,4 +1,7 @@
-"""A camera that no file of intrinsics gives: from EXIF, otherwise by COLMAP's guess."""
+"""A camera that no file of intrinsics gives, of the camera model asked for.
+
+Its focal length is EXIF's, otherwise COLMAP's guess.
+"""
 
 from __future__ import annotations
 

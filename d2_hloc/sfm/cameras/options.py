@@ -1,4 +1,4 @@
-"""Choices of cameras that are not known."""
+"""Choices for cameras that are not known: COLMAP's model of them, and which images share one."""
 
 from __future__ import annotations
 

@@ -20,7 +20,6 @@ from d2_hloc.sfm.exporting.nerfstudio import write_transforms
 
 PART = ".exporting"  # ends the name of a folder that is not whole
 QUALITY = 98  # of undistorted JPEG images
-MASKS = "masks"  # folder of the masks of undistorted images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +76,13 @@ def undistort(source: ExportSource, folder: Path, max_image_size: int) -> pycolm
         undistort_options=pycolmap.UndistortCameraOptions(max_image_size=max_image_size),
         jpeg_quality=QUALITY,
     )
-    for left in (*folder.glob("run-colmap-*.sh"), folder / "stereo", folder / EIGHT_BITS):
+    made = Outputs(folder)
+    for left in (*folder.glob("run-colmap-*.sh"), made.stereo, folder / EIGHT_BITS):
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-    model = read_model(folder / "sparse")
+    model = read_model(made.sparse)
     for image_id in model.reg_image_ids():
         name = model.images[image_id].name
-        if not (folder / "images" / name).is_file():
+        if not (made.undistorted_images / name).is_file():
             raise ModelError(f"{source.images / name}: COLMAP could not read it; save it as PNG.")
     return model
 
@@ -92,9 +92,10 @@ def _for_splatting(
 ) -> None:
     """images/ and sparse/0, as the reference code of Gaussian splatting and its kin read them."""
     undistort(source, folder, max_image_size)
-    (folder / "sparse").rename(folder / "0")
-    (folder / "sparse").mkdir()
-    (folder / "0").rename(folder / "sparse" / "0")
+    sparse = Outputs(folder).sparse
+    sparse.rename(folder / "0")
+    sparse.mkdir()
+    (folder / "0").rename(sparse / "0")
 
 
 def _for_openmvs(
@@ -102,10 +103,11 @@ def _for_openmvs(
 ) -> None:
     """images/ and sparse/, as InterfaceCOLMAP reads them; its model as text too, and masks."""
     undistorted = undistort(source, folder, max_image_size)
-    undistorted.write_text(folder / "sparse")
+    undistorted.write_text(Outputs(folder).sparse)
     if source.masks.are_asked_for:
+        masks = Outputs(folder).undistorted_masks
         given = model, undistorted, source.images, source.masks
-        undistort_masks(*given, lambda name: folder / MASKS / f"{Path(name).stem}.mask.png")
+        undistort_masks(*given, lambda name: masks / f"{Path(name).stem}.mask.png")
 
 
 def _undistorted_images(
@@ -113,7 +115,7 @@ def _undistorted_images(
 ) -> pycolmap.Reconstruction:
     """images/ alone; their model is written in another form."""
     model = undistort(source, folder, max_image_size)
-    shutil.rmtree(folder / "sparse")
+    shutil.rmtree(Outputs(folder).sparse)
     return model
 
 
@@ -124,8 +126,9 @@ def _for_nerfstudio(
     undistorted = _undistorted_images(source, folder, max_image_size)
     if source.masks.are_asked_for:
         given = model, undistorted, source.images, source.masks
-        undistort_masks(*given, lambda name: folder / MASKS / f"{name}.png")
-    write_transforms(undistorted, folder, MASKS if (folder / MASKS).is_dir() else None)
+        undistort_masks(*given, Outputs(folder).undistorted_mask)
+    masks = Outputs(folder).undistorted_masks
+    write_transforms(undistorted, folder, masks.name if masks.is_dir() else None)
 
 
 def _for_bundler(

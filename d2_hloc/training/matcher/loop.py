@@ -24,6 +24,7 @@ from tqdm import tqdm
 from d2_hloc.core.devices import chosen_device, sent
 from d2_hloc.core.ranges import MANY, SEEDS, SHARES, check_ranges
 from d2_hloc.files.atomic import write_atomically
+from d2_hloc.files.outputs import Outputs
 from d2_hloc.matching.lightglue import Assignment, Glue, GlueShape, load_glue, locate, save_glue
 from d2_hloc.network.d2net import DTYPES
 from d2_hloc.training.checkpoint import load_optimizer
@@ -120,7 +121,7 @@ class MatcherTrainer:
             WeightsError: if the weights to begin from cannot be used.
             ValueError: if pairs held back cannot be made, or the last checkpoint is damaged.
         """
-        self.options, self.train, self.output = options, train, output
+        self.options, self.train, self.outputs = options, train, Outputs(output)
         self.device = chosen_device()
         self.glue = first_glue(options, shape).to(self.device)
         self.mean = copy.deepcopy(self.glue).eval().requires_grad_(False)
@@ -135,9 +136,9 @@ class MatcherTrainer:
             weight_decay=options.weight_decay,
         )
         output.mkdir(parents=True, exist_ok=True)
-        self.losses = Table(output / "losses.csv", LOSSES)
-        self.validation = Table(output / "validation.csv", VALIDATION)
-        self.last = output / "last.pth"
+        self.losses = Table(self.outputs.losses, LOSSES)
+        self.validation = Table(self.outputs.validation, VALIDATION)
+        self.last = self.outputs.last_checkpoint
         self.step, self.best, self.validated = 0, -1.0, -1
         self._load()
         self.held_back = {
@@ -183,8 +184,8 @@ class MatcherTrainer:
         total = float(loss.total.detach())
         if not np.isfinite(total):
             raise ValueError(
-                f"{self.output}: the loss of step {self.step} is {total}; begin again in another "
-                "output, with a lower learning_rate or precision float32."
+                f"{self.outputs.folder}: the loss of step {self.step} is {total}; begin again in "
+                "another output, with a lower learning_rate or precision float32."
             )
         self.optimizer.zero_grad()
         loss.total.backward()
@@ -228,7 +229,7 @@ class MatcherTrainer:
         self.validated = self.step
         if score > self.best:
             self.best = score
-            save_glue(self.output / "best.safetensors", self.mean)
+            save_glue(self.outputs.best_weights, self.mean)
         self._save()
 
     def _save(self) -> None:
@@ -292,12 +293,12 @@ def assign(glue: Glue, batch: Example, precision: str) -> Assignment:
 
 
 def on_device(batch: Example, device: torch.device) -> Example:
-    """A batch where the network is."""
+    """A batch on the device of the network."""
     return Example(**{name: sent(value, device) for name, value in vars(batch).items()})
 
 
 def held_back_batches(source: Source, options: MatcherTrainingOptions) -> list[Example]:
-    """Always the same pairs, as they are found."""
+    """Batches of pairs to measure with: always the same, as they are found."""
     rng = np.random.default_rng([options.seed, 77])
     count = source.options.points[-1]
     found = [source.example(count, rng, plain=True) for _ in range(options.held_back_pairs)]
@@ -324,6 +325,6 @@ def likeness(batch: Example) -> Tensor:
 
 
 def mean_of(found: Sequence[tuple[float, float]]) -> Measures:
-    """Over pairs."""
+    """Mean precision and recall over pairs."""
     precision, recall = np.mean(found, axis=0)
     return Measures(precision=float(precision), recall=float(recall))

@@ -40,7 +40,7 @@ def assignment_loss(found: Assignment, truth: Example) -> Loss:
 
 
 def alone_loss(logits: Float[Tensor, "B N"], alone: Bool[Tensor, "B N"]) -> Float[Tensor, ""]:
-    """That features without a partner are said to have none."""
+    """Loss of features without a partner: small where they are said to have none."""
     sums = -(F.logsigmoid(-logits) * alone).sum(dim=1)
     return (sums / alone.sum(dim=1).clamp(min=1)).mean()
 

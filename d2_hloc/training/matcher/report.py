@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -22,10 +21,10 @@ ABOUT = (
 )
 
 
-def report_matcher_training(record: RunRecord, output: Path, subtitle: str) -> None:
+def report_matcher_training(record: RunRecord, subtitle: str) -> None:
     """Print what came of the run, and write its report."""
-    measured = Table(output / "validation.csv", VALIDATION).rows()
-    losses = Table(output / "losses.csv", LOSSES).rows()
+    measured = Table(record.outputs.validation, VALIDATION).rows()
+    losses = Table(record.outputs.losses, LOSSES).rows()
     rows = {"before": measured[0], "best": best(measured), "last": measured[-1]}
     record.scores = {
         name: {key: value for key, value in row.items() if np.isfinite(value)}
@@ -37,9 +36,9 @@ def report_matcher_training(record: RunRecord, output: Path, subtitle: str) -> N
     report.figure("Loss", curves_figure({"training": loss_curve(losses)}, "step", "loss"))
     report.figure("Matches", curves_figure(matcher_curves(measured), "step", "share"), note=ABOUT)
     report.table("Validations", measured, columns=VALIDATION)
-    path = report.write(output / "report.html")
+    path = report.write(record.outputs.report)
     print_table(headline(measured))
-    print(f"\n{path}\n{output / 'best.safetensors'}")
+    print(f"\n{path}\n{record.outputs.best_weights}")
 
 
 def best(measured: Sequence[Row]) -> Row:
@@ -56,7 +55,7 @@ def score(row: Row) -> float:
 
 
 def headline(measured: Sequence[Row]) -> list[tuple[str, object]]:
-    """The numbers that matter."""
+    """Names and values of the numbers that matter."""
     top = best(measured)
     return [
         ("steps", measured[-1]["step"]),
@@ -71,7 +70,7 @@ def headline(measured: Sequence[Row]) -> list[tuple[str, object]]:
 
 
 def matcher_curves(measured: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]]:
-    """Over the step: precision and recall, on views and, where there are some, scenes."""
+    """Precision and recall over the step, on views and, where there are some, scenes."""
     steps = [row["step"] for row in measured]
     names = {
         "precision": "precision",
@@ -84,7 +83,7 @@ def matcher_curves(measured: Sequence[Row]) -> dict[str, tuple[list[float], list
 
 
 def loss_curve(losses: Sequence[Row]) -> tuple[list[float], list[float]]:
-    """Means of neighbouring steps."""
+    """The loss over the step: means of neighbouring steps."""
     y = np.array([row["loss"] for row in losses], dtype=float)
     parts = np.array_split(np.arange(len(y)), min(SMOOTHED, max(1, len(y))))
     parts = [part for part in parts if len(part)]

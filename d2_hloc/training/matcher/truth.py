@@ -15,7 +15,7 @@ NOWHERE = -1e4  # where a feature lies that the other image does not show: far f
 
 @dataclass(frozen=True, kw_only=True)
 class TruthOptions:
-    """In pixels: partners are this near in both images; what has nothing that near has none.
+    """Distances of partners in both images, pixels; what has nothing that near has none.
 
     Attributes:
         partner: largest distance of partners in both images, pixels.

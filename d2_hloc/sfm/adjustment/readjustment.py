@@ -1,4 +1,4 @@
-"""A model settled: its points found anew and adjusted with a robust loss, bounds growing narrow.
+"""A model readjusted: its points found anew and adjusted with a robust loss, bounds growing narrow.
 
 A mapper that begins with wrong focal lengths drops the matches that would tell so, and ends in a
 model that is bent a little and agrees with all that it kept. So points are triangulated anew, from
@@ -23,7 +23,7 @@ MAX_ANGLE = 6.0  # degrees, between a ray and the point that it is to see, while
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettlingRound:
+class ReadjustmentRound:
     """Bound of the errors with which points are found, and scale of the loss; pixels."""
 
     max_error: float
@@ -31,30 +31,30 @@ class SettlingRound:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettlingRule:
+class ReadjustmentRule:
     """Rounds, and the outlier factors beyond which observations leave in the end."""
 
-    rounds: tuple[SettlingRound, ...]
+    rounds: tuple[ReadjustmentRound, ...]
     factors: float = 1.0
 
 
 WIDE = (
-    *[SettlingRound(max_error=16.0, loss_scale=4.0)] * 2,
-    *[SettlingRound(max_error=8.0, loss_scale=2.0)] * 2,
+    *[ReadjustmentRound(max_error=16.0, loss_scale=4.0)] * 2,
+    *[ReadjustmentRound(max_error=8.0, loss_scale=2.0)] * 2,
 )
-NARROW = SettlingRound(max_error=4.0, loss_scale=1.0)
-LAST = SettlingRound(max_error=2.0, loss_scale=0.5)
+NARROW = ReadjustmentRound(max_error=4.0, loss_scale=1.0)
+LAST = ReadjustmentRound(max_error=2.0, loss_scale=0.5)
 # Errors of thousands of cells have a long tail, and tracks are cut where they leave.
-LAST_OF_CELLS = SettlingRound(max_error=4.0, loss_scale=0.5)
+LAST_OF_CELLS = ReadjustmentRound(max_error=4.0, loss_scale=0.5)
 
-RULE = SettlingRule(rounds=(*WIDE, NARROW, NARROW, LAST))
-RULE_OF_CELLS = SettlingRule(rounds=(*WIDE, NARROW, NARROW, LAST_OF_CELLS), factors=2.0)
-# Nothing that a settled model led to is far off.
-RULE_OF_COVERED = SettlingRule(rounds=(NARROW, LAST_OF_CELLS), factors=2.0)
+RULE = ReadjustmentRule(rounds=(*WIDE, NARROW, NARROW, LAST))
+RULE_OF_CELLS = ReadjustmentRule(rounds=(*WIDE, NARROW, NARROW, LAST_OF_CELLS), factors=2.0)
+# Nothing that a readjusted model led to is far off.
+RULE_OF_COVERED = ReadjustmentRule(rounds=(NARROW, LAST_OF_CELLS), factors=2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettlingTask:
+class ReadjustmentTask:
     """A verified database with its images, and what stays as it is in its models."""
 
     database: Path
@@ -64,17 +64,17 @@ class SettlingTask:
     constant_cameras: Set[int]
     outlier_factor: float | None
     num_threads: int
-    rule: SettlingRule = RULE
+    rule: ReadjustmentRule = RULE
     deviations: Mapping[str, np.ndarray] | None = None  # of keypoints by image, pixels
 
 
-def settle(model: pycolmap.Reconstruction, task: SettlingTask) -> pycolmap.Reconstruction:
+def readjust(model: pycolmap.Reconstruction, task: ReadjustmentTask) -> pycolmap.Reconstruction:
     """Find the points anew and adjust, round by round; distortions come last.
 
     Then observations beyond `outlier_factor` median errors, times the rule's, leave.
     """
     threads, constant = task.num_threads, task.constant_cameras
-    for bound in tqdm(task.rule.rounds, desc="settle", unit="round"):
+    for bound in tqdm(task.rule.rounds, desc="readjust", unit="round"):
         model = _triangulate(model, task, bound.max_error)
         scale = bound.loss_scale
         adjust(model, constant, threads, loss_scale=scale, refine_distortion=False)
@@ -89,7 +89,7 @@ def settle(model: pycolmap.Reconstruction, task: SettlingTask) -> pycolmap.Recon
 
 
 def _triangulate(
-    model: pycolmap.Reconstruction, task: SettlingTask, max_error: float
+    model: pycolmap.Reconstruction, task: ReadjustmentTask, max_error: float
 ) -> pycolmap.Reconstruction:
     """Find points within `max_error` pixels, at the poses and intrinsics of the model."""
     options, search = task.triangulation, task.triangulation.triangulation

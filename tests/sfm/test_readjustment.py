@@ -15,8 +15,8 @@ from d2_hloc.files.colmap import open_database, pycolmap
 from d2_hloc.files.staged_h5 import Staged
 from d2_hloc.sfm import mappers, pose_errors
 from d2_hloc.sfm.adjustment.outliers import adjust, is_wild, reprojection_errors
-from d2_hloc.sfm.adjustment.settling import RULE, RULE_OF_CELLS, settle
-from d2_hloc.sfm.mappers import mapping_task, settling_task
+from d2_hloc.sfm.adjustment.readjustment import RULE, RULE_OF_CELLS, readjust
+from d2_hloc.sfm.mappers import mapping_task, readjustment_task
 from d2_hloc.sfm.options import ReconstructionOptions
 from d2_hloc.sfm.second_look import matches_by_model, second_database
 from d2_hloc.sfm.triangulation import triangulate
@@ -42,9 +42,11 @@ def test_wrong_focal_lengths_come_right(scene, database, tmp_path):
         camera.params = [FOCAL * factor, FOCAL * factor, *camera.params[2:]]
     assert np.median(reprojection_errors(model)) > 1
     task = mapping_task(OPTIONS, database, tmp_path, tmp_path / "work", frozenset())
-    settled = settle(model, settling_task(task, tmp_path / "settling"))
-    assert [c.params[0] for c in settled.cameras.values()] == pytest.approx([FOCAL] * 6, rel=1e-3)
-    poses, truth = pose_errors.model_poses(settled), pose_errors.model_poses(scene.model)
+    readjusted = readjust(model, readjustment_task(task, tmp_path / "readjusting"))
+    assert [c.params[0] for c in readjusted.cameras.values()] == pytest.approx(
+        [FOCAL] * 6, rel=1e-3
+    )
+    poses, truth = pose_errors.model_poses(readjusted), pose_errors.model_poses(scene.model)
     errors = pose_errors.pose_errors(poses, truth, pose_errors.align(poses, truth))
     assert max(e[0] for e in errors.values()) < 1e-2
 
@@ -75,7 +77,9 @@ def test_observations_of_cells_a_few_pixels_off_stay(scene, database, tmp_path):
     known = {image.name for image in model.images.values()}
     task = mapping_task(OPTIONS, path, tmp_path, tmp_path / "work", known)
     narrow, wide = (
-        settle(pycolmap.Reconstruction(model), settling_task(task, tmp_path / "settling", rule))
+        readjust(
+            pycolmap.Reconstruction(model), readjustment_task(task, tmp_path / "readjusting", rule)
+        )
         for rule in (RULE, RULE_OF_CELLS)
     )
     gained = wide.compute_num_observations() - narrow.compute_num_observations()
