@@ -1,4 +1,4 @@
-"""What several pyramids found in an image is kept, and matched, apart."""
+"""Features of several pyramids are kept, and matched, apart from each other."""
 
 from dataclasses import replace
 
