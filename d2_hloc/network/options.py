@@ -9,7 +9,7 @@ from d2_hloc.core.ranges import MANY, check_ranges
 from d2_hloc.network.weights.catalogue import absolute_source
 
 MULTISCALE = (0.5, 1.0, 2.0)
-# Of an image 1.41 times as large, edges kept, and the same with coarser maps in it (docs/matcher.md);
+# Of an image 1.41 times as large, edges kept, and again with coarser maps added (docs/matcher.md);
 # more keypoints of a pyramid take the learned matcher too long.
 FINE = {
     "scales": (1.41,),
