@@ -13,7 +13,7 @@ from d2_hloc.core.structs import Features
 from d2_hloc.network.backbone import Backbone
 from d2_hloc.network.description import GeneralizedMean
 from d2_hloc.network.options import D2NetOptions
-from d2_hloc.network.pyramid import Level, Pyramid, shared_levels
+from d2_hloc.network.pyramid import Pyramid, grow_pyramids
 from d2_hloc.network.weights.files import load_weights
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -51,15 +51,11 @@ class D2Net(nn.Module):
             Pyramid(scales, self.options.edge_threshold, [GeneralizedMean() for _ in images])
             for scales in self.options.pyramids
         ]
-        found: dict[Pyramid, list[Level]] = {pyramid: [] for pyramid in pyramids}
-        for pyramid, level in shared_levels(self.backbone, images, pyramids):
-            found[pyramid].append(level)
+        grow_pyramids(self.backbone, images, pyramids)
         size = (images.shape[3], images.shape[2])
         limits = [0 if is_flat(image) else self.options.max_keypoints for image in images]
         return [
-            joined_pyramids(
-                [self._features(found[p], k, size, p.pools[k]).best(limit) for p in pyramids]
-            )
+            joined_pyramids([self._features(p, k, size).best(limit) for p in pyramids])
             for k, limit in enumerate(limits)
         ]
 
@@ -67,12 +63,11 @@ class D2Net(nn.Module):
         """Features of one image, a tensor or an array."""
         return self(torch.as_tensor(image)[None])[0]
 
-    def _features(
-        self, found: list[Level], k: int, size: tuple[int, int], pool: GeneralizedMean
-    ) -> Features:
+    def _features(self, pyramid: Pyramid, k: int, size: tuple[int, int]) -> Features:
+        """Everything that a pyramid found in the k-th image, of that size (w, h)."""
         position = self.options.position
         keypoints, scores, descriptors, scales = [], [], [], []
-        for level in found:
+        for level in pyramid.levels:
             part = level.parts[k]
             xy = cells_to_level(part.positions.flip(1), position)
             keypoints.append(level_to_image(xy, level.size, size, position))
@@ -84,7 +79,7 @@ class D2Net(nn.Module):
             scores=torch.cat(scores),
             descriptors=torch.cat(descriptors),
             scales=torch.cat(scales),
-            global_descriptor=pool.result(),
+            global_descriptor=pyramid.pools[k].result(),
         )
 
 

@@ -74,16 +74,17 @@ def levels(
     scales: tuple[float, ...],
     edge_threshold: float,
     pools: list[GeneralizedMean],
-) -> Iterator[Level]:
+) -> list[Level]:
     """The levels of the pyramid in the order of `scales`; `pools` take in each image's maps."""
     pyramid = Pyramid(scales, edge_threshold, pools)
-    return (level for _, level in shared_levels(backbone, images, [pyramid]))
+    grow_pyramids(backbone, images, [pyramid])
+    return pyramid.levels
 
 
-def shared_levels(
+def grow_pyramids(
     backbone: Backbone, images: Float[Tensor, "B 3 H W"], pyramids: Sequence[Pyramid]
-) -> Iterator[tuple[Pyramid, Level]]:
-    """The levels of several pyramids, coarse to fine; a size that they share is seen once."""
+) -> None:
+    """Add the levels of several pyramids, coarse to fine; a size that they share is seen once."""
     for scale in sorted({s for pyramid in pyramids for s in pyramid.scales}):
         image = resize(images, scale)
         pooled = backbone.pooled(image)
@@ -94,8 +95,8 @@ def shared_levels(
             for pyramid in sharing[:-1]:
                 pyramid.add(replace(strip, maps=strip.maps.clone()))
             sharing[-1].add(strip)
-        size = (image.shape[3], image.shape[2])
-        yield from ((pyramid, pyramid.finish(size)) for pyramid in sharing)
+        for pyramid in sharing:
+            pyramid.finish((image.shape[3], image.shape[2]))
 
 
 class Pyramid:
@@ -106,13 +107,13 @@ class Pyramid:
     ) -> None:
         """`pools` take in each image's maps."""
         self.scales, self.edge_threshold, self.pools = scales, edge_threshold, pools
+        self.levels: list[Level] = []  # those that are done
         self.coarse: Tensor | None = None  # (B, D, h, w) fused maps of the level before
         self.found: Tensor | None = None  # (B, h, w) its cells that are banned on finer ones
 
     def begin(self, scale: float, backbone: Backbone, pooled: Float[Tensor, "B C h w"]) -> None:
         """Go on to the next level, whose maps are as large as `pooled`."""
-        self.index = self.scales.index(scale)
-        is_last = self.index == len(self.scales) - 1
+        is_last = len(self.levels) == len(self.scales) - 1
         self.banned = resize_mask(self.found, pooled)
         self.fused = None if is_last else backbone.empty_maps(pooled)
         self.parts: list[list[LevelFeatures]] = [[] for _ in self.pools]
@@ -129,11 +130,12 @@ class Pyramid:
             found = features_of_strip(maps, strip, self.banned[k], self.edge_threshold)
             self.parts[k].append(found)
 
-    def finish(self, size: tuple[int, int]) -> Level:
-        """The level, of an image of that size (w, h)."""
+    def finish(self, size: tuple[int, int]) -> None:
+        """End the level, of an image of that size (w, h)."""
         self.coarse, self.found = self.fused, self.banned
-        parts, scale = [joined_strips(p) for p in self.parts], self.scales[self.index]
-        return Level(parts=parts, index=self.index, scale=scale, size=size)
+        index, parts = len(self.levels), [joined_strips(p) for p in self.parts]
+        scale = self.scales[index]
+        self.levels.append(Level(parts=parts, index=index, scale=scale, size=size))
 
 
 @dataclass(frozen=True, kw_only=True)
