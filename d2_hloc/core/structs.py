@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -25,15 +25,7 @@ class Features:
 
     def to(self, device: torch.device | str) -> Features:
         """The same on a device."""
-        pooled, of = self.global_descriptor, self.pyramids
-        return Features(
-            keypoints=self.keypoints.to(device),
-            scores=self.scores.to(device),
-            descriptors=self.descriptors.to(device),
-            scales=self.scales.to(device),
-            pyramids=None if of is None else of.to(device),
-            global_descriptor=None if pooled is None else pooled.to(device),
-        )
+        return replace(self, **{name: value.to(device) for name, value in self._given().items()})
 
     def best(self, count: int | None) -> Features:
         """The `count` features of highest score, best first; all of them for None."""
@@ -41,14 +33,11 @@ class Features:
 
     def chosen(self, order: Int[Tensor, " K"]) -> Features:
         """The features of these indices, in their order."""
-        return Features(
-            keypoints=self.keypoints[order],
-            scores=self.scores[order],
-            descriptors=self.descriptors[order],
-            scales=self.scales[order],
-            pyramids=None if self.pyramids is None else self.pyramids[order],
-            global_descriptor=self.global_descriptor,
-        )
+        rows = {name: v[order] for name, v in self._given().items() if name != "global_descriptor"}
+        return replace(self, **rows)
+
+    def _given(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +46,12 @@ class Matches:
 
     pairs: Int[Tensor, "K 2"]  # keypoint index in image 0, in image 1
     scores: Float[Tensor, " K"]  # in [0, 1], higher is better
+
+    @classmethod
+    def none(cls, device: torch.device | str = "cpu") -> Matches:
+        """No matches."""
+        pairs = torch.empty(0, 2, dtype=torch.int64, device=device)
+        return cls(pairs=pairs, scores=torch.empty(0, device=device))
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -6,7 +6,7 @@ partner. What a pyramid found is therefore matched to what the same pyramid foun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,13 +64,8 @@ def match_by_pyramid(
         for k in image0.parts
         if k in image1.parts
     ]
-    return joined_matches(found)
-
-
-def joined_matches(found: Sequence[Matches]) -> Matches:
-    """All matches of several lists; none where there are no lists."""
     if not found:
-        return Matches(pairs=torch.empty(0, 2, dtype=torch.int64), scores=torch.empty(0))
+        return Matches.none()
     return Matches(
         pairs=torch.cat([m.pairs for m in found]), scores=torch.cat([m.scores for m in found])
     )

@@ -22,6 +22,22 @@ def given_size(data: dict[str, Tensor], k: str, needed_by: str) -> tuple[int, in
     return int(width), int(height)
 
 
+def given_features(data: dict[str, Tensor], k: str) -> Features:
+    """Features of image k, "0" or "1", of `keypoints`k, 1 x N x 2, and `descriptors`k, 1 x D x N.
+
+    Where they are given, `scales`k and `pyramids`k, 1 x N, go with them; hloc gives no scores.
+    """
+    keypoints = data[f"keypoints{k}"][0].float()
+    ones = keypoints.new_ones(len(keypoints))
+    return Features(
+        keypoints=keypoints,
+        scores=ones,
+        descriptors=data[f"descriptors{k}"][0].T.float(),
+        scales=data[f"scales{k}"][0].float() if f"scales{k}" in data else ones,
+        pyramids=data[f"pyramids{k}"][0].long() if f"pyramids{k}" in data else None,
+    )
+
+
 def single_image(image: Tensor, what: str) -> Tensor:
     """The image (3, H, W) of a batch of one; `what` names it in an error.
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from d2_hloc.core.structs import Features
 from d2_hloc.hloc.base_model import BaseModel
 from d2_hloc.hloc.dense_matches import check_indices, dense
 from d2_hloc.hloc.matcher_conf import matching_options_of
-from d2_hloc.hloc.model_inputs import given_size
+from d2_hloc.hloc.model_inputs import given_features, given_size
 from d2_hloc.hloc.plugin import INT16_MAX
 from d2_hloc.matching.grown import PlacedDescriptors, match_grown, place_descriptors
 
@@ -44,13 +42,5 @@ class D2NetGrown(BaseModel):
 
 
 def _placed(data: dict[str, Tensor], k: str) -> PlacedDescriptors:
-    keypoints = data[f"keypoints{k}"][0].cpu().float()
-    ones = torch.ones(len(keypoints))
-    scales = data[f"scales{k}"][0].cpu().float() if f"scales{k}" in data else ones
-    features = Features(
-        keypoints=keypoints,
-        scores=ones,
-        descriptors=data[f"descriptors{k}"][0].T.cpu().float(),
-        scales=scales,
-    )
+    features = given_features(data, k).to("cpu")
     return place_descriptors(features, given_size(data, k, "D2NetGrown"))

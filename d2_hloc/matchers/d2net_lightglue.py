@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from d2_hloc.core.structs import Features
 from d2_hloc.features.pyramids import match_by_pyramid
 from d2_hloc.hloc.base_model import BaseModel
 from d2_hloc.hloc.dense_matches import check_indices, dense
 from d2_hloc.hloc.matcher_conf import matching_options_of
-from d2_hloc.hloc.model_inputs import given_size
+from d2_hloc.hloc.model_inputs import given_features, given_size
 from d2_hloc.hloc.plugin import INT16_MAX
 from d2_hloc.matching.grown_glue import GrownGlue
 
@@ -43,21 +41,13 @@ class D2NetLightGlue(BaseModel):
         """
         images = []
         for k in "01":
-            keypoints, descriptors = data[f"keypoints{k}"], data[f"descriptors{k}"]
+            descriptors = data[f"descriptors{k}"]
             if descriptors.ndim != 3 or descriptors.shape[0] != 1:
                 raise ValueError(
                     f"descriptors{k} must be 1 x D x N, not {tuple(descriptors.shape)}."
                 )
             size = given_size(data, k, "D2NetLightGlue")
-            ones = torch.ones_like(keypoints[:, :, 0])
-            features = Features(
-                keypoints=keypoints[0],
-                scores=ones[0],
-                descriptors=descriptors[0].T,
-                scales=data.get(f"scales{k}", ones)[0],
-                pyramids=data[f"pyramids{k}"][0].long() if f"pyramids{k}" in data else None,
-            )
-            images.append(self.matcher.prepare_image(features, size))
+            images.append(self.matcher.prepare_image(given_features(data, k), size))
         matches = match_by_pyramid(self.matcher, *images)
         check_indices(matches, self.conf["max_index"])
         return dense(matches, len(images[0]))

@@ -243,8 +243,7 @@ class LightGlue:
     def __call__(self, points0: Points, points1: Points) -> Matches:
         """Matches of two images that were prepared, with scores in [0, 1]."""
         if len(points0) == 0 or len(points1) == 0:
-            none = torch.empty(0, 2, dtype=torch.int64, device=self.device)
-            return Matches(pairs=none, scores=torch.empty(0, device=self.device))
+            return Matches.none(self.device)
         pairs, scores = partners(self.log_scores(points0, points1), self.min_score)
         return Matches(pairs=pairs, scores=scores)
 

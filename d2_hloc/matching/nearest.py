@@ -48,7 +48,7 @@ def match_descriptors(
             "be matched: they come from different features."
         )
     if len(set0) == 0 or len(set1) == 0:
-        return _none(set0.exact)
+        return Matches.none(set0.exact.device)
     # As hloc: a single descriptor has no second neighbour, and then no ratio is asked of either.
     ratio = options.ratio_threshold if min(len(set0), len(set1)) > 1 else None
     forward, backward = nearest_neighbours(set0, set1, with_second=ratio is not None)
@@ -58,7 +58,7 @@ def match_descriptors(
         keep &= backward.indices[forward.indices] == torch.arange(len(set0), device=keep.device)
     rows = keep.nonzero()[:, 0]
     if len(rows) < options.min_matches:
-        return _none(set0.exact)
+        return Matches.none(set0.exact.device)
     pairs = torch.stack([rows, forward.indices[rows]], dim=1)
     return Matches(pairs=pairs, scores=((forward.first[rows] + 1) / 2).clamp(0, 1))
 
@@ -67,10 +67,3 @@ def _prepared(descriptors: Tensor | PreparedDescriptors) -> PreparedDescriptors:
     if isinstance(descriptors, PreparedDescriptors):
         return descriptors
     return prepare_descriptors(torch.as_tensor(descriptors))
-
-
-def _none(like: Tensor) -> Matches:
-    return Matches(
-        pairs=torch.empty(0, 2, dtype=torch.int64, device=like.device),
-        scores=torch.empty(0, device=like.device),
-    )

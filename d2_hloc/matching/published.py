@@ -110,9 +110,6 @@ class PublishedGlue:
     def __call__(self, features0: SizedFeatures, features1: SizedFeatures) -> Matches:
         """Matches of two images, with scores in [0, 1]."""
         if len(features0) == 0 or len(features1) == 0:
-            return Matches(
-                pairs=torch.empty(0, 2, dtype=torch.int64, device=self.device),
-                scores=torch.empty(0, device=self.device),
-            )
+            return Matches.none(self.device)
         found = self.net({"image0": vars(features0), "image1": vars(features1)})
         return Matches(pairs=found["matches"][0].long(), scores=found["scores"][0].clamp(0, 1))
