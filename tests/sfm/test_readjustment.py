@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic import synthesize
 
 from d2_hloc.core.pixels import from_colmap
 from d2_hloc.core.structs import Features
@@ -23,16 +22,6 @@ from d2_hloc.sfm.triangulation import triangulate
 
 OPTIONS = ReconstructionOptions()
 FOCAL = 1280.0
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    return synthesize(tmp_path_factory.mktemp("synthetic"))
-
-
-@pytest.fixture(scope="module")
-def database(scene):
-    return scene.verified_database(OPTIONS)
 
 
 def test_wrong_focal_lengths_come_right(scene, database, tmp_path):

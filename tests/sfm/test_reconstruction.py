@@ -44,16 +44,6 @@ BY_POSELIB = ReconstructionOptions(verification=VerificationOptions(estimator="p
 BY_COLMAP = ReconstructionOptions(verification=VerificationOptions(estimator="colmap"))
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    return synthesize(tmp_path_factory.mktemp("synthetic"))
-
-
-@pytest.fixture(scope="module")
-def database(scene):
-    return scene.verified_database(OPTIONS)
-
-
 def test_poselibs_geometries_are_the_same_for_any_number_of_threads(scene, tmp_path):
     found = []
     for threads in (1, 3):
